@@ -1,0 +1,61 @@
+// A plan file, read and validated: everything that the runtime uses later was checked here, so a truncated, altered or
+// hostile file ends in a coded error and never in a crash. Codes R201..R245, see docs/runtime.md.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ckks/ring.h"
+#include "plan/plan_generated.h"
+#include "plan/program.h"
+
+namespace aegis {
+
+constexpr uint16_t kPlanFormatMajor = 1;
+constexpr uint64_t kNoMemoryLimit = ~uint64_t(0);
+
+struct PlanOptions {
+  // Largest number of bytes that running the plan may need; 0: the machine's physical memory. Those who only read a
+  // plan (inspect, keygen) pass kNoMemoryLimit.
+  uint64_t memoryLimitBytes = 0;
+};
+
+// What one rank keeps resident, in bytes.
+struct PlanMemory {
+  uint64_t plaintextBytes = 0, keyBytes = 0;
+  uint64_t arenaBytes = 0;  // frames and the entry's arguments, the largest of all ranks
+  uint64_t total() const { return plaintextBytes + keyBytes + arenaBytes; }
+};
+
+class PlanFile {
+ public:
+  // R101: missing or unreadable. R2xx: not a valid plan.
+  static PlanFile open(const std::string& path, const PlanOptions& options = {});
+  static PlanFile fromBytes(std::vector<uint8_t> bytes, const PlanOptions& options = {});
+
+  // Verified; parameters, keys, tables, plaintexts, ports and locations may be used as they are. Commands come from
+  // programs() only.
+  const plan::Plan& plan() const { return *plan::GetPlan(bytes_.data()); }
+  const RingContext& ring() const { return *ring_; }
+  const std::vector<ProgramSpec>& programs() const { return programs_; }  // one per rank
+  const PlanMemory& memory() const { return memory_; }
+  bool insecure() const { return plan().parameters()->insecure(); }
+  std::string_view location(uint32_t node) const { return plan().locations()->Get(node)->string_view(); }
+  const std::vector<uint8_t>& bytes() const { return bytes_; }
+
+  // The key class of Plan.keys[key], and how many rows its keys have.
+  const plan::KeyClass& keyClass(uint32_t key) const;
+  uint32_t keyRowCount(uint32_t key) const;
+
+ private:
+  PlanFile() = default;
+
+  std::vector<uint8_t> bytes_;
+  std::unique_ptr<RingContext> ring_;
+  std::vector<ProgramSpec> programs_;
+  PlanMemory memory_;
+};
+
+}  // namespace aegis

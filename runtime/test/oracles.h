@@ -1,0 +1,19 @@
+// Independent oracles for the reference kernels: schoolbook products, big integers, coefficient-domain maps.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "hal/kernels.h"
+
+namespace aegis::test {
+
+// The `count` largest primes below 2^bits that are 1 mod 2^(logN + 1).
+std::vector<uint64_t> firstPrimes(uint32_t logN, uint32_t bits, uint32_t count);
+
+using Report = void (*)(const std::string& table, const std::string& test, const std::string& difference);
+
+void runOracles(const KernelTable& reference, uint64_t seed, Report report);
+
+}  // namespace aegis::test

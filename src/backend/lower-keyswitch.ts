@@ -1,0 +1,202 @@
+/**
+ * lower-keyswitch: cipher phase to poly phase. Every cipher op becomes plan commands on arrays of RNS polynomials;
+ * each ModUp, ModDown, rescale and automorphism is explicit from here on. Rules: docs/passes/lower-keyswitch.md.
+ */
+import { defined, invariant } from '../support/invariant.js';
+import type { Parameters } from '../target/parameters.js';
+import { BlockBuilder, Ids } from '../ir/builder.js';
+import type { Block, Func, Module, Op, Value } from '../ir/module.js';
+import { componentAxis } from '../ir/ops/poly.js';
+import { canonicalScale, divScale, mulScale, parseScale, primeScale } from '../ir/scale.js';
+import { axisSize, type Axis, type CtType, type PolyType, type Type } from '../ir/types.js';
+import {
+  adjust, conjugate, modDown, modRaise, relinearize, rescale, rotate, rotateEach, switchSecret,
+} from './lower-keyswitch/keyswitch.js';
+import { polyOf, polyTypeOf, Scope, shapeOf } from './lower-keyswitch/scope.js';
+import { numericScale } from './numeric-scale.js';
+
+/** Takes a cipher module with all levels and without ct.polynomial and ct.bootstrap; returns a poly module. */
+export function lowerKeyswitch(module: Module): Module {
+  invariant(module.phase === 'cipher', `lower-keyswitch takes phase cipher, not ${module.phase}`);
+  const parameters = defined(module.parameters, 'parameters');
+  const ids = new Ids();
+  const functions = module.functions.map((func) => new FunctionLowering(func, parameters, ids).run());
+  return { ...module, phase: 'poly', functions };
+}
+
+class FunctionLowering {
+  private readonly values = new Map<number, Value>();
+  private readonly uses = new Map<number, number>();
+
+  constructor(private readonly func: Func, private readonly parameters: Parameters, private readonly ids: Ids) {
+    this.countUses(func.body);
+  }
+
+  run(): Func {
+    const { args } = this.func.body;
+    const builder = new BlockBuilder(this.ids, this.parameters, args.map((arg) => this.lowerType(arg.type)));
+    args.forEach((arg, i) => this.values.set(arg.id, defined(builder.args[i], 'argument')));
+    // `models` speaks of slot values, which poly arrays no longer have.
+    return { name: this.func.name, body: builder.finish(this.block(this.func.body, new Scope(builder, this.parameters, 1))) };
+  }
+
+  private countUses(block: Block): void {
+    const use = (value: Value): unknown => this.uses.set(value.id, (this.uses.get(value.id) ?? 0) + 1);
+    for (const op of block.ops) {
+      op.operands.forEach(use);
+      op.regions.forEach((region) => this.countUses(region));
+    }
+    block.results.forEach(use);
+  }
+
+  private lowerType(type: Type): Type {
+    return type.kind === 'ct' ? polyTypeOf(type, this.parameters) : type;
+  }
+
+  private block(block: Block, s: Scope): readonly Value[] {
+    for (const op of block.ops) {
+      s.loc = op.loc;
+      const results = this.op(op, s);
+      op.results.forEach((result, i) => this.values.set(result.id, defined(results[i], `result of ${op.kind}`)));
+    }
+    return block.results.map((value) => this.value(value));
+  }
+
+  private value(value: Value): Value {
+    return defined(this.values.get(value.id), 'lowered value');
+  }
+
+  private op(op: Op, s: Scope): readonly Value[] {
+    const operands = op.operands.map((value) => this.value(value));
+    if (op.kind.startsWith('pt.')) return [s.op(op.kind, operands, op.attrs)];
+    if (op.kind === 'call') {
+      const types = op.results.map((result) => this.lowerType(result.type));
+      return s.builder.call(op.attrs.callee as string, operands, types, op.loc);
+    }
+    if (op.kind === 'loop') return this.loop(op, operands, s);
+    const result = this.cipher(op, operands, s);
+    const wanted = this.lowerType(defined(op.results[0], 'result').type) as PolyType;
+    const given = polyOf(result);
+    invariant(
+      wanted.limbs.join() === given.limbs.join() && sameAxes(wanted.axes, given.axes),
+      `${op.kind} is lowered to the type it has`,
+    );
+    return [result];
+  }
+
+  private loop(op: Op, operands: readonly Value[], s: Scope): readonly Value[] {
+    const body = defined(op.regions[0], 'loop body');
+    const tripCount = op.attrs.tripCount as number;
+    return s.builder.loop(tripCount, operands, op.loc, (inner, carried) => {
+      body.args.forEach((arg, i) => this.values.set(arg.id, defined(carried[i], 'carried value')));
+      return this.block(body, new Scope(inner, this.parameters, tripCount));
+    });
+  }
+
+  private cipher(op: Op, operands: readonly Value[], s: Scope): Value {
+    const { attrs } = op;
+    const a = (): Value => defined(operands[0], 'operand 0');
+    const b = (): Value => defined(operands[1], 'operand 1');
+    const result = (): PolyType => this.lowerType(defined(op.results[0], 'result').type) as PolyType;
+    switch (op.kind) {
+      case 'ct.add': return elementwise(s, 'poly.add', a(), b());
+      case 'ct.sub': return elementwise(s, 'poly.sub', a(), b());
+      case 'ct.add_plain': return this.addPlain(op, a(), b(), s);
+      case 'ct.contract': {
+        const scale = defined(parseScale(attrs.scale as string), 'plaintext scale');
+        return s.op('poly.contract', [a(), b()], { over: defined(attrs.over, 'over'), scale: numericScale(scale, this.parameters) });
+      }
+      case 'ct.mul': return s.op('poly.tensor', [a(), b()], { over: defined(attrs.over, 'over') });
+      case 'ct.relinearize': return relinearize(s, a());
+      case 'ct.rescale': return rescale(s, a());
+      case 'ct.adjust': return adjust(s, a(), attrs.level as number, this.adjustFactor(op));
+      case 'ct.rotate': return rotate(s, op, a(), result());
+      case 'ct.rotate_each': return rotateEach(s, op, a(), result());
+      case 'ct.conjugate': return conjugate(s, a());
+      case 'ct.mul_i': return s.op('poly.contract',
+        [a(), s.op('poly.monomial', [], { power: this.parameters.slots })], { over: [], scale: 1 });
+      case 'ct.sum': return s.op('poly.copy', [a()], { over: [attrs.axis as string] });
+      case 'ct.mod_down': return modDown(s, a(), specialsOf(op));
+      case 'ct.index': return s.op('poly.index', [a()], attrs);
+      case 'ct.slice': return s.op('poly.slice', [a()], attrs);
+      case 'ct.concat': return concat(s, operands, attrs.axis as string, result());
+      case 'ct.reshape': return reshape(s, a(), result());
+      case 'ct.mod_raise': return modRaise(s, a());
+      case 'ct.switch_secret': return switchSecret(s, a(), attrs.to as string);
+      case 'ct.reinterpret':
+        s.fresh.delete(a().id); // two cipher values share this array from here on
+        return a();
+      case 'ct.zero': return s.op('poly.zero', [], shapeOf(result()));
+      default: invariant(false, `${op.kind} must be expanded before lower-keyswitch`);
+    }
+  }
+
+  /** D(t) q(t+1) / scale of the operand: after the rescale by q(t+1) the scale is D(t). */
+  private adjustFactor(op: Op): number {
+    const type = ctOf(op);
+    const level = op.attrs.level as number;
+    const factor = divScale(mulScale(canonicalScale(level), primeScale(level + 1)), defined(type.scale, 'scale'));
+    return numericScale(factor, this.parameters);
+  }
+
+  private addPlain(op: Op, a: Value, p: Value, s: Scope): Value {
+    const scale = numericScale(defined(ctOf(op).scale, 'scale'), this.parameters);
+    const window = { axes: { [componentAxis]: [0, 1] as const } };
+    const add = (target: Value): Value => s.into('poly.add_plain', [s.component(a, 0), p], target, window, { scale });
+    const type = polyOf(a);
+    const result = this.lowerType(defined(op.results[0], 'result').type) as PolyType;
+    const usedUp = this.uses.get(defined(op.operands[0], 'operand').id) === 1 && s.fresh.has(a.id);
+    if (usedUp && sameAxes(type.axes, result.axes)) return add(a);
+    const others = defined(axisSize(type.axes, componentAxis), 'components') - 1;
+    const copied = s.into('poly.copy', [s.slice(a, componentAxis, 1, others)], s.undefined(result),
+      { axes: { [componentAxis]: [1, others] } }, { over: [] });
+    return add(copied);
+  }
+}
+
+function ctOf(op: Op): CtType {
+  const type = defined(op.operands[0], 'operand 0').type;
+  invariant(type.kind === 'ct', `operand of ${op.kind} is a ciphertext array`);
+  return type;
+}
+
+function specialsOf(op: Op): number {
+  const { basis } = ctOf(op);
+  invariant(basis.kind === 'qp', 'ct.mod_down takes basis qp');
+  return basis.specials;
+}
+
+function sameAxes(a: readonly Axis[], b: readonly Axis[]): boolean {
+  return a.length === b.length && a.every((axis, i) => axis.name === b[i]?.name && axis.size === b[i]?.size);
+}
+
+/** a + b or a - b; an operand of two components counts as one with a zero third component. */
+function elementwise(s: Scope, kind: 'poly.add' | 'poly.sub', a: Value, b: Value): Value {
+  const components = (value: Value): number => defined(axisSize(polyOf(value).axes, componentAxis), 'components');
+  const wanted = Math.max(components(a), components(b));
+  const extended = (value: Value): Value => {
+    const type = polyOf(value);
+    const own = components(value);
+    if (own === wanted) return value;
+    const axes = type.axes.map((axis) => (axis.name === componentAxis ? { ...axis, size: wanted } : axis));
+    const copied = s.into('poly.copy', [value], s.undefined({ ...type, axes }), { axes: { [componentAxis]: [0, own] } }, { over: [] });
+    const nothing = shapeOf({ ...type, axes: [] });
+    return s.into('poly.zero', [], copied, { axes: { [componentAxis]: [own, wanted - own] } }, nothing);
+  };
+  return s.op(kind, [extended(a), extended(b)]);
+}
+
+function concat(s: Scope, parts: readonly Value[], axis: string, result: PolyType): Value {
+  let out = s.undefined(result);
+  let start = 0;
+  for (const part of parts) {
+    const size = defined(axisSize(polyOf(part).axes, axis), `axis ${axis}`);
+    out = s.into('poly.copy', [part], out, { axes: { [axis]: [start, size] } }, { over: [] });
+    start += size;
+  }
+  return out;
+}
+
+function reshape(s: Scope, a: Value, result: PolyType): Value {
+  return s.op('poly.reshape', [a], { axes: result.axes.map(({ name, size }) => ({ name, size })) });
+}

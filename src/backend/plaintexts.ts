@@ -1,0 +1,98 @@
+/** The plan's encoded plaintexts, index tables and weights: each distinct one once, in order of first use. */
+import { defined, invariant } from '../support/invariant.js';
+import type { Constant, Module, Op } from '../ir/module.js';
+import { axesCount, type PtType } from '../ir/types.js';
+import type { IntTable, Plaintext, Recipe } from './plan-view.js';
+
+/** How one use encodes a plaintext: the limbs of its other operand and a scale. */
+export interface Encoding {
+  readonly limbs: readonly number[];
+  readonly scale: number;
+}
+
+/** Index tables with equal content are stored once, under the first name. */
+export class TablePool {
+  readonly tables: IntTable[] = [];
+  private readonly indices = new Map<string, number>();
+
+  add(name: string, values: Int32Array): number {
+    const content = values.join();
+    const known = this.indices.get(content);
+    if (known !== undefined) return known;
+    this.indices.set(content, this.tables.length);
+    this.tables.push({ name, values });
+    return this.tables.length - 1;
+  }
+}
+
+export class PlaintextPool {
+  readonly plaintexts: Plaintext[] = [];
+  /** Constants that recipes read. */
+  readonly weights = new Map<string, Constant>();
+  private readonly indices = new Map<string, number>();
+
+  constructor(private readonly module: Module, private readonly tables: TablePool) {}
+
+  /** Index of the plaintext array that the recipe op gives under the encoding. */
+  add(op: Op, encoding: Encoding): number {
+    const { type } = defined(op.results[0], 'recipe');
+    invariant(type.kind === 'pt', `${op.kind} gives plaintexts`);
+    const recipe = this.recipe(op);
+    const exact = recipe.kind === 'residue' || recipe.kind === 'monomial';
+    if (op.kind === 'poly.residues') {
+      const limbs = op.attrs.limbs as readonly number[];
+      invariant(limbs.join() === encoding.limbs.join(), 'residues are used on the limbs they are given for');
+    }
+    const plaintext: Plaintext = {
+      recipe, elements: axesCount(type.axes), period: type.period,
+      rowWords: rowWords(type, defined(this.module.parameters, 'parameters').slots * 2),
+      limbs: encoding.limbs, scale: exact ? 1 : encoding.scale,
+    };
+    const key = JSON.stringify(plaintext);
+    const known = this.indices.get(key);
+    if (known !== undefined) return known;
+    this.indices.set(key, this.plaintexts.length);
+    this.plaintexts.push(plaintext);
+    return this.plaintexts.length - 1;
+  }
+
+  private recipe(op: Op): Recipe {
+    const { attrs } = op;
+    const ints = (name: string): readonly number[] => attrs[name] as readonly number[];
+    switch (op.kind) {
+      case 'pt.constant': return { kind: 'constant', values: attrs.values as readonly number[] };
+      case 'pt.vector': return {
+        kind: 'vector', weight: this.weight(attrs.constant as string), features: this.table(attrs.features as string),
+        tokens: attrs.tokens === undefined ? -1 : this.table(attrs.tokens as string), factor: attrs.factor as number,
+      };
+      case 'pt.diagonals': return {
+        kind: 'diagonals', weight: this.weight(attrs.weight as string), rows: this.table(attrs.rows as string),
+        columns: this.table(attrs.columns as string), baby: ints('baby'), giant: ints('giant'), factor: attrs.factor as number,
+      };
+      case 'pt.dft': return {
+        kind: 'dft', inverse: attrs.inverse as boolean, first: attrs.first as number, count: attrs.count as number,
+        baby: ints('baby'), giant: ints('giant'), factor: attrs.factor as number,
+      };
+      case 'poly.residues': return { kind: 'residue', residues: ints('residues') };
+      case 'poly.monomial': return { kind: 'monomial', power: attrs.power as number };
+      default: invariant(false, `${op.kind} is not a plaintext recipe`);
+    }
+  }
+
+  private weight(name: string): string {
+    this.weights.set(name, defined(this.module.constants.get(name), `constant ${name}`));
+    return name;
+  }
+
+  private table(name: string): number {
+    return this.tables.add(name, defined(this.module.tables.get(name), `table ${name}`));
+  }
+}
+
+/**
+ * Distinct NTT values of a plaintext with this period: it is a polynomial in X^(N/2c), in bit-reversed order each of
+ * its 2c values fills a block (DESIGN section 4). Real constants are the same everywhere.
+ */
+export function rowWords(type: PtType, degree: number): number {
+  return type.period === 1 && !type.complex ? 1 : Math.min(2 * type.period, degree);
+}

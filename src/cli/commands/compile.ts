@@ -1,0 +1,120 @@
+import type { CompileOptions, CompileResult } from '../../compile.js';
+import { parseTake, readRanges, readSamples } from '../../data/index.js';
+import { moduleLines } from '../../ir/printer.js';
+import type { Module } from '../../ir/module.js';
+import { AegisError, renderDiagnostic } from '../../support/diagnostics.js';
+import type { RingName } from '../../target/parameters.js';
+import type { SecurityBits } from '../../target/security.js';
+import {
+  checkSampleOptions, checkShapeOptions, defineCommand, outputOption, parseByteCount, parseDims, sampleOptions,
+  shapeOptions,
+} from '../command.js';
+import type { Context } from '../context.js';
+import { formatFields, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
+import { checkInputs, checkOutputs, writeTogether, type Output } from '../files.js';
+
+/** `verify` reads the cipher module; above this size of constants it is written only on request. */
+const maxImplicitCipherBytes = 64 * 2 ** 20;
+
+export const compileCommand = defineCommand({
+  command: 'compile <model>',
+  describe: 'compile an ONNX model into a plan',
+  positionals: { model: { type: 'string', demandOption: true, describe: 'ONNX file' } },
+  options: {
+    output: { ...outputOption, describe: 'plan to write; its weights go to PLAN.weights beside it' },
+    ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
+    ...sampleOptions,
+    ...shapeOptions,
+    ring: { choices: ['tiny', 'small', 'secure'], default: 'secure', describe: 'tiny and small need --insecure' },
+    security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
+    insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
+    'memory-limit': { type: 'string', requiresArg: true, describe: 'refuse a plan that needs more: bytes, or 8GiB' },
+    'emit-cipher': { type: 'string', requiresArg: true, describe: 'write the final cipher module there, as text' },
+    'dump-ir': { type: 'string', requiresArg: true, describe: 'folder for the text of the module after every pass' },
+  },
+  examples: [
+    ['$0 compile model.onnx --samples model.samples.json --take 0:16 -o model.aegis', '128-bit security'],
+    ['$0 compile model.onnx --ranges ranges.json --ring small --insecure -o try.aegis', 'quick trial, no security'],
+  ],
+  check: (args) => {
+    if (args.ranges !== undefined && args.samples !== undefined) return 'give --ranges or --samples, not both';
+    if (args.memoryLimit !== undefined && parseByteCount(args.memoryLimit) === undefined) {
+      return '--memory-limit is not a number of bytes';
+    }
+    return checkSampleOptions(args) ?? checkShapeOptions(args);
+  },
+  run: async (args, context) => {
+    const cipherPath = args.emitCipher ?? `${args.output}.cipher`;
+    const weightsPath = `${args.output}.weights`;
+    await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
+    await checkOutputs([args.output, weightsPath, cipherPath]);
+    const take = args.take === undefined ? undefined : parseTake(args.take);
+    const result = await compileWithProgress(args.model, {
+      seqLen: args.seqLen, dims: parseDims(args.dim),
+      ring: args.ring as RingName, security: args.security as SecurityBits, insecure: args.insecure,
+      ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
+      samples: args.samples === undefined ? undefined : await readSamples(args.samples, take),
+      dumpIr: args.dumpIr,
+    }, context);
+    checkMemory(result, args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit));
+    const outputs: Output[] = [
+      { path: weightsPath, content: result.weights }, { path: args.output, content: result.plan },
+    ];
+    if (args.emitCipher !== undefined || constantBytes(result.cipher) <= maxImplicitCipherBytes) {
+      outputs.push({ path: cipherPath, content: cipherText(result.cipher) });
+    }
+    await writeTogether(outputs);
+    if (context.json) context.out.write(`${JSON.stringify(result.summary)}\n`);
+    else context.out.write(summaryText(args.output, result, context));
+  },
+});
+
+/** Compiles; warnings go to standard error. */
+export async function compileWithProgress(
+  model: string, options: CompileOptions, { err, progress }: Context,
+): Promise<CompileResult> {
+  const { compile } = await import('../../compile.js');
+  const result = await progress.during('compile', (task) =>
+    compile(model, { ...options, onProgress: (pass, fraction) => task.update(fraction, pass) }));
+  for (const warning of result.warnings) err.write(`${renderDiagnostic(warning).replace(/^error/, 'warning')}\n`);
+  return result;
+}
+
+function checkMemory({ summary }: CompileResult, limitBytes: number | undefined): void {
+  if (limitBytes === undefined || summary.peakBytes <= limitBytes) return;
+  throw new AegisError({
+    code: 'B110', message: `a run needs ${summary.peakBytes} bytes but --memory-limit allows ${limitBytes}`,
+    help: 'raise --memory-limit, or compile for a smaller --seq-len',
+  });
+}
+
+function constantBytes(module: Module): number {
+  return [...module.constants.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+}
+
+/** In pieces: the text may be longer than the longest string. */
+function cipherText(module: Module): Uint8Array {
+  const lines: Buffer[] = [];
+  for (const line of moduleLines(module)) lines.push(Buffer.from(`${line}\n`));
+  return Buffer.concat(lines);
+}
+
+function summaryText(path: string, { summary, cipher }: CompileResult, { style }: Context): string {
+  const passes = summary.passes.reduce((sum, pass) => sum + pass.seconds, 0);
+  const errors = cipher.outputs.map((port) =>
+    `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`);
+  const lines = [
+    `${path}: ${formatBytes(summary.planBytes)}, weights ${formatBytes(summary.weightsBytes)}, compiled in ` +
+      formatSeconds(passes),
+    formatFields([
+      ['ring', `N = 2^${summary.logN}, log2(QP) = ${summary.logQP.toFixed(0)}, ${summary.levels} levels`],
+      ['security', summary.insecure ? 'INSECURE' : `${summary.securityBits} bits`],
+      ['operations', `${summary.bootstraps} bootstraps, ${summary.rotations} rotations, ` +
+        `${summary.ctMultiplications} products of ciphertexts`],
+      ['keys', formatBytes(summary.keyBytes)],
+      ['predicted error', errors.join(', ')],
+    ]),
+  ];
+  if (summary.insecure) lines.push(insecureNotice(style));
+  return `${lines.join('\n')}\n`;
+}

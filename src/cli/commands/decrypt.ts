@@ -1,0 +1,32 @@
+import { formatNpz } from '../../data/index.js';
+import { defineCommand, outputOption } from '../command.js';
+import { decryptResponse, loadPlan } from '../engine.js';
+import { checkInputs, checkOutputs, writeTogether } from '../files.js';
+import { insecureNotice } from '../format.js';
+
+export const decryptCommand = defineCommand({
+  command: 'decrypt <plan>',
+  describe: 'decrypt a response into named arrays',
+  positionals: { plan: { type: 'string', demandOption: true, describe: 'plan of aegis compile' } },
+  options: {
+    key: { type: 'string', demandOption: true, requiresArg: true, describe: 'secret.key' },
+    in: { type: 'string', demandOption: true, requiresArg: true, describe: 'response of aegis run' },
+    output: { ...outputOption, describe: '.npz to write, one array per model output' },
+  },
+  examples: [['$0 decrypt model.aegis --key keys/secret.key --in response.ct -o y.npz', 'the result in the clear']],
+  run: async (args, context) => {
+    await checkInputs([args.plan, args.key, args.in]);
+    await checkOutputs([args.output]);
+    const plan = await loadPlan(args.plan);
+    const outputs = await decryptResponse(plan, args.key, args.in, context);
+    await writeTogether([{ path: args.output, content: formatNpz(outputs) }]);
+    const { insecure } = plan.view.parameters;
+    const shapes = [...outputs].map(([name, { shape }]) => ({ name, shape }));
+    if (context.json) {
+      context.out.write(`${JSON.stringify({ output: args.output, arrays: shapes, insecure })}\n`);
+      return;
+    }
+    context.out.write(`${args.output}: ${shapes.map((one) => `${one.name} [${one.shape.join(', ')}]`).join(', ')}\n`);
+    if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
+  },
+});

@@ -1,0 +1,48 @@
+import { availableParallelism } from 'node:os';
+import { AegisError } from '../../support/diagnostics.js';
+import { defineCommand, outputOption } from '../command.js';
+import { loadPlan, runPlan } from '../engine.js';
+import { checkInputs, checkOutputs } from '../files.js';
+import { formatBytes, formatSeconds, insecureNotice } from '../format.js';
+
+export const runCommand = defineCommand({
+  command: 'run <plan>',
+  describe: 'run a plan on an encrypted request; needs no secret',
+  positionals: { plan: { type: 'string', demandOption: true, describe: 'plan of aegis compile' } },
+  options: {
+    keys: { type: 'string', demandOption: true, requiresArg: true, describe: 'eval.keys' },
+    in: { type: 'string', demandOption: true, requiresArg: true, describe: 'request of aegis encrypt' },
+    output: { ...outputOption, describe: 'response to write' },
+    backend: { choices: ['cpu', 'cuda'], default: 'cpu', describe: 'where the kernels run' },
+    channel: { choices: ['local', 'mpi', 'nccl'], default: 'local', describe: 'how ranks talk' },
+    threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
+  },
+  examples: [['$0 run model.aegis --keys keys/eval.keys --in request.ct -o response.ct', 'on all cores']],
+  check: ({ threads }) => (threads === undefined || (Number.isSafeInteger(threads) && threads > 0)
+    ? undefined : '--threads is not a positive whole number'),
+  run: async (args, context) => {
+    if (args.backend !== 'cpu' || args.channel !== 'local') {
+      throw new AegisError({
+        code: 'X110', message: `this build has no ${args.backend === 'cpu' ? `channel ${args.channel}` : 'backend cuda'}`,
+        help: 'run with --backend cpu --channel local; aegis doctor shows what this machine can do',
+      });
+    }
+    await checkInputs([args.plan, args.keys, args.in]);
+    await checkOutputs([args.output]);
+    const plan = await loadPlan(args.plan);
+    const threads = args.threads ?? availableParallelism();
+    const report = await runPlan(plan, { keys: args.keys, request: args.in, response: args.output, threads }, context);
+    const { insecure } = plan.view.parameters;
+    if (context.json) {
+      const { outputSha256, seconds, ranks } = report;
+      context.out.write(`${JSON.stringify({ outputSha256, seconds, ranks, insecure })}\n`);
+      return;
+    }
+    const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
+    context.out.write(
+      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, at most ${formatBytes(peakBytes)}\n` +
+      `sha256 ${report.outputSha256}\n`,
+    );
+    if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
+  },
+});

@@ -1,0 +1,203 @@
+/** The compiler's public functions: from an ONNX file to a plan, and from samples to calibrated ranges. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { lowerToPlan, type PlanSummary } from './backend/index.js';
+import type { Samples } from './data/index.js';
+import { importModel } from './frontend/index.js';
+import { runTensor } from './ir/interpreter/tensor.js';
+import type { Module } from './ir/module.js';
+import { printModule } from './ir/printer.js';
+import { assertVerified } from './ir/verifier.js';
+import { calibrateModule } from './passes/calibrate.js';
+import { probesOf } from './passes/measure-bounds.js';
+import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
+import type { PackOptions } from './passes/pack/context.js';
+import { predictError } from './passes/predict-error.js';
+import type { Ranges } from './passes/ranges.js';
+import { AegisError, type Diagnostic } from './support/diagnostics.js';
+import { defined } from './support/invariant.js';
+import { defaultLiteral, makeParameters, ringLogN, type Parameters, type RingName } from './target/parameters.js';
+import type { SecurityBits } from './target/security.js';
+
+export const compilerVersion = 'aegis 0.1.0';
+
+export interface ShapeOptions {
+  /** Value of the sequence dimension, where the model leaves it open. */
+  readonly seqLen?: number | undefined;
+  /** Values of named dimensions. */
+  readonly dims?: Readonly<Record<string, number>> | undefined;
+}
+
+export interface CompileOptions extends ShapeOptions {
+  readonly ring: RingName;
+  readonly security?: SecurityBits | undefined;
+  /** Accept parameters below the security level; the plan and all made from it say INSECURE. */
+  readonly insecure?: boolean | undefined;
+  /** Calibrated ranges; or samples to calibrate on; without either, seeded random inputs and a warning. */
+  readonly ranges?: Ranges | undefined;
+  readonly samples?: Samples | undefined;
+  /** Folder for the IR after every pass. */
+  readonly dumpIr?: string | undefined;
+  readonly pack?: Partial<PackOptions> | undefined;
+  readonly onProgress?: ((pass: string, fraction: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface CompileSummary extends PlanSummary {
+  readonly passes: readonly PassReport[];
+}
+
+export interface CompileResult {
+  readonly tensor: Module;
+  readonly cipher: Module;
+  readonly poly: Module;
+  readonly plan: Uint8Array;
+  readonly weights: Uint8Array;
+  readonly summary: CompileSummary;
+  readonly warnings: readonly Diagnostic[];
+}
+
+/** Random inputs for models compiled without samples: enough to find ranges, and no more than that. */
+const randomSamples = 8;
+
+const seconds = () => performance.now() / 1000;
+
+/** Compiles a model. Errors: AegisError with every diagnostic that could be collected. */
+export async function compile(modelPath: string, options: CompileOptions): Promise<CompileResult> {
+  const reports: PassReport[] = [];
+  const warnings: Diagnostic[] = [];
+  const total = cipherPipeline.length + 4;
+  const step = async <T>(name: string, work: () => T): Promise<T> => {
+    options.onProgress?.(name, reports.length / total);
+    // Lets a caller's Ctrl-C and progress display in between passes.
+    await new Promise((resolve) => setImmediate(resolve));
+    options.signal?.throwIfAborted();
+    const start = seconds();
+    const result = work();
+    reports.push({ name, seconds: seconds() - start });
+    return result;
+  };
+
+  const dump = makeDump(options.dumpIr);
+  const { module: tensor } = await step('import', () => importModel(modelPath, options));
+  assertVerified(tensor, 'import');
+  dump('import', tensor);
+  const ranges = options.ranges ?? await step('calibrate', () => calibrateOn(tensor, options.samples, warnings));
+  checkRanges(ranges, tensor);
+
+  const parameters = parametersFor(options, tensor);
+  const context = { parameters, ranges, pack: { ...defaultPack, ...options.pack } };
+  const result = await step('passes', () => runPipeline(tensor, context, seconds, (pass, module) => dump(pass.name, module)));
+  reports.splice(-1, 1, ...result.reports);
+  const cipher = await step('predict-error', () => withPrediction(result.module, tensor, ranges));
+  dump('predict-error', cipher);
+  const lowered = await step('lower', () => lowerToPlan(cipher, { compilerVersion, strategy: 'coplaced' }));
+  dump('lower-keyswitch', lowered.poly);
+  return {
+    tensor, cipher, poly: lowered.poly, plan: lowered.plan, weights: lowered.weights,
+    summary: { ...lowered.summary, passes: reports }, warnings,
+  };
+}
+
+/** Runs a model in the clear on samples and returns what compile needs to choose approximations. */
+export async function calibrate(
+  modelPath: string, samples: Samples, options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
+): Promise<Ranges> {
+  const { module } = importModel(modelPath, options);
+  await new Promise((resolve) => setImmediate(resolve));
+  return calibrateModule(module, sampleInputs(module, samples), (done) => options.onProgress?.(done / samples.count));
+}
+
+/** The inputs of a model out of samples. Errors: D110 (missing input), D111 (wrong size). */
+export function sampleInputs(module: Module, samples: Samples): Record<string, Float64Array>[] {
+  return Array.from({ length: samples.count }, (_, i) =>
+    Object.fromEntries(module.inputs.map((port) => {
+      const input = samples.inputs.get(port.name);
+      const names = [...samples.inputs.keys()].join(', ');
+      if (input === undefined) {
+        throw new AegisError({
+          code: 'D110', message: `${samples.source} has no input "${port.name}", only ${names}`,
+          help: 'name the arrays after the inputs of the model',
+        });
+      }
+      const data = defined(input.data[i], 'sample');
+      const size = port.shape.reduce((a, b) => a * b, 1);
+      if (data.length !== size) {
+        throw new AegisError({
+          code: 'D111', message: `input "${port.name}" has ${size} values but sample ${i} has ${data.length}`,
+          help: 'give samples of the shape the model was imported at',
+        });
+      }
+      return [port.name, data];
+    })));
+}
+
+/** Parameters of a ring by name; `small` grows by one where a ciphertext would hold less than one block of tokens. */
+function parametersFor(options: CompileOptions, tensor: Module): Parameters {
+  const { ring, security = 128, insecure = false } = options;
+  if (ring !== 'secure' && !insecure) {
+    throw new AegisError({
+      code: 'S102', message: `ring ${ring} is for tests and gives no security`, help: 'add --insecure, or use --ring secure',
+    });
+  }
+  const tokens = Math.max(...tensor.functions.flatMap((f) => f.body.ops).map((op) => {
+    const type = op.results[0]?.type;
+    return type?.kind === 'tensor' ? type.shape[0] ?? 1 : 1;
+  }));
+  const logTokens = Math.ceil(Math.log2(tokens));
+  const logN = ring === 'small' && logTokens > ringLogN.small - 5 ? ringLogN.small + 1 : ringLogN[ring];
+  return makeParameters(defaultLiteral(ring, insecure, { security, logN }));
+}
+
+function checkRanges(ranges: Ranges, tensor: Module): void {
+  if (ranges.sourceHash === tensor.sourceHash) return;
+  throw new AegisError({
+    code: 'A103', message: 'the ranges were calibrated on another model file',
+    help: 'calibrate this model: aegis calibrate MODEL --samples F -o RANGES.json',
+  });
+}
+
+function calibrateOn(tensor: Module, samples: Samples | undefined, warnings: Diagnostic[]): Ranges {
+  if (samples !== undefined) return calibrateModule(tensor, sampleInputs(tensor, samples));
+  warnings.push({
+    code: 'A104', message: 'no ranges and no samples were given: ranges come from seeded random inputs',
+    help: 'give --samples or --ranges; real inputs may leave these ranges',
+  });
+  return calibrateModule(tensor, randomInputs(tensor));
+}
+
+/** Uniform in [-1, 1), from SHA-256 in counter mode: the same everywhere. */
+function randomInputs(tensor: Module): Record<string, Float64Array>[] {
+  return Array.from({ length: randomSamples }, (_, sample) =>
+    Object.fromEntries(tensor.inputs.map((port) => {
+      const size = port.shape.reduce((a, b) => a * b, 1);
+      const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
+        const digest = createHash('sha256').update(`${sample} ${port.name} ${block}`).digest();
+        return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
+      });
+      return [port.name, Float64Array.from(words.flat().slice(0, size))];
+    })));
+}
+
+function withPrediction(cipher: Module, tensor: Module, ranges: Ranges): Module {
+  const probes = probesOf(ranges);
+  const references = probes.map((probe) => runTensor(tensor, probe));
+  const prediction = predictError(cipher, probes, references);
+  return {
+    ...cipher,
+    outputs: cipher.outputs.map((port) => ({ ...port, predictedError: prediction.outputs[port.name] })),
+  };
+}
+
+/** One file per pass, in the order of the pipeline. */
+function makeDump(folder: string | undefined): (name: string, module: Module) => void {
+  let index = 0;
+  return (name, module) => {
+    if (folder === undefined) return;
+    mkdirSync(folder, { recursive: true });
+    const file = `${String(index++).padStart(2, '0')}-${name}.aegis-ir`;
+    writeFileSync(join(folder, file), printModule(module, { data: 'hash', locations: true }));
+  };
+}

@@ -1,0 +1,48 @@
+/** Sizes for the dynamic dimensions of the inputs. */
+import { AegisError } from '../support/diagnostics.js';
+import type { GraphInput } from './evaluate.js';
+import type { InputDecl, OnnxModel } from './model.js';
+
+export interface DimensionOptions {
+  /** Tokens of the sequence: the value of every dynamic dimension that is not a batch and not named in `dims`. */
+  readonly seqLen?: number | undefined;
+  readonly dims?: Readonly<Record<string, number>> | undefined;
+}
+
+/** One inference at a time is what a plan is for; batches are a compiler option, not a dimension of the model. */
+const defaultBatch = 1;
+const maxDimension = 2 ** 20;
+
+/** The first dimension is the batch, unless its name says that it counts tokens. */
+function isBatch(input: InputDecl, position: number, name: string): boolean {
+  return position === 0 && (input.dims.length > 1 || /batch/i.test(name)) && !/seq|tok|len/i.test(name);
+}
+
+export function bindInputs(model: OnnxModel, options: DimensionOptions): GraphInput[] {
+  const named = Object.entries(options.dims ?? {});
+  const sequence = options.seqLen === undefined ? [] : [['--seq-len', options.seqLen] as const];
+  const bad = [...named, ...sequence].find(([, size]) => !(Number.isInteger(size) && size >= 1 && size <= maxDimension));
+  if (bad !== undefined) {
+    throw new AegisError({ code: 'F112', message: `${bad[0]} is ${bad[1]}, expected 1 to ${maxDimension}` });
+  }
+  const open = new Set<string>();
+  const inputs = model.inputs.map((input) => {
+    const shape = input.dims.map((dim, position) => {
+      if (typeof dim === 'number') return dim;
+      const given = options.dims !== undefined && Object.hasOwn(options.dims, dim) ? options.dims[dim] : undefined;
+      if (given !== undefined) return given;
+      if (isBatch(input, position, dim)) return defaultBatch;
+      if (options.seqLen !== undefined) return options.seqLen;
+      open.add(dim === '?' ? `dimension ${position} of "${input.name}"` : dim);
+      return 1;
+    });
+    return { name: input.name, dtype: input.dtype, shape };
+  });
+  if (open.size > 0) {
+    throw new AegisError([...open].map((name) => ({
+      code: 'F112', message: `dynamic dimension without a value: ${name}`,
+      help: `give it with --dim ${/^\w+$/.test(name) ? name : 'name'}=value or --seq-len n`,
+    })));
+  }
+  return inputs;
+}

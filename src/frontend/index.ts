@@ -1,0 +1,89 @@
+/** ONNX bytes to a shaped graph that can be run in the clear, and to the canonical tensor phase. */
+import { AegisError, Diagnostics, type Diagnostic } from '../support/diagnostics.js';
+import type { Module } from '../ir/module.js';
+import { bindInputs, type DimensionOptions } from './bind.js';
+import { runGraph, shapeGraph, type GraphInput, type ShapedGraph } from './evaluate.js';
+import { folderLoader, readBounded, type ExternalLoader } from './external.js';
+import { finishModule } from './lower/finish.js';
+import { lowerGraph } from './lower/lower.js';
+import { containerOf, elementCount, refuse, type Data, type Tensor } from './model.js';
+import { maxModelBytes, readOnnx } from './onnx.js';
+
+export type { DimensionOptions } from './bind.js';
+export type { ExternalLoader } from './external.js';
+export type { GraphInput } from './evaluate.js';
+
+/** A file, or bytes with a loader for external data. */
+export type ModelSource = string | { readonly bytes: Uint8Array; readonly externalData?: ExternalLoader };
+
+export type InputData = ArrayLike<number> | ArrayLike<bigint>;
+
+/** The imported graph at fixed shapes, as ONNX means it, in double precision. */
+export class RawGraph {
+  constructor(private readonly graph: ShapedGraph, private readonly problems: readonly Diagnostic[]) {}
+
+  get inputs(): readonly GraphInput[] {
+    return this.graph.inputs;
+  }
+
+  get outputs(): readonly string[] {
+    return this.graph.model.outputs;
+  }
+
+  get sourceHash(): string {
+    return this.graph.model.sourceHash;
+  }
+
+  /** Evaluates the whole graph: values by input name, row-major; results by output name. */
+  run(inputs: Readonly<Record<string, InputData>>): Record<string, Tensor> {
+    if (this.problems.length > 0) throw new AegisError(this.problems);
+    const given = new Map(this.inputs.map((input) => [input.name, toTensor(input, inputs[input.name])]));
+    return Object.fromEntries(runGraph(this.graph, given));
+  }
+
+  /** The canonical module; throws one AegisError with all that is not supported. */
+  lower(): Module {
+    return finishModule(this.graph, lowerGraph(this.graph, this.problems));
+  }
+}
+
+function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
+  const count = elementCount(input.shape);
+  if (values?.length !== count) {
+    return refuse({
+      code: 'F115', message: `input "${input.name}" needs ${count} values but has ${values?.length ?? 'none'}`,
+    });
+  }
+  const data: Data = containerOf(input.dtype, count);
+  for (let i = 0; i < count; i++) {
+    const value = values[i] as number | bigint;
+    if (data instanceof BigInt64Array) data[i] = typeof value === 'bigint' ? value : BigInt(Math.trunc(value));
+    else data[i] = Number(value);
+  }
+  return { dtype: input.dtype, shape: input.shape, data };
+}
+
+/** Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. */
+export function readGraph(source: ModelSource, options: DimensionOptions = {}): RawGraph {
+  const model = typeof source === 'string'
+    ? readOnnx(readModelFile(source), folderLoader(source))
+    : readOnnx(source.bytes, source.externalData ?? (() => undefined));
+  const problems = new Diagnostics();
+  const graph = shapeGraph(model, bindInputs(model, options), problems);
+  return new RawGraph(graph, problems.list);
+}
+
+function readModelFile(path: string): Uint8Array {
+  return readBounded(path, maxModelBytes) ?? refuse({ code: 'F101', message: `cannot read "${path}"` });
+}
+
+export interface ImportedModel {
+  readonly module: Module;
+  readonly graph: RawGraph;
+}
+
+/** The whole frontend: file to canonical module, with the raw graph as an oracle beside it. */
+export function importModel(source: ModelSource, options: DimensionOptions = {}): ImportedModel {
+  const graph = readGraph(source, options);
+  return { module: graph.lower(), graph };
+}

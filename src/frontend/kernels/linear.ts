@@ -1,0 +1,233 @@
+/** Products: MatMul, Gemm, Conv, Attention. */
+import { defined } from '../../support/invariant.js';
+import { matmul, matmulTransposed, softmaxRow } from '../../ir/interpreter/tensor-functions.js';
+import { elementCount, isFloat } from '../model.js';
+import { affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel, type Output } from './call.js';
+
+const matMul: Kernel = (call) => {
+  const [a, b] = [call.input(0).shape, call.input(1).shape];
+  if (a.length === 0 || b.length === 0) return call.fail('scalar operand');
+  const left = a.length === 1 ? [1, ...a] : a;
+  const right = b.length === 1 ? [...b, 1] : b;
+  const [rows, inner] = [defined(left.at(-2), 'rows'), defined(left.at(-1), 'inner')];
+  const columns = defined(right.at(-1), 'columns');
+  if (right.at(-2) !== inner) return call.fail(`[${a.join(', ')}] times [${b.join(', ')}]`);
+  const batch = broadcastShape(call, left.slice(0, -2), right.slice(0, -2));
+  const result = [...batch, ...(a.length === 1 ? [] : [rows]), ...(b.length === 1 ? [] : [columns])];
+  return [call.floats(result, (out) => {
+    const [x, y] = [call.numbers(0), call.numbers(1)];
+    const xAt = affineIndex(batch, broadcastStrides(left.slice(0, -2), batch));
+    const yAt = affineIndex(batch, broadcastStrides(right.slice(0, -2), batch));
+    const sizes = { rows, inner, columns };
+    for (let i = 0; i < xAt.length; i++) {
+      const [xi, yi] = [(xAt[i] as number) * rows * inner, (yAt[i] as number) * inner * columns];
+      matmul(x, xi, y, yi, out, i * rows * columns, sizes);
+    }
+  })];
+};
+
+const gemm: Kernel = (call) => {
+  const [a, b] = [call.input(0).shape, call.input(1).shape];
+  if (a.length !== 2 || b.length !== 2) return call.fail('operands must be matrices');
+  const [transA, transB] = [call.int('transA', 0) !== 0, call.int('transB', 0) !== 0];
+  const [rows, inner] = (transA ? [a[1], a[0]] : a) as [number, number];
+  const [depth, columns] = (transB ? [b[1], b[0]] : b) as [number, number];
+  if (depth !== inner) return call.fail(`inner sizes ${inner} and ${depth} differ`);
+  const [alpha, beta] = [call.int('alpha', 1), call.int('beta', 1)];
+  if (call.has(2)) {
+    const full = broadcastShape(call, call.input(2).shape, [rows, columns]);
+    if (full.length !== 2 || full[0] !== rows || full[1] !== columns) return call.fail('bias does not fit the result');
+  }
+  return [call.floats([rows, columns], (out) => {
+    const x = call.numbers(0);
+    const left = transA ? (take(x, affineIndex([rows, inner], [1, rows])) as Float64Array) : x;
+    const sizes = { rows, inner, columns };
+    if (transB) matmulTransposed(left, 0, call.numbers(1), 0, out, 0, sizes);
+    else matmul(left, 0, call.numbers(1), 0, out, 0, sizes);
+    const c = call.has(2) ? call.numbers(2) : undefined;
+    const at = affineIndex([rows, columns], broadcastStrides(call.has(2) ? call.input(2).shape : [], [rows, columns]));
+    for (let i = 0; i < out.length; i++) {
+      out[i] = alpha * (out[i] as number) + (c === undefined ? 0 : beta * (c[at[i] as number] as number));
+    }
+  })];
+};
+
+export interface ConvForm {
+  /** Elements of one patch: channels of a group times kernel positions. */
+  readonly patch: number;
+  readonly positions: number;
+  readonly groups: number;
+  readonly outputs: number;
+  readonly shape: readonly number[];
+  /** Flat input index of patch element e at position p of group g: [groups][positions][patch], -1 outside. */
+  readonly index: () => Int32Array;
+}
+
+/** Patches are gathered through an index of four bytes an element. */
+const maxPatchElements = 2 ** 26;
+
+/** Geometry of a convolution over any number of spatial dimensions, batch 1. */
+export function convForm(call: Call): ConvForm {
+  const x = call.input(0).shape;
+  const w = call.input(1).shape;
+  const spatial = x.slice(2);
+  const dims = spatial.length;
+  if (dims < 1 || w.length !== x.length || x[0] !== 1) return call.fail('needs batch 1 and a kernel of the same rank');
+  const groups = call.int('group', 1);
+  const [channels, outputs] = [x[1] ?? 0, w[0] ?? 0];
+  if (groups < 1 || channels % groups !== 0 || outputs % groups !== 0 || w[1] !== channels / groups) {
+    return call.fail(`kernel [${w.join(', ')}] does not fit ${channels} channels in ${groups} groups`);
+  }
+  const list = (name: string, count: number, fallback: number) => {
+    const value = call.intList(name) ?? Array.from({ length: count }, () => fallback);
+    return value.length === count ? value : call.fail(`${name} has ${value.length} entries`);
+  };
+  const [strides, dilations] = [list('strides', dims, 1), list('dilations', dims, 1)];
+  const pads = list('pads', 2 * dims, 0);
+  const auto = call.string('auto_pad', 'NOTSET');
+  if (auto !== 'NOTSET' && auto !== 'VALID') return call.fail(`auto_pad ${auto}`);
+  const kernel = w.slice(2);
+  const grid = spatial.map((size, d) => {
+    const reach = ((kernel[d] ?? 1) - 1) * (dilations[d] ?? 1) + 1;
+    return Math.floor((size + (pads[d] ?? 0) + (pads[d + dims] ?? 0) - reach) / (strides[d] ?? 1)) + 1;
+  });
+  if (grid.some((size) => !(size > 0)) || strides.some((s) => s < 1)) return call.fail('the kernel is larger than the input');
+  const per = channels / groups;
+  const patch = per * elementCount(kernel);
+  const positions = elementCount(grid);
+  if (groups * positions * patch > maxPatchElements) {
+    return call.fail(`patches have ${groups * positions * patch} elements, more than ${maxPatchElements}`, 'F102');
+  }
+  const index = () => {
+    const inStrides = stridesOf(spatial);
+    const out = new Int32Array(groups * positions * patch);
+    const [gridStrides, kernelStrides] = [stridesOf(grid), stridesOf(kernel)];
+    const area = elementCount(spatial);
+    let next = 0;
+    for (let g = 0; g < groups; g++) {
+      for (let p = 0; p < positions; p++) {
+        for (let e = 0; e < patch; e++) {
+          const c = Math.floor(e / elementCount(kernel));
+          let at = (g * per + c) * area;
+          for (let d = 0; d < dims && at >= 0; d++) {
+            const tap = Math.floor(e / (kernelStrides[d] ?? 1)) % (kernel[d] ?? 1);
+            const cell = Math.floor(p / (gridStrides[d] ?? 1)) % (grid[d] ?? 1);
+            const y = cell * (strides[d] ?? 1) + tap * (dilations[d] ?? 1) - (pads[d] ?? 0);
+            at = y < 0 || y >= (spatial[d] ?? 0) ? -1 : at + y * (inStrides[d] ?? 1);
+          }
+          out[next++] = at;
+        }
+      }
+    }
+    return out;
+  };
+  return { patch, positions, groups, outputs, shape: [1, outputs, ...grid], index };
+}
+
+const conv: Kernel = (call) => {
+  const form = convForm(call);
+  if (call.has(2) && elementCount(call.input(2).shape) !== form.outputs) return call.fail('bias does not fit');
+  return [call.floats(form.shape, (out) => {
+    const patches = take(call.numbers(0), form.index()) as Float64Array;
+    const per = form.outputs / form.groups;
+    const sizes = { rows: per, inner: form.patch, columns: form.positions };
+    for (let g = 0; g < form.groups; g++) {
+      const at = g * form.positions * form.patch;
+      matmulTransposed(call.numbers(1), g * per * form.patch, patches, at, out, g * per * form.positions, sizes);
+    }
+    const bias = call.has(2) ? call.numbers(2) : undefined;
+    if (bias === undefined) return;
+    for (let i = 0; i < out.length; i++) out[i] = (out[i] as number) + (bias[Math.floor(i / form.positions)] as number);
+  })];
+};
+
+export interface AttentionForm {
+  readonly heads: number;
+  readonly keyHeads: number;
+  readonly queries: number;
+  readonly keys: number;
+  readonly size: number;
+  readonly valueSize: number;
+  readonly scale: number;
+  /** [head, token, feature] strides into query, key and value. */
+  readonly strides: (which: 0 | 1 | 2) => readonly number[];
+  readonly shape: readonly number[];
+  readonly resultStrides: readonly number[];
+}
+
+/** Operator Attention of opset 23: without cache, soft cap or causal mask; batch 1. */
+export function attentionForm(call: Call): AttentionForm {
+  const [q, k, v] = [call.input(0).shape, call.input(1).shape, call.input(2).shape] as [number[], number[], number[]];
+  const refusal = (what: string, code: 'F202' | 'F204' = 'F202') => call.fail(what, code);
+  if (call.int('is_causal', 0) !== 0) return refusal('causal attention is not supported', 'F204');
+  if ([4, 5, 6].some((i) => call.has(i)) || call.node.outputs.length > 1) return refusal('key and value caches are not supported');
+  if (call.int('softcap', 0) !== 0) return refusal('a soft cap is not supported');
+  const flat = q.length === 3;
+  if (q[0] !== 1 || k.length !== q.length || v.length !== q.length || (!flat && q.length !== 4)) {
+    return refusal(`query [${q.join(', ')}] is not of batch 1 and rank 3 or 4`);
+  }
+  const heads = flat ? call.int('q_num_heads', 0) : (q[1] ?? 0);
+  const keyHeads = flat ? call.int('kv_num_heads', 0) : (k[1] ?? 0);
+  const width = (shape: readonly number[], count: number) => (flat ? (shape[2] ?? 0) / count : (shape[3] ?? 0));
+  const [queries, keys] = [q.at(-2) ?? 0, k.at(-2) ?? 0];
+  const [size, valueSize] = [width(q, heads), width(v, keyHeads)];
+  const fits = Number.isInteger(size) && Number.isInteger(valueSize) && heads % keyHeads === 0
+    && width(k, keyHeads) === size && v.at(-2) === keys;
+  if (!fits) return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
+  const split = (count: number, tokens: number, features: number) =>
+    (flat ? [features, count * features, 1] : [tokens * features, features, 1]);
+  return {
+    heads, keyHeads, queries, keys, size, valueSize,
+    scale: call.int('scale') ?? 1 / Math.sqrt(size),
+    strides: (which) => [split(heads, queries, size), split(keyHeads, keys, size), split(keyHeads, keys, valueSize)][which] ?? [],
+    shape: flat ? [1, queries, heads * valueSize] : [1, heads, queries, valueSize],
+    resultStrides: split(heads, queries, valueSize),
+  };
+}
+
+/** True when an additive or boolean mask lets every key through. */
+export function maskIsOpen(call: Call, index: number): boolean {
+  if (!call.has(index)) return true;
+  const known = call.input(index);
+  if (known.data === null) return false;
+  const open = isFloat(known.dtype) ? 0 : 1;
+  return known.data.every((value: number | bigint) => Number(value) === open);
+}
+
+const attention: Kernel = (call) => {
+  const form = attentionForm(call);
+  const { heads, keyHeads, queries, keys, size, valueSize } = form;
+  const head = (which: 0 | 1 | 2, h: number, shape: readonly number[], x: Float64Array) => {
+    const strides = form.strides(which);
+    return take(x, affineIndex(shape, strides.slice(1), h * (strides[0] ?? 0))) as Float64Array;
+  };
+  const maskShape = [heads, queries, keys];
+  const maskStrides = call.has(3) ? broadcastStrides(call.input(3).shape.filter((_, d, s) => s.length < 4 || d > 0), maskShape) : [];
+  const result: Output = call.floats(form.shape, (out) => {
+    const [q, k, v] = [call.numbers(0), call.numbers(1), call.numbers(2)] as [Float64Array, Float64Array, Float64Array];
+    const mask = call.has(3) ? call.numbers(3) : undefined;
+    const boolean = call.has(3) && !isFloat(call.input(3).dtype);
+    for (let h = 0; h < heads; h++) {
+      const shared = Math.floor((h * keyHeads) / heads);
+      const scores = new Float64Array(queries * keys);
+      const [qh, kh] = [head(0, h, [queries, size], q), head(1, shared, [keys, size], k)];
+      matmulTransposed(qh, 0, kh, 0, scores, 0, { rows: queries, inner: size, columns: keys });
+      for (let i = 0; i < scores.length; i++) {
+        const at = h * (maskStrides[0] ?? 0) + Math.floor(i / keys) * (maskStrides[1] ?? 0) + (i % keys) * (maskStrides[2] ?? 0);
+        const extra = mask === undefined ? 0 : boolean ? (mask[at] === 0 ? -Infinity : 0) : (mask[at] as number);
+        scores[i] = (scores[i] as number) * form.scale + extra;
+      }
+      for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
+      const part = new Float64Array(queries * valueSize);
+      const vh = head(2, shared, [keys, valueSize], v);
+      matmul(scores, 0, vh, 0, part, 0, { rows: queries, inner: keys, columns: valueSize });
+      const at = affineIndex([queries, valueSize], form.resultStrides.slice(1), h * (form.resultStrides[0] ?? 0));
+      part.forEach((value, i) => (out[at[i] as number] = value));
+    }
+  });
+  return [result];
+};
+
+export const linearKernels: Readonly<Record<string, Kernel>> = {
+  MatMul: matMul, Gemm: gemm, Conv: conv, Attention: attention,
+};

@@ -1,0 +1,136 @@
+/** Drafts to a module: affine constants move forward into linear layers, the dead are dropped, names are given. */
+import { BlockBuilder, Ids } from '../../ir/builder.js';
+import type { AttrValue, Constant, Module, Port, Value } from '../../ir/module.js';
+import { entryName } from '../../ir/module.js';
+import { defined, invariant } from '../../support/invariant.js';
+import type { ShapedGraph } from '../evaluate.js';
+import { constantKey, digestOf, Drafts, type Draft } from './drafts.js';
+import type { Lowered } from './lower.js';
+
+/** All drafts that the outputs need, operands first. */
+function reachable(outputs: readonly Draft[]): Draft[] {
+  const seen = new Set<Draft>();
+  const order: Draft[] = [];
+  const stack = [...outputs].reverse().map((draft) => ({ draft, next: 0 }));
+  while (stack.length > 0) {
+    const top = defined(stack.at(-1), 'open draft');
+    const operand = seen.has(top.draft) ? undefined : top.draft.operands[top.next++];
+    if (operand !== undefined) {
+      stack.push({ draft: operand, next: 0 });
+      continue;
+    }
+    if (!seen.has(top.draft)) order.push(top.draft);
+    seen.add(top.draft);
+    stack.pop();
+  }
+  return order;
+}
+
+/** x * c and x + c with one value per feature, where only linear layers read the result. */
+function forwardable(order: readonly Draft[], outputs: readonly Draft[]): Set<Draft> {
+  const users = new Map<Draft, Draft[]>();
+  for (const draft of order) for (const operand of draft.operands) users.set(operand, [...(users.get(operand) ?? []), draft]);
+  const result = new Set<Draft>();
+  for (const draft of [...order].reverse()) {
+    const isAffine = draft.kind === 'tensor.mul_constant' || draft.kind === 'tensor.add_constant';
+    if (!isAffine || draft.constants.constant?.shape[0] !== 1 || outputs.includes(draft)) continue;
+    const all = users.get(draft) ?? [];
+    if (all.every((user) => user.kind === 'tensor.linear' || result.has(user))) result.add(draft);
+  }
+  return result;
+}
+
+/** W (x * c) = (W c) x and W (x + c) = W x + W c. */
+function absorb(linear: Draft, isForward: (draft: Draft) => boolean): { x: Draft; weight: Constant; bias?: Float64Array } {
+  const { weight, bias } = linear.constants;
+  let x = defined(linear.operands[0], 'operand');
+  const { shape, data } = defined(weight, 'weight');
+  let matrix = data;
+  let shift = bias?.data ?? new Float64Array(linear.columns);
+  while (isForward(x)) {
+    const row = defined(x.constants.constant, 'constant').data;
+    const width = row.length;
+    if (x.kind === 'tensor.mul_constant') matrix = matrix.map((value, i) => value * (row[i % width] as number));
+    else {
+      const current = matrix;
+      shift = shift.map((value, o) => row.reduce((sum, c, i) => sum + c * (current[o * width + i] as number), value));
+    }
+    x = defined(x.operands[0], 'operand');
+  }
+  return { x, weight: { shape, data: matrix }, bias: shift };
+}
+
+function foldForward(order: readonly Draft[], outputs: readonly Draft[], drafts: Drafts): Map<Draft, Draft> {
+  const forward = forwardable(order, outputs);
+  const rebuilt = new Map<Draft, Draft>();
+  for (const draft of order) {
+    const operands = draft.operands.map((operand) => defined(rebuilt.get(operand), 'rebuilt operand'));
+    if (draft.kind === 'tensor.linear') {
+      const { x, weight, bias } = absorb(draft, (own) => forward.has(own));
+      rebuilt.set(draft, drafts.linear(defined(rebuilt.get(x), 'rebuilt operand'), weight, bias, draft.loc));
+    } else rebuilt.set(draft, drafts.make(draft.kind, operands, draft));
+  }
+  return rebuilt;
+}
+
+/** Interned constants and tables under short names, numbered by role in order of use. */
+class Names {
+  readonly constants = new Map<string, Constant>();
+  readonly tables = new Map<string, Int32Array>();
+  private readonly known = new Map<string, string>();
+  private readonly counts = new Map<string, number>();
+
+  constant(role: string, constant: Constant): string {
+    return this.name(role, constantKey(constant), (name) => this.constants.set(name, constant));
+  }
+
+  table(role: string, table: Int32Array): string {
+    return this.name(role, `table ${digestOf(table)}`, (name) => this.tables.set(name, table));
+  }
+
+  private name(role: string, key: string, store: (name: string) => void): string {
+    const known = this.known.get(key);
+    if (known !== undefined) return known;
+    const count = this.counts.get(role) ?? 0;
+    this.counts.set(role, count + 1);
+    const name = `${role}${count}`;
+    this.known.set(key, name);
+    store(name);
+    return name;
+  }
+}
+
+export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
+  const targets = lowered.outputs.map((output) => output.draft);
+  const rebuilt = foldForward(reachable(targets), targets, new Drafts());
+  const roots = targets.map((draft) => defined(rebuilt.get(draft), 'output'));
+  const order = reachable(roots);
+  const inputs = lowered.inputs.flatMap(({ input, draft }) => {
+    const own = rebuilt.get(draft);
+    return own === undefined ? [] : [{ input, draft: own }];
+  });
+  const types = inputs.map(({ input }) => ({ kind: 'tensor', dtype: 'f32', shape: input.shape }) as const);
+  const builder = new BlockBuilder(new Ids(), null, types);
+  const values = new Map<Draft, Value>(inputs.map(({ draft }, i) => [draft, defined(builder.args[i], 'argument')]));
+  const names = new Names();
+  for (const draft of order) {
+    if (values.has(draft)) continue;
+    invariant(draft.kind !== 'input' && draft.kind !== 'unsupported', `${draft.kind} is no op (at "${draft.loc}")`);
+    const attrs: Record<string, AttrValue> = { ...draft.attrs };
+    if (draft.indices !== undefined) {
+      attrs.indices = names.table('indices', draft.indices);
+      attrs.shape = [draft.rows, draft.columns];
+    }
+    for (const [role, constant] of Object.entries(draft.constants)) attrs[role] = names.constant(role, constant);
+    const operands = draft.operands.map((operand) => defined(values.get(operand), 'operand'));
+    values.set(draft, builder.op(draft.kind, operands, attrs, draft.loc));
+  }
+  const results = roots.map((draft) => defined(values.get(draft), 'result'));
+  const ports = lowered.outputs.map(({ name, draft }): Port => ({ name, shape: [draft.rows, draft.columns], factor: 1 }));
+  return {
+    phase: 'tensor', name: graph.model.name, sourceHash: graph.model.sourceHash, parameters: null,
+    functions: [{ name: entryName, body: builder.finish(results) }],
+    constants: names.constants, tables: names.tables,
+    inputs: inputs.map(({ input }): Port => ({ name: input.name, shape: input.shape, factor: 1 })), outputs: ports,
+  };
+}

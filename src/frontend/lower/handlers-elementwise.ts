@@ -1,0 +1,266 @@
+/** Elementwise operators, normalisations and token-wise operators on views. */
+import { defined } from '../../support/invariant.js';
+import { affineIndex } from '../kernels/call.js';
+import { reducedAxes } from '../kernels/reduce.js';
+import { elementCount } from '../model.js';
+import type { Cluster } from './clusters.js';
+import type { DraftKind } from './drafts.js';
+import { maskedScores, selectedScores } from './handlers-linear.js';
+import type { Site } from './site.js';
+import { composeIndex, matrixShape, sameIndex, type Symbol, type View } from './symbols.js';
+
+type Shape = readonly number[];
+type PairKind = 'tensor.add' | 'tensor.sub' | 'tensor.mul';
+
+/** A function of every element keeps the view, since it commutes with data movement. */
+export function unary(site: Site, kind: DraftKind, attrs: Readonly<Record<string, string>> = {}): Symbol {
+  const view = site.settle(site.view(0));
+  return { ...view, draft: site.drafts.pointwise(kind, [view.draft], site.loc, attrs) };
+}
+
+/** A smaller operand repeated to the result's shape. */
+function stretched(site: Site, view: View, shape: Shape): View {
+  if (elementCount(view.shape) === elementCount(shape)) return { ...view, shape };
+  return site.fail(`broadcasts an encrypted [${view.shape.join(', ')}] to [${shape.join(', ')}]`);
+}
+
+function pair(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
+  const [x, y] = [site.settle(stretched(site, a, shape)), site.settle(stretched(site, b, shape))];
+  const alike = x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
+  if (alike) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
+  const [left, right] = [site.natural(x), site.natural(y)];
+  return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
+}
+
+/** x + sign * constant. */
+function plus(site: Site, view: View, other: number, sign: 1 | -1, shape: Shape): Symbol {
+  const settled = site.settle(stretched(site, view, shape));
+  const values = site.constant(other).map((value) => sign * value);
+  const spread = site.constantFor(values, site.call.input(other).shape, settled);
+  const draft = site.drafts.addConstant(settled.draft, spread, site.isOnlyUse(1 - other), site.loc);
+  return { ...settled, draft };
+}
+
+/** x * constant, or divided by it: a scalar waits in the view, where attention may take it up. */
+function times(site: Site, view: View, other: number, invert: boolean, shape: Shape): Symbol {
+  const own = site.constant(other);
+  const values = invert ? own.map((value) => 1 / value) : own;
+  const uniform = site.uniform(other);
+  const wide = stretched(site, view, shape);
+  if (uniform !== undefined) return { ...wide, scale: wide.scale * (invert ? 1 / uniform : uniform) };
+  const settled = site.settle(wide);
+  const spread = site.constantFor(values, site.call.input(other).shape, settled);
+  return { ...settled, draft: site.drafts.mulConstant(settled.draft, spread, site.isOnlyUse(1 - other), site.loc) };
+}
+
+function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
+  if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined) {
+    return site.fail('attention scores times something other than a number');
+  }
+  return { ...symbol, scale: symbol.scale * factor };
+}
+
+export function add(site: Site, shape: Shape): Symbol {
+  for (const [own, other] of [[0, 1], [1, 0]] as const) {
+    const symbol = site.symbol(own);
+    if (symbol?.kind === 'scores' && !symbol.softmax) return maskedScores(site, { ...symbol, shape }, other);
+  }
+  if (site.symbol(0) === undefined) return plus(site, site.view(1), 0, 1, shape);
+  if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, 1, shape);
+  return pair(site, 'tensor.add', site.view(0), site.view(1), shape);
+}
+
+export function sub(site: Site, shape: Shape): Symbol {
+  const symbol = site.symbol(0);
+  if (symbol?.kind === 'scores' && !symbol.softmax) return maskedScores(site, { ...symbol, shape }, 1);
+  if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, -1, shape);
+  if (symbol === undefined) {
+    const view = site.view(1);
+    return plus(site, { ...view, scale: -view.scale }, 0, 1, shape);
+  }
+  return pair(site, 'tensor.sub', site.view(0), site.view(1), shape);
+}
+
+export function mul(site: Site, shape: Shape): Symbol {
+  for (const [own, other] of [[0, 1], [1, 0]] as const) {
+    const symbol = site.symbol(own);
+    if (symbol?.kind === 'scores') return scaleScores(site, symbol, site.uniform(other));
+  }
+  if (site.symbol(0) === undefined) return times(site, site.view(1), 0, false, shape);
+  if (site.symbol(1) === undefined) return times(site, site.view(0), 1, false, shape);
+  return pair(site, 'tensor.mul', site.view(0), site.view(1), shape);
+}
+
+export function div(site: Site, shape: Shape): Symbol {
+  const symbol = site.symbol(0);
+  if (symbol === undefined || site.symbol(1) !== undefined) return site.fail('division by encrypted values', 'F202');
+  const uniform = site.uniform(1);
+  if (symbol.kind === 'scores') return scaleScores(site, symbol, uniform === undefined ? undefined : 1 / uniform);
+  return times(site, site.view(0), 1, true, shape);
+}
+
+export function neg(site: Site): Symbol {
+  const view = site.view(0);
+  return { ...view, scale: -view.scale };
+}
+
+/** Small whole exponents as products. */
+export function pow(site: Site): Symbol {
+  const exponent = site.isConstant(1) ? site.uniform(1) : undefined;
+  const view = site.settle(site.view(0));
+  const x = view.draft;
+  const square = () => site.drafts.pointwise('tensor.mul', [x, x], site.loc);
+  switch (exponent) {
+    case 1: return view;
+    case 2: return { ...view, draft: square() };
+    case 3: return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), x], site.loc) };
+    case 4: return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), square()], site.loc) };
+    default: return site.fail(`exponent ${exponent ?? 'encrypted'}`);
+  }
+}
+
+/** A Where whose condition is public and the same everywhere, or can never hold. */
+export function where(site: Site, shape: Shape): Symbol {
+  const condition = site.symbol(0);
+  const [yes, no] = [site.symbol(1), site.symbol(2)];
+  const uniform = condition?.kind === 'never' ? 0 : site.uniform(0);
+  if (yes?.kind === 'scores') return selectedScores(site, { ...yes, shape }, 1);
+  if (no?.kind === 'scores' && uniform === undefined) return selectedScores(site, { ...no, shape }, 2);
+  if (uniform === undefined) return site.fail('chooses among encrypted values');
+  const chosen = uniform === 0 ? no : yes;
+  if (chosen === undefined) return site.fail('the result is public');
+  return chosen.kind === 'view' ? stretched(site, chosen, shape) : { ...chosen, shape };
+}
+
+/** Sizes of float inputs are bounded by calibration, so nothing becomes NaN or infinite. */
+export function isNan(_: Site, shape: Shape): Symbol {
+  return { kind: 'never', shape };
+}
+
+export function batchNorm(site: Site): Symbol {
+  const view = site.settle(site.view(0));
+  const channels = view.shape[1] ?? 1;
+  if (![1, 2, 3, 4].every((i) => site.isConstant(i))) return site.fail('encrypted parameters');
+  const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => site.constant(i)) as
+    [Float64Array, Float64Array, Float64Array, Float64Array];
+  const epsilon = site.call.int('epsilon', 1e-5);
+  const factor = gamma.map((value, c) => value / Math.sqrt((variance[c] as number) + epsilon));
+  const shift = beta.map((value, c) => value - (mean[c] as number) * (factor[c] as number));
+  const shape = [channels, ...view.shape.slice(2).map(() => 1)];
+  const fold = site.isOnlyUse(0);
+  const scaled = site.drafts.mulConstant(view.draft, site.constantFor(factor, shape, view), fold, site.loc);
+  return { ...view, draft: site.drafts.addConstant(scaled, site.constantFor(shift, shape, view), true, site.loc) };
+}
+
+export function layerNorm(site: Site, shape: Shape): Symbol {
+  const view = site.view(0);
+  const axis = site.call.axis(site.call.int('axis', -1), shape.length);
+  const columns = elementCount(shape.slice(axis));
+  const x = site.matrix(view, elementCount(shape.slice(0, axis)), columns);
+  const draft = normalized(site, x, site.call.int('epsilon', 1e-5));
+  if (![1, 2].every((i) => !site.call.has(i) || site.isConstant(i))) return site.fail('encrypted parameters');
+  const gamma = site.constant(1);
+  const repeated = (values: Float64Array) => Float64Array.from({ length: x.rows * columns }, (_, i) => values[i % columns] ?? 0);
+  const scaled = site.drafts.mulConstant(draft, repeated(gamma), true, site.loc);
+  if (!site.call.has(2)) return site.whole(scaled, shape);
+  return site.whole(site.drafts.addConstant(scaled, repeated(site.constant(2)), true, site.loc), shape);
+}
+
+function normalized(site: Site, x: View['draft'], epsilon: number): View['draft'] {
+  return site.drafts.pointwise('tensor.layer_norm', [x], site.loc, { epsilon });
+}
+
+/** What the cluster finder recognised, applied to its source. */
+export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape): Symbol {
+  const view = site.asView(source);
+  const { match } = found;
+  switch (match.kind) {
+    case 'gelu': {
+      const x = site.settle(view);
+      return { ...x, draft: site.drafts.pointwise('tensor.gelu', [x.draft], site.loc, { approximate: match.approximate }) };
+    }
+    case 'silu': {
+      const x = site.settle({ ...view, scale: view.scale * match.factor });
+      return { ...x, draft: site.drafts.pointwise('tensor.silu', [x.draft], site.loc), scale: 1 / match.factor };
+    }
+    case 'layer_norm': return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
+    case 'rms_norm': return site.fail('RMS normalisation', 'F201', 'use a model with layer normalisation');
+    default: return match satisfies never;
+  }
+}
+
+/** Mean (or sum) over all tokens. */
+export function reduceTokens(site: Site, shape: Shape): Symbol {
+  const view = site.view(0);
+  const axes = (reducedAxes(site.call) ?? []).filter((d) => view.shape[d] !== 1);
+  if (axes.length === 0) return { ...view, shape };
+  return meanOver(site, view, axes, shape, site.node.opType === 'ReduceSum');
+}
+
+function meanOver(site: Site, view: View, axes: readonly number[], shape: Shape, isSum: boolean): Symbol {
+  const kept = view.shape.map((_, d) => d).filter((d) => !axes.includes(d));
+  const strides = view.shape.map((_, d) => elementCount(view.shape.slice(d + 1)));
+  const order = [...axes, ...kept];
+  const sizes = order.map((d) => defined(view.shape[d], 'size'));
+  const index = composeIndex(affineIndex(sizes, order.map((d) => defined(strides[d], 'stride'))), view.index);
+  const tokens = elementCount(axes.map((d) => view.shape[d] ?? 1));
+  const columns = elementCount(kept.map((d) => view.shape[d] ?? 1));
+  const scale = view.scale * (isSum ? tokens : 1);
+  const x = site.matrix({ ...view, index, scale: 1, shape: [tokens, columns] }, tokens, columns);
+  const mean = site.drafts.make('tensor.mean_tokens', [x], { rows: 1, columns, loc: site.loc });
+  return { ...site.whole(mean, shape), scale };
+}
+
+export function globalAveragePool(site: Site, shape: Shape): Symbol {
+  const view = site.view(0);
+  const axes = view.shape.map((_, d) => d).filter((d) => d >= 2 && view.shape[d] !== 1);
+  return axes.length === 0 ? { ...view, shape } : meanOver(site, view, axes, shape, false);
+}
+
+/** Constant tokens before and after an encrypted part, or encrypted parts of one matrix side by side. */
+export function concat(site: Site, shape: Shape): Symbol {
+  const count = site.node.inputs.length;
+  const parts = Array.from({ length: count }, (_, i) => i);
+  const encrypted = parts.filter((i) => site.symbol(i) !== undefined);
+  const axis = site.call.axis(site.call.int('axis', 0), shape.length);
+  if (encrypted.length === count) return concatViews(site, axis, shape);
+  const [only] = encrypted;
+  if (only === undefined || encrypted.length > 1) return site.fail('joins several encrypted parts with constants');
+  const { columns } = matrixShape(shape);
+  if (elementCount(shape.slice(0, axis)) !== 1 || axis === shape.length - 1) {
+    return site.fail('constants can be joined along the tokens only');
+  }
+  let draft = site.natural(site.view(only));
+  const join = (list: readonly number[], before: boolean) => {
+    const data = Float64Array.from(list.flatMap((i) => Array.from(site.constant(i))));
+    if (data.length === 0) return;
+    const tokens = data.length / columns;
+    draft = site.drafts.make('tensor.concat_tokens', [draft], {
+      attrs: { before, count: tokens }, constants: { constant: { shape: [tokens, columns], data } },
+      rows: draft.rows + tokens, columns, loc: site.loc,
+    });
+  };
+  join(parts.slice(0, only), true);
+  join(parts.slice(only + 1), false);
+  return site.whole(draft, shape);
+}
+
+function concatViews(site: Site, axis: number, shape: Shape): Symbol {
+  const views = site.node.inputs.map((_, i) => site.view(i));
+  const first = defined(views[0], 'first part');
+  if (views.some((view) => view.draft !== first.draft || view.scale !== first.scale)) {
+    return site.fail('joins different encrypted values');
+  }
+  const index = new Int32Array(elementCount(shape));
+  const row = elementCount(shape.slice(axis));
+  let offset = 0;
+  for (const view of views) {
+    const width = elementCount(view.shape.slice(axis));
+    for (let i = 0; i < elementCount(view.shape); i++) {
+      const to = Math.floor(i / width) * row + offset + (i % width);
+      index[to] = view.index === null ? i : (view.index[i] as number);
+    }
+    offset += width;
+  }
+  return { ...first, index, shape };
+}

@@ -1,0 +1,154 @@
+/** One ONNX node under canonicalisation: its operands as symbols and the means to make canonical ops. */
+import type { FrontendCode } from '../codes.js';
+import type { GraphInput } from '../evaluate.js';
+import { asNumbers, broadcastIndex, type Call } from '../kernels/call.js';
+import { elementCount, type Node } from '../model.js';
+import type { Draft, Drafts } from './drafts.js';
+import { isBijective, matrixShape, readIndex, type Symbol, type View } from './symbols.js';
+
+/** Views of more elements would need gigabytes for their indices; real ones stay far below. */
+export const maxViewElements = 2 ** 27;
+
+/** What a node may ask of the walk around it. */
+export interface Surroundings {
+  readonly drafts: Drafts;
+  symbol(value: string): Symbol | undefined;
+  /** Readers of a value, outputs of the model included. */
+  uses(value: string): number;
+  input(name: string): GraphInput | undefined;
+  /** Reports without ending the node. */
+  report(node: Node, code: FrontendCode, message: string, help?: string): void;
+  /** A client value met an operator that must run encrypted. */
+  needsClient(inputs: ReadonlySet<string>): void;
+}
+
+export class Site {
+  readonly node: Node;
+  readonly loc: string;
+  readonly drafts: Drafts;
+
+  constructor(readonly call: Call, private readonly around: Surroundings) {
+    this.node = call.node;
+    this.loc = call.node.name;
+    this.drafts = around.drafts;
+  }
+
+  fail(message: string, code: FrontendCode = 'F202', help?: string): never {
+    return this.call.fail(message, code, help);
+  }
+
+  report(code: FrontendCode, message: string, help?: string): void {
+    this.around.report(this.node, code, `${this.node.opType}: ${message}`, help);
+  }
+
+  nameOf(index: number): string {
+    return this.node.inputs[index] ?? '';
+  }
+
+  /** The symbol of a private operand; undefined for constants and absent inputs. */
+  symbol(index: number): Symbol | undefined {
+    return this.nameOf(index) === '' ? undefined : this.around.symbol(this.nameOf(index));
+  }
+
+  isConstant(index: number): boolean {
+    return this.call.inputs[index]?.data != null;
+  }
+
+  /** A constant operand in double precision. */
+  constant(index: number): Float64Array {
+    return Float64Array.from(asNumbers(this.call.tensor(index)));
+  }
+
+  /** Only this node reads operand `index`. */
+  isOnlyUse(index: number): boolean {
+    return this.around.uses(this.nameOf(index)) === 1;
+  }
+
+  /** The same value in all elements of a constant operand, if so. */
+  uniform(index: number): number | undefined {
+    if (!this.isConstant(index)) return undefined;
+    const values = asNumbers(this.call.tensor(index));
+    const [first] = values;
+    return first !== undefined && values.every((value: number) => value === first) ? first : undefined;
+  }
+
+  view(index: number): View {
+    const symbol = this.symbol(index);
+    if (symbol === undefined) return this.fail(`input ${index} must be encrypted`);
+    return this.asView(symbol);
+  }
+
+  asView(symbol: Symbol): View {
+    switch (symbol.kind) {
+      case 'view': return symbol;
+      case 'scores':
+        return this.fail('attention scores are supported only from q k^T through scale and softmax to the product with v');
+      case 'never': return this.fail('a boolean of encrypted values');
+      case 'client':
+        this.around.needsClient(symbol.inputs);
+        return this.placeholder(symbol.shape);
+      case 'opaque': return this.placeholder(symbol.shape);
+      default: return symbol satisfies never;
+    }
+  }
+
+  placeholder(shape: readonly number[]): View {
+    return this.whole(this.drafts.make('unsupported', [], { ...matrixShape(shape), loc: this.loc }), shape);
+  }
+
+  /** A fresh matrix seen in an ONNX shape. */
+  whole(draft: Draft, shape: readonly number[]): View {
+    return { kind: 'view', draft, index: null, scale: 1, shape };
+  }
+
+  /** The view's elements, in row-major order, as a canonical matrix. */
+  matrix(view: View, rows: number, columns: number): Draft {
+    const { draft, index } = view;
+    const count = elementCount(view.shape);
+    if (rows * columns !== count) return this.fail(`[${view.shape.join(', ')}] is not ${rows} tokens of ${columns} features`);
+    if (count > maxViewElements) return this.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
+    if (draft.kind === 'input') {
+      const indices = index ?? Int32Array.from({ length: count }, (_, i) => i);
+      const moved = this.drafts.make('tensor.rearrange', [draft], { indices, rows, columns, loc: this.loc });
+      return this.scaled(moved, view.scale);
+    }
+    if (index === null && draft.rows === rows && draft.columns === columns) return this.scaled(draft, view.scale);
+    const whole = index ?? Int32Array.from({ length: count }, (_, i) => i);
+    const reading = readIndex(whole, rows, columns, draft.columns);
+    if (reading.kind === 'other') {
+      return this.fail(reading.reason, 'F202', 'keep [batch, tokens, features]; split features only into heads');
+    }
+    const features = this.drafts.selectFeatures(draft, reading.features, this.loc);
+    return this.scaled(this.drafts.selectTokens(features, reading.first, rows, this.loc), view.scale);
+  }
+
+  /** The matrix of a view whose last dimension is the features. */
+  natural(view: View): Draft {
+    const { rows, columns } = matrixShape(view.shape);
+    return this.matrix(view, rows, columns);
+  }
+
+  /** The same value with no pending factor, every element of its draft once: elementwise ops then work on the draft. */
+  settle(view: View): View {
+    const factor = view.scale;
+    if (view.draft.kind === 'input' || !isBijective(view)) return this.whole(this.natural(view), view.shape);
+    return factor === 1 ? view : { ...view, draft: this.scaled(view.draft, factor), scale: 1 };
+  }
+
+  scaled(draft: Draft, factor: number): Draft {
+    if (factor === 1) return draft;
+    const values = new Float64Array(draft.columns * draft.rows).fill(factor);
+    return this.drafts.mulConstant(draft, values, true, this.loc);
+  }
+
+  /** A constant operand spread over the ONNX shape of a settled view and carried to its draft's coordinates. */
+  constantFor(values: Float64Array, shape: readonly number[], view: View): Float64Array {
+    const spread = broadcastIndex(shape, view.shape);
+    const out = new Float64Array(elementCount(view.shape));
+    for (let i = 0; i < out.length; i++) {
+      const to = view.index === null ? i : (view.index[i] as number);
+      out[to] = values[spread === null ? i : (spread[i] as number)] as number;
+    }
+    return out;
+  }
+}

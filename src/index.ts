@@ -1,0 +1,7 @@
+/** Public API of aegis-fhe. */
+export { calibrate, compile, compilerVersion, sampleInputs } from './compile.js';
+export type { CompileOptions, CompileResult, CompileSummary, ShapeOptions } from './compile.js';
+export type { Ranges } from './passes/ranges.js';
+export { readSamples } from './data/index.js';
+export { AegisError, renderDiagnostic, type Diagnostic } from './support/diagnostics.js';
+export * as executor from './executor/index.js';

@@ -1,0 +1,95 @@
+/**
+ * The module: functions of blocks of ops over SSA values, with constants and index tables beside them. Everything is
+ * readonly; the builder (builder.ts) makes ops, passes return new modules. Ops may use values of enclosing blocks.
+ */
+import type { Parameters } from '../target/parameters.js';
+import type { Phase, Type } from './types.js';
+
+export type AttrValue = null | boolean | number | string | readonly AttrValue[] | { readonly [key: string]: AttrValue };
+export type Attrs = Readonly<Record<string, AttrValue>>;
+
+export interface Value {
+  readonly id: number;
+  readonly type: Type;
+}
+
+export interface Op {
+  /** Key into the op table (ops/table.ts). */
+  readonly kind: string;
+  readonly operands: readonly Value[];
+  readonly attrs: Attrs;
+  readonly results: readonly Value[];
+  readonly regions: readonly Block[];
+  /** ONNX node this op was made for. */
+  readonly loc: string;
+}
+
+export interface Block {
+  readonly args: readonly Value[];
+  readonly ops: readonly Op[];
+  /** What the block yields: loop-carried values, or a function's results. */
+  readonly results: readonly Value[];
+}
+
+export interface Func {
+  readonly name: string;
+  readonly body: Block;
+  /** What the function does to plain slot values; the clear interpreter uses it instead of the body. */
+  readonly models?: { readonly kind: 'bootstrap'; readonly rangeLog2: number } | undefined;
+}
+
+/** A dense real constant, row-major. */
+export interface Constant {
+  readonly shape: readonly number[];
+  readonly data: Float64Array;
+}
+
+/**
+ * Where the elements of a logical tensor lie: slot u + period * t of array element e (row-major over the value's axes)
+ * holds flat index `features[e * period + u] + tokens[t]`; a negative entry in either means zero. There are
+ * `tokens.length` tokens, a power of two, and period * tokens.length = N/2.
+ */
+export interface SlotMap {
+  readonly period: number;
+  readonly features: Int32Array;
+  readonly tokens: Int32Array;
+}
+
+/** One input or output of the model, as the client packs or reads it. */
+export interface Port {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Axes of the ciphertext array; undefined in the tensor phase. */
+  readonly slots?: SlotMap | undefined;
+  /** Real value = factor * slot value. */
+  readonly factor: number;
+  /** Calibrated bound of |value|, what the client checks before it encrypts. */
+  readonly bound?: number | undefined;
+  /** Predicted error (6 sigma, DESIGN section 5), outputs only; undefined until predict-error has run. */
+  readonly predictedError?: number | undefined;
+}
+
+export interface Module {
+  readonly phase: Phase;
+  /** Name of the model, for people. */
+  readonly name: string;
+  /** SHA-256 of the ONNX file and its external data. */
+  readonly sourceHash: string;
+  readonly parameters: Parameters | null;
+  readonly functions: readonly Func[];
+  readonly constants: ReadonlyMap<string, Constant>;
+  /** Index tables of recipes, referenced from attributes by name. */
+  readonly tables: ReadonlyMap<string, Int32Array>;
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+}
+
+export const entryName = 'main';
+
+/** Calls `visit` on every op, in program order, outer before inner. */
+export function walkOps(block: Block, visit: (op: Op, block: Block) => void): void {
+  for (const op of block.ops) {
+    visit(op, block);
+    for (const region of op.regions) walkOps(region, visit);
+  }
+}

@@ -1,0 +1,308 @@
+/**
+ * The poly phase: each op is one plan command (runtime/hal/kernels.h says what it computes) or a view that costs
+ * nothing. Values are arrays of RNS polynomials; a ciphertext is an array whose last axis is `component`.
+ *
+ * A command makes a new array, or, with the operand `into`, writes a window of an array that nothing reads
+ * afterwards and returns that array: `window.axes[name] = [start, size]` restricts an axis, `window.limbs` the limbs,
+ * what is not named is written in full. Axes that the command's own result lacks are broadcast over the window. With
+ * `accumulate` the window's old values are part of the sum. So parts of an array are made in place, not copied there.
+ */
+import { digitsAt, type KeyClass, type Parameters } from '../../target/parameters.js';
+import type { Attrs } from '../module.js';
+import type { InferContext, OpDef } from '../opdef.js';
+import { axesCount, axisSize, broadcastAxes, withoutAxes, type Axis, type PolyType, type PtType, type Type } from '../types.js';
+
+export const componentAxis = 'component';
+export const digitAxis = 'digit';
+
+export interface Window {
+  readonly axes?: Readonly<Record<string, readonly [start: number, size: number]>>;
+  readonly limbs?: readonly number[];
+}
+
+export function isPoly(type: Type | undefined): type is PolyType {
+  return type?.kind === 'poly';
+}
+
+/** What a window of `type` looks like by itself. */
+export function windowType(type: PolyType, window: Window): PolyType | string {
+  for (const [name, [start, size]] of Object.entries(window.axes ?? {})) {
+    const full = axisSize(type.axes, name);
+    if (full === undefined) return `window restricts axis ${name}, which the array lacks`;
+    if (start < 0 || size < 1 || start + size > full) return `window ${start}+${size} leaves axis ${name} of size ${full}`;
+  }
+  const missing = window.limbs?.find((limb) => !type.limbs.includes(limb));
+  if (missing !== undefined) return `window names limb ${missing}, which the array lacks`;
+  return {
+    ...type,
+    axes: type.axes.map((axis) => ({ ...axis, size: window.axes?.[axis.name]?.[1] ?? axis.size })),
+    limbs: window.limbs ?? type.limbs,
+  };
+}
+
+/** Checks that `produced` fits the window of `into`; the result is `into`. */
+function inserted(into: Type, produced: PolyType, attrs: Attrs): PolyType | string {
+  if (!isPoly(into)) return 'operand into must be a polynomial array';
+  const target = windowType(into, (attrs.window ?? {}) as Window);
+  if (typeof target === 'string') return target;
+  if (target.limbs.join() !== produced.limbs.join()) {
+    return `window has limbs [${target.limbs.join()}] but the result has [${produced.limbs.join()}]`;
+  }
+  if (target.form !== produced.form) return `into has form ${target.form} but the result has ${produced.form}`;
+  for (const axis of produced.axes) {
+    const size = axisSize(target.axes, axis.name);
+    if (size !== axis.size) return `axis ${axis.name} has size ${axis.size} but the window has ${String(size)}`;
+  }
+  return into;
+}
+
+type PolyInfer = (operands: readonly Type[], attrs: Attrs, context: InferContext) => PolyType | string;
+
+const windowAttrs = { window: { kind: 'json', optional: true, doc: 'part of `into` that is written: {axes, limbs}' } } as const;
+const accumulateAttr = { accumulate: { kind: 'bool', optional: true, doc: 'add to the window' } } as const;
+
+function command(
+  name: string, operands: readonly string[], summary: string, attrs: OpDef['attrs'], infer: PolyInfer,
+): OpDef {
+  return {
+    name, phase: 'poly', summary, operands: [...operands, 'into...'], attrs: { ...attrs, ...windowAttrs },
+    infer: (types, given, context) => {
+      const own = types.slice(0, operands.length);
+      if (types.length < operands.length || types.length > operands.length + 1) return `${name} has ${types.length} operands`;
+      const result = infer(own, given, context);
+      if (typeof result === 'string') return result;
+      const into = types[operands.length];
+      if (into !== undefined) {
+        const whole = inserted(into, result, given);
+        return typeof whole === 'string' ? whole : [whole];
+      }
+      const partial = given.window !== undefined || given.accumulate === true;
+      return partial ? 'window and accumulate need the operand into' : [result];
+    },
+  };
+}
+
+/** Polynomial operands of one form and the same limbs, axes broadcast by name. */
+function joined(types: readonly Type[], form?: PolyType['form']): PolyType | string {
+  const [first, ...rest] = types;
+  if (!isPoly(first)) return 'operand 0 must be a polynomial array';
+  if (form !== undefined && first.form !== form) return `operand 0 must be in ${form} form`;
+  let axes: readonly Axis[] = first.axes;
+  for (const type of rest) {
+    if (!isPoly(type)) return 'operands must be polynomial arrays';
+    if (type.form !== first.form) return `operands have forms ${first.form} and ${type.form}`;
+    if (type.limbs.join() !== first.limbs.join()) return `operands have limbs [${first.limbs.join()}] and [${type.limbs.join()}]`;
+    const both = broadcastAxes(axes, type.axes);
+    if (typeof both === 'string') return both;
+    axes = both;
+  }
+  return { ...first, axes: componentLast(axes) };
+}
+
+/** Broadcasting may append axes after `component`, which stays the last axis of every ciphertext array. */
+function componentLast(axes: readonly Axis[]): readonly Axis[] {
+  return [...withoutAxes(axes, [componentAxis]), ...axes.filter((axis) => axis.name === componentAxis)];
+}
+
+function summed(type: PolyType | string, attrs: Attrs): PolyType | string {
+  if (typeof type === 'string') return type;
+  const over = (attrs.over ?? []) as readonly string[];
+  const missing = over.find((name) => axisSize(type.axes, name) === undefined);
+  return missing === undefined ? { ...type, axes: withoutAxes(type.axes, over) } : `no axis ${missing}`;
+}
+
+/** Broadcast with a plaintext array. */
+function withPlain(types: readonly Type[]): PolyType | string {
+  const [a, p] = types;
+  if (!isPoly(a) || p?.kind !== 'pt') return 'operands must be a polynomial array and a plaintext array';
+  if (a.form !== 'ntt') return 'operand 0 must be in ntt form';
+  // The batch axes of the plaintext come before the component axis, as in every ciphertext array.
+  const batch = broadcastAxes(withoutAxes(a.axes, [componentAxis]), p.axes);
+  if (typeof batch === 'string') return batch;
+  return { ...a, axes: [...batch, ...a.axes.filter((axis) => axis.name === componentAxis)] };
+}
+
+const overAttr = { over: { kind: 'strings', doc: 'axes that are summed' } } as const;
+const scaleAttr = {
+  scale: { kind: 'real', doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials' },
+} as const;
+const shapeAttrs = {
+  axes: { kind: 'axes', doc: 'array axes, slowest first' }, limbs: { kind: 'ints', doc: 'prime indices' },
+  form: { kind: 'string', doc: '`ntt` or `coeff`' },
+} as const;
+
+function shape(attrs: Attrs): PolyType {
+  return {
+    kind: 'poly', axes: attrs.axes as unknown as readonly Axis[], limbs: attrs.limbs as readonly number[],
+    form: attrs.form as PolyType['form'], sharding: [],
+  };
+}
+
+const commands: readonly OpDef[] = [
+  command('poly.zero', [], 'zero polynomials', shapeAttrs, (_, attrs) => shape(attrs)),
+  command('poly.copy', ['a'], 'a, summed over axes', { ...overAttr, ...accumulateAttr },
+    (types, attrs) => summed(joined(types), attrs)),
+  command('poly.add', ['a', 'b'], 'a + b', {}, (types) => joined(types)),
+  command('poly.sub', ['a', 'b'], 'a - b', {}, (types) => joined(types)),
+  command('poly.add_plain', ['a', 'p'], 'a + p', scaleAttr, withPlain),
+  command('poly.contract', ['a', 'p'], 'sum over axes of a * p', { ...overAttr, ...scaleAttr, ...accumulateAttr },
+    (types, attrs) => summed(withPlain(types), attrs)),
+  command('poly.tensor', ['a', 'b'], 'sum over axes of the product of two ciphertexts: three components',
+    { ...overAttr, ...accumulateAttr }, ([x, y], attrs) => {
+      if (!isPoly(x) || !isPoly(y)) return 'operands must be polynomial arrays';
+      if (axisSize(x.axes, componentAxis) !== 2 || axisSize(y.axes, componentAxis) !== 2) return 'operands must have two components';
+      const batch = [x, y].map((type) => ({ ...type, axes: withoutAxes(type.axes, [componentAxis]) }));
+      const type = summed(joined(batch, 'ntt'), attrs);
+      return typeof type === 'string' ? type : { ...type, axes: [...type.axes, { name: componentAxis, size: 3 }] };
+    }),
+  command('poly.ntt', ['a'], 'coefficients to NTT form', {}, (types) => {
+    const type = joined(types, 'coeff');
+    return typeof type === 'string' ? type : { ...type, form: 'ntt' };
+  }),
+  command('poly.intt', ['a'], 'NTT form to coefficients', {}, (types) => {
+    const type = joined(types, 'ntt');
+    return typeof type === 'string' ? type : { ...type, form: 'coeff' };
+  }),
+  command('poly.base_convert', ['a'], 'centred base conversion from the limbs of a', {
+    limbs: { kind: 'ints', doc: 'destination prime indices' },
+  }, (types, attrs) => {
+    const type = joined(types, 'coeff');
+    return typeof type === 'string' ? type : { ...type, limbs: attrs.limbs as readonly number[] };
+  }),
+  command('poly.sub_scale', ['a', 'b'], '(a - b) * scalar on each limb', {
+    scalars: { kind: 'ints', doc: 'one per limb' },
+  }, (types, attrs) => {
+    const type = joined(types);
+    if (typeof type === 'string') return type;
+    const count = (attrs.scalars as readonly number[]).length;
+    return count === type.limbs.length ? type : `${count} scalars for ${type.limbs.length} limbs`;
+  }),
+  command('poly.key_product', ['digits'], 'inner product of digits and switching keys: two components', {
+    key: { kind: 'string', doc: '`relinearize`, `galois`, `to_sparse` or `to_dense`' },
+    class: { kind: 'string', doc: 'name of the key class' },
+    galois: { kind: 'ints', doc: 'Galois element of entry i + iteration * (size of axis); [0] for other keys' },
+    axis: { kind: 'string', optional: true, doc: 'axis along which the key changes; added last if the digits lack it' },
+    ...overAttr, ...accumulateAttr,
+  }, keyProduct),
+  command('poly.automorphism', ['a'], 'X -> X^galois, summed over axes', {
+    galois: { kind: 'ints', doc: 'entry i + iteration * (size of axis), of the innermost loop' },
+    axis: { kind: 'string', optional: true, doc: 'axis along which the element changes' },
+    ...overAttr, ...accumulateAttr,
+  }, (types, attrs) => {
+    const type = joined(types, 'ntt');
+    if (typeof type === 'string') return type;
+    return entriesProblem(type.axes, attrs) ?? summed(type, attrs);
+  }),
+];
+
+function entriesProblem(axes: readonly Axis[], attrs: Attrs): string | undefined {
+  const entries = (attrs.galois as readonly number[]).length;
+  const size = typeof attrs.axis === 'string' ? axisSize(axes, attrs.axis) : 1;
+  if (size === undefined) return `no axis ${String(attrs.axis)}`;
+  return entries > 0 && entries % size === 0 ? undefined : `${entries} galois entries for ${size} indices`;
+}
+
+function keyProduct(types: readonly Type[], attrs: Attrs, { parameters }: InferContext): PolyType | string {
+  const digits = joined(types, 'ntt');
+  if (typeof digits === 'string') return digits;
+  const keyClass = parameters?.keyClasses.find((c) => c.name === attrs.class);
+  if (parameters === null || keyClass === undefined) return `unknown key class ${String(attrs.class)}`;
+  const problem = digitsProblem(digits, keyClass, parameters);
+  if (problem !== undefined) return problem;
+  let axes = withoutAxes(digits.axes, [digitAxis]);
+  const axis = attrs.axis;
+  if (typeof axis === 'string' && axisSize(axes, axis) === undefined) {
+    // A new axis is outside loops or the same in every iteration: its size is the number of entries.
+    axes = [...axes, { name: axis, size: (attrs.galois as readonly number[]).length }];
+  }
+  const result = entriesProblem(axes, attrs) ?? summed({ ...digits, axes }, attrs);
+  return typeof result === 'string' ? result : { ...result, axes: [...result.axes, { name: componentAxis, size: 2 }] };
+}
+
+/** Digits must be those of the class, on limbs q_0..q_level and all special primes of the class. */
+function digitsProblem(type: PolyType, keyClass: KeyClass, parameters: Parameters): string | undefined {
+  const level = type.limbs.length - keyClass.specials - 1;
+  const wanted = [...limbRange(0, level + 1), ...specialLimbs(parameters, keyClass.specials)];
+  if (level < 0 || level > keyClass.level || wanted.join() !== type.limbs.join()) {
+    return `limbs [${type.limbs.join()}] do not fit key class ${keyClass.name}`;
+  }
+  const count = digitsAt(keyClass, level).length;
+  const given = axisSize(type.axes, digitAxis);
+  return given === count ? undefined : `key class ${keyClass.name} has ${count} digits at level ${level}, not ${String(given)}`;
+}
+
+function view(name: string, summary: string, attrs: OpDef['attrs'], infer: (a: PolyType, attrs: Attrs) => PolyType | string): OpDef {
+  return {
+    name, phase: 'poly', operands: ['a'], summary, attrs,
+    infer: ([a], given) => {
+      if (!isPoly(a)) return 'operand 0 must be a polynomial array';
+      const type = infer(a, given);
+      return typeof type === 'string' ? type : [type];
+    },
+  };
+}
+
+const views: readonly OpDef[] = [
+  view('poly.index', 'one index of an axis; the axis goes', {
+    axis: { kind: 'string', doc: 'existing axis' }, index: { kind: 'int', doc: 'index in the first iteration' },
+    loopStride: { kind: 'int', optional: true, doc: 'added per iteration of the innermost enclosing loop' },
+  }, (a, attrs) => {
+    const size = axisSize(a.axes, attrs.axis as string);
+    const index = attrs.index as number;
+    if (size === undefined || index < 0 || index >= size) return `no index ${index} on axis ${String(attrs.axis)}`;
+    return { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
+  }),
+  view('poly.slice', 'indices start .. start+size-1 of an axis', {
+    axis: { kind: 'string', doc: 'existing axis' },
+    start: { kind: 'int', doc: 'first index' }, size: { kind: 'int', doc: 'number of indices' },
+  }, (a, attrs) => windowType(a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } })),
+  view('poly.limbs', 'some limbs, evenly spaced in memory', { limbs: { kind: 'ints', doc: 'prime indices' } },
+    (a, attrs) => windowType(a, { limbs: attrs.limbs as readonly number[] })),
+  view('poly.reshape', 'same elements in row-major order under other axes; a copy where strides do not allow it', {
+    axes: { kind: 'axes', doc: 'new axes' },
+  }, (a, attrs) => {
+    const axes = attrs.axes as unknown as readonly Axis[];
+    return axesCount(axes) === axesCount(a.axes) ? { ...a, axes } : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
+  }),
+];
+
+export const polyOps: readonly OpDef[] = [
+  ...commands,
+  {
+    name: 'poly.undefined', phase: 'poly', operands: [], attrs: shapeAttrs, infer: (_, attrs) => [shape(attrs)],
+    summary: 'memory for an array that is made piece by piece; every piece is written before it is read',
+  },
+  ...views,
+  {
+    name: 'poly.residues', phase: 'poly', operands: [], summary: 'one integer constant, given by its residues',
+    attrs: { limbs: { kind: 'ints', doc: 'prime indices' }, residues: { kind: 'ints', doc: 'one per limb' } },
+    infer: (_, attrs) => ((attrs.limbs as unknown[]).length === (attrs.residues as unknown[]).length
+      ? [exactPlain(1, false)] : 'one residue per limb is needed'),
+  },
+  {
+    name: 'poly.monomial', phase: 'poly', operands: [], summary: 'the monomial X^power; power N/2 is the imaginary unit',
+    attrs: { power: { kind: 'int', doc: 'exponent' } }, infer: () => [exactPlain(1, true)],
+  },
+];
+
+function exactPlain(period: number, complex: boolean): PtType {
+  return { kind: 'pt', axes: [], period, complex };
+}
+
+/** Views share the memory of their operand. */
+export const viewKinds: ReadonlySet<string> = new Set(views.map((def) => def.name));
+
+/** Operands of a command before `into`; undefined for kinds that are not commands. */
+export function commandArity(kind: string): number | undefined {
+  const def = commands.find((other) => other.name === kind);
+  return def === undefined ? undefined : def.operands.length - 1;
+}
+
+export function limbRange(first: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => first + i);
+}
+
+/** The first `count` special primes: they form one nested list. */
+export function specialLimbs(parameters: Parameters, count: number): number[] {
+  return limbRange(parameters.maxLevel + 1, count);
+}

@@ -1,0 +1,169 @@
+/** calibrate: runs the `tensor` phase on samples and records what the approximations need to know (ranges.ts). */
+import type { Module, Op } from '../ir/module.js';
+import { entryName } from '../ir/module.js';
+import { runTensor } from '../ir/interpreter/tensor.js';
+import { defined } from '../support/invariant.js';
+import { maxSoftmaxRounds, type Interval, type NodeRange, type NodeRanges, type Ranges } from './ranges.js';
+
+/** Samples kept in the ranges file: packed values and errors are measured on them later. */
+export const maxProbes = 16;
+
+type Sample = Readonly<Record<string, Float64Array>>;
+
+export function calibrateModule(module: Module, samples: readonly Sample[], onSample: (done: number) => void = () => undefined): Ranges {
+  const main = defined(module.functions.find((f) => f.name === entryName), 'main');
+  const recorder = new Recorder(main.body.ops);
+  samples.forEach((sample, i) => {
+    const values = new Map<number, Float64Array>();
+    main.body.args.forEach((arg, index) => {
+      const data = defined(sample[defined(module.inputs[index], 'input').name], 'sample input');
+      values.set(arg.id, data);
+      recorder.input(index, data);
+    });
+    runTensor(module, sample, {
+      observe: (op, results) => {
+        op.results.forEach((result, r) => values.set(result.id, defined(results[r], 'result')));
+        recorder.op(op, (operand) => defined(values.get(defined(op.operands[operand], 'operand').id), 'operand value'));
+      },
+    });
+    onSample(i + 1);
+  });
+  return {
+    format: 'aegis-ranges', version: 1, model: module.name, sourceHash: module.sourceHash, nodes: recorder.nodes(module),
+    probes: samples.slice(0, maxProbes).map((sample) =>
+      Object.fromEntries(Object.entries(sample).map(([name, data]) => [name, Array.from(data)]))),
+  };
+}
+
+/** The form that packing looks up. */
+export function nodeRanges(ranges: Ranges): NodeRanges {
+  return new Map(ranges.nodes.map((node): [number, NodeRange] => [node.op, node]));
+}
+
+class Extent {
+  min = Infinity;
+  max = -Infinity;
+  add(x: number): void {
+    if (x < this.min) this.min = x;
+    if (x > this.max) this.max = x;
+  }
+  get interval(): Interval {
+    return { min: this.min, max: this.max };
+  }
+}
+
+class AttentionExtents {
+  readonly scores = new Extent();
+  readonly logSumExp = Array.from({ length: maxSoftmaxRounds + 1 }, () => new Extent());
+  readonly logSquareSum = Array.from({ length: maxSoftmaxRounds }, () => new Extent());
+
+  /** One row of scores, all keys of one query and head. */
+  row(scores: Float64Array): void {
+    for (const score of scores) this.scores.add(score);
+    const logSums = this.logSumExp.map((extent, k) => {
+      const value = logSumExp(scores, 2 ** k);
+      extent.add(value);
+      return value;
+    });
+    // p = softmax(s / 2^(k+1)): log sum p^2 = lse(s / 2^k) - 2 lse(s / 2^(k+1)).
+    this.logSquareSum.forEach((extent, k) => extent.add((logSums[k] ?? 0) - 2 * (logSums[k + 1] ?? 0)));
+  }
+}
+
+function logSumExp(scores: Float64Array, temperature: number): number {
+  const top = scores.reduce((a, b) => Math.max(a, b), -Infinity) / temperature;
+  return top + Math.log(scores.reduce((sum, score) => sum + Math.exp(score / temperature - top), 0));
+}
+
+class Recorder {
+  private readonly extents = new Map<number, Extent>();
+  private readonly attentions = new Map<number, AttentionExtents>();
+  private readonly indices: ReadonlyMap<Op, number>;
+
+  constructor(private readonly ops: readonly Op[]) {
+    this.indices = new Map(ops.map((op, index) => [op, index]));
+  }
+
+  input(index: number, data: Float64Array): void {
+    const extent = this.extentOf(-1 - index);
+    for (const x of data) extent.add(x);
+  }
+
+  op(op: Op, operand: (i: number) => Float64Array): void {
+    const index = defined(this.indices.get(op), 'op index');
+    switch (op.kind) {
+      case 'tensor.gelu': case 'tensor.relu': case 'tensor.tanh': case 'tensor.sigmoid': case 'tensor.silu': {
+        const extent = this.extentOf(index);
+        for (const x of operand(0)) extent.add(x);
+        return;
+      }
+      case 'tensor.layer_norm': return this.variance(this.extentOf(index), op, operand(0));
+      case 'tensor.attention': return this.attention(index, op, operand(0), operand(1));
+      default: return;
+    }
+  }
+
+  nodes(module: Module): Ranges['nodes'] {
+    const inputs = module.inputs.map((port, i) => ({
+      op: -1 - i, node: port.name, kind: 'input' as const, interval: this.extentOf(-1 - i).interval,
+    }));
+    const nodes = [...this.extents].filter(([op]) => op >= 0).map(([op, extent]) => {
+      const source = defined(this.ops[op], 'op');
+      const attention = this.attentions.get(op);
+      const kind = attention !== undefined ? 'attention' : source.kind === 'tensor.layer_norm' ? 'variance' : 'input';
+      return {
+        op, node: source.loc, kind: kind as NodeRange['kind'], interval: extent.interval,
+        ...(attention === undefined ? {} : {
+          attention: {
+            scores: attention.scores.interval,
+            logSumExp: attention.logSumExp.map((e) => e.interval),
+            logSquareSum: attention.logSquareSum.map((e) => e.interval),
+          },
+        }),
+      };
+    });
+    return [...inputs, ...nodes].sort((a, b) => a.op - b.op);
+  }
+
+  private extentOf(index: number): Extent {
+    const known = this.extents.get(index) ?? new Extent();
+    this.extents.set(index, known);
+    return known;
+  }
+
+  private variance(extent: Extent, op: Op, x: Float64Array): void {
+    const width = widthOf(op);
+    for (let row = 0; row < x.length; row += width) {
+      const values = x.subarray(row, row + width);
+      const mean = values.reduce((a, b) => a + b, 0) / width;
+      extent.add(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width);
+    }
+  }
+
+  private attention(index: number, op: Op, q: Float64Array, k: Float64Array): void {
+    const stats = this.attentions.get(index) ?? new AttentionExtents();
+    this.attentions.set(index, stats);
+    const width = widthOf(op);
+    const size = width / (op.attrs.heads as number);
+    const scale = op.attrs.scale as number;
+    const keys = k.length / width;
+    const row = new Float64Array(keys);
+    for (let head = 0; head < width; head += size) {
+      for (let query = 0; query < q.length; query += width) {
+        for (let key = 0; key < keys; key++) {
+          let sum = 0;
+          for (let j = head; j < head + size; j++) sum += (q[query + j] ?? 0) * (k[key * width + j] ?? 0);
+          row[key] = sum * scale;
+        }
+        stats.row(row);
+      }
+    }
+    this.extentOf(index).add(stats.scores.min);
+    this.extentOf(index).add(stats.scores.max);
+  }
+}
+
+function widthOf(op: Op): number {
+  const type = op.operands[0]?.type;
+  return type?.kind === 'tensor' ? type.shape.at(-1) ?? 1 : 1;
+}

@@ -1,0 +1,160 @@
+/**
+ * The body of a bootstrap of `count` real ciphertexts, SlotsToCoeffs first (docs/passes/expand-bootstrap.md). Exported
+ * in its parts, because the clear interpreter can run each part but not ModRaise between them.
+ *
+ * Values, with R = 2^rangeLog2, D_l the canonical scales and x the slot value, |x| <= R:
+ *   SlotsToCoeffs   coefficients m = D_0 x / R at level 0, scale D_0; the transform takes slots to coefficients as is
+ *   ModRaise        m + q_0 I; read at scale 16 q_0 this is t / 16, t = I + eps, eps = D_0 x / (R q_0), |t| < 16
+ *   CoeffsToSlots   slots t / 16 at level evalModTop, scale canonical
+ *   EvalMod         y = slope sin(2 pi t) / (2 pi) ~ slope eps at level computeTop, scale E = D^2 / q of the level above
+ *   reinterpret     E y / D_computeTop = x, which fixes slope = R (q_0 / D_0) (D_computeTop / E)
+ */
+import { defined, invariant } from '../../support/invariant.js';
+import type { Parameters } from '../../target/parameters.js';
+import type { BlockBuilder } from '../../ir/builder.js';
+import type { Attrs, Value } from '../../ir/module.js';
+import {
+  canonicalScale, divScale, mulScale, powerOfTwoScale, primeScale, printScale,
+} from '../../ir/scale.js';
+import { axisSize } from '../../ir/types.js';
+import { evalMod, evalModBound } from '../approximation/evalmod.js';
+import { ctTypeOf, emitPolynomial, levelOf } from '../expand-polynomial.js';
+import { emitStageGroup, stageGroups, type LinearMapStage } from './linear-maps.js';
+
+/** Axes: `b` the real ciphertexts, `p` the pairs real + i imaginary, `part` the two of a pair. */
+const [realAxis, pairAxis, partAxis] = ['b', 'p', 'part'];
+const boundLog2 = Math.log2(evalModBound);
+
+export class BootstrapBody {
+  constructor(
+    private readonly builder: BlockBuilder,
+    private readonly parameters: Parameters,
+    private readonly rangeLog2: number,
+    private readonly loc: string,
+  ) {}
+
+  /** Level bootstrapInputLevel to computeTop, axes b=count. */
+  run(input: Value): Value {
+    const count = defined(axisSize(ctTypeOf(input).axes, realAxis), `axis ${realAxis}`);
+    const raised = this.modRaise(this.slotsToCoeffs(this.pair(input, count)));
+    return this.evalMod(this.separate(this.coeffsToSlots(raised), count));
+  }
+
+  /** b=count to p=ceil(count/2): elements 2i + i * element 2i+1, an odd last one alone. */
+  pair(input: Value, count: number): Value {
+    const pairs = Math.floor(count / 2);
+    const parts: Value[] = [];
+    if (pairs > 0) {
+      const even = 2 * pairs === count ? input : this.slice(input, realAxis, 0, 2 * pairs);
+      const split = this.reshape(even, [[pairAxis, pairs], [partAxis, 2]]);
+      const imaginary = this.op('ct.mul_i', [this.op('ct.index', [split], { axis: partAxis, index: 1 })]);
+      parts.push(this.op('ct.add', [this.op('ct.index', [split], { axis: partAxis, index: 0 }), imaginary]));
+    }
+    if (2 * pairs < count) {
+      const last = count === 1 ? input : this.slice(input, realAxis, count - 1, 1);
+      parts.push(this.reshape(last, [[pairAxis, 1]]));
+    }
+    return this.concat(parts, pairAxis);
+  }
+
+  /** The inverse of `pair` on twice the value: w + conj w, i (conj w - w). CoeffsToSlots has halved it. */
+  separate(w: Value, count: number): Value {
+    const pairs = Math.floor(count / 2);
+    const odd = 2 * pairs < count;
+    const conjugated = this.op('ct.conjugate', [w]);
+    const real = this.op('ct.add', [w, conjugated]);
+    const parts: Value[] = [];
+    if (pairs > 0) {
+      const paired = (value: Value): Value => (odd ? this.slice(value, pairAxis, 0, pairs) : value);
+      const imaginary = this.op('ct.mul_i', [this.op('ct.sub', [paired(conjugated), paired(w)])]);
+      const columns = [paired(real), imaginary].map((v) => this.reshape(v, [[pairAxis, pairs], [partAxis, 1]]));
+      parts.push(this.reshape(this.concat(columns, partAxis), [[realAxis, 2 * pairs]]));
+    }
+    if (odd) parts.push(this.reshape(count === 1 ? real : this.slice(real, pairAxis, pairs, 1), [[realAxis, 1]]));
+    return this.concat(parts, realAxis);
+  }
+
+  /** Level bootstrapInputLevel to 0. The range is divided out in equal shares, the last group sets the scale to D_0. */
+  slotsToCoeffs(input: Value): Value {
+    const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.stcLevels);
+    const share = (g: number): number => Math.round((g * this.rangeLog2) / groups.length);
+    return groups.reduce((value, group, g) => {
+      const level = levelOf(value);
+      const last = g === groups.length - 1;
+      const current = defined(ctTypeOf(value).scale, 'scale');
+      const plainScale = last
+        ? divScale(mulScale(canonicalScale(0), primeScale(level)), current)
+        : primeScale(level);
+      const factor = 2 ** (share(g) - share(g + 1));
+      return this.group(value, { ...group, inverse: false, factor, plainScale });
+    }, input);
+  }
+
+  /** Level 0 to maxLevel; from m / D_0 to t / 16. */
+  modRaise(input: Value): Value {
+    const { primes, scales } = this.parameters;
+    const sparse = this.op('ct.switch_secret', [input], { to: 'sparse' });
+    const raised = this.op('ct.switch_secret', [this.op('ct.mod_raise', [sparse])], { to: 'dense' });
+    const scale = mulScale(primeScale(0), powerOfTwoScale(boundLog2));
+    const factor = defined(scales[0], 'D_0') / (Number(primes[0]) * evalModBound);
+    return this.op('ct.reinterpret', [raised], { scale: printScale(scale), factor });
+  }
+
+  /** Level maxLevel to evalModTop: half the inverse transform; the factor 16 of the scale goes in equal shares. */
+  coeffsToSlots(input: Value): Value {
+    const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.ctsLevels).reverse();
+    const target = canonicalScale(this.parameters.evalModTop);
+    return groups.reduce((value, group, g) => {
+      const level = levelOf(value);
+      const last = g === groups.length - 1;
+      const current = defined(ctTypeOf(value).scale, 'scale');
+      const plainScale = last
+        ? divScale(mulScale(target, primeScale(level)), current)
+        : mulScale(primeScale(level), powerOfTwoScale(-Math.round(boundLog2 / groups.length)));
+      return this.group(value, { ...group, inverse: true, factor: last ? 0.5 : 1, plainScale });
+    }, input);
+  }
+
+  /** Level evalModTop to computeTop: t / 16 to x. */
+  evalMod(input: Value): Value {
+    const { parameters } = this;
+    const scaleOf = (level: number): number => defined(parameters.scales[level], 'canonical scale');
+    const top = parameters.computeTop;
+    const endScale = scaleOf(top + 1) * (scaleOf(top + 1) / Number(parameters.primes[top + 1]));
+    const factor = endScale / scaleOf(top);
+    const ratio = Number(parameters.primes[0]) / scaleOf(0);
+    const { coefficients, constants } = evalMod((2 ** this.rangeLog2 * ratio) / factor);
+    const cosine = emitPolynomial(this.builder, input, coefficients, this.loc);
+    const sine = constants.reduce((y, constant) => this.doubleAngle(y, constant), cosine);
+    invariant(levelOf(sine) === top, `EvalMod ends at level ${levelOf(sine)}, not ${top}`);
+    return this.op('ct.reinterpret', [sine], { scale: printScale(canonicalScale(top)), factor });
+  }
+
+  /** 2 y^2 - constant. */
+  private doubleAngle(y: Value, constant: number): Value {
+    const square = this.op('ct.relinearize', [this.op('ct.mul', [y, y], { over: [] })]);
+    const doubled = this.op('ct.rescale', [this.op('ct.add', [square, square])]);
+    return this.op('ct.add_plain', [doubled, this.op('pt.constant', [], { axes: [], values: [-constant] })]);
+  }
+
+  private group(value: Value, stage: LinearMapStage): Value {
+    return emitStageGroup(this.builder, this.parameters, value, stage, this.loc);
+  }
+
+  private op(kind: string, operands: readonly Value[], attrs: Attrs = {}): Value {
+    return this.builder.op(kind, operands, attrs, this.loc);
+  }
+
+  private slice(value: Value, axis: string, start: number, size: number): Value {
+    return this.op('ct.slice', [value], { axis, start, size });
+  }
+
+  private reshape(value: Value, axes: readonly (readonly [name: string, size: number])[]): Value {
+    return this.op('ct.reshape', [value], { axes: axes.map(([name, size]) => ({ name, size })) });
+  }
+
+  private concat(parts: readonly Value[], axis: string): Value {
+    const [first, second] = parts;
+    return second === undefined ? defined(first, 'part') : this.op('ct.concat', parts, { axis });
+  }
+}

@@ -1,0 +1,33 @@
+/**
+ * Intervals and targets of approximation. Calibration saw a few samples; intervals are widened so that other inputs
+ * stay inside, because a Chebyshev series explodes outside its interval.
+ */
+import type { Interval } from '../ranges.js';
+
+/** Arguments: each end moves out by this part of the span. */
+const argumentMargin = 0.25;
+/** Positive quantities (variances, softmax denominators): each end moves by this factor, plus a part of the log span. */
+const positiveFactor = 1.5;
+const positiveLogMargin = 0.15;
+
+export function widen(interval: Interval): Interval {
+  const span = Math.max(interval.max - interval.min, 1e-3);
+  return { min: interval.min - argumentMargin * span, max: interval.max + argumentMargin * span };
+}
+
+/** Widens an interval of logarithms. */
+export function widenLog(log: Interval): Interval {
+  const margin = Math.log(positiveFactor) + positiveLogMargin * (log.max - log.min);
+  return { min: log.min - margin, max: log.max + margin };
+}
+
+export function widenPositive(interval: Interval): Interval {
+  const log = widenLog({ min: Math.log(interval.min), max: Math.log(interval.max) });
+  return { min: Math.exp(log.min), max: Math.exp(log.max) };
+}
+
+/** The map of [min, max] onto [-1, 1]: t = scale * x + shift. */
+export function normalisation(interval: Interval): { scale: number; shift: number } {
+  const scale = 2 / (interval.max - interval.min);
+  return { scale, shift: -(interval.max + interval.min) / (interval.max - interval.min) };
+}

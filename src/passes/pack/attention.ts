@@ -1,0 +1,271 @@
+/**
+ * Softmax attention without masks or transpositions (DESIGN section 4). Heads are slots, the feature inside a head is
+ * the ciphertext axis j: slot = h + H*v + c*t with H heads (padded to a power of two) and v one of U key offsets that
+ * share the spare positions of a token. Key offset tau = v + U*(b + B*g): v lies in slots, b on a ciphertext axis, g is
+ * a loop.
+ *
+ *     K'[j](h, v, t) = K[j](h, t + v)           V' alike: U rotations and masks, one level, nothing if U = 1
+ *     Kb[j, b] = rot(K'[j], c*U*b)              Qg[j] = rot(Q[j], -c*U*B*g)
+ *     E[b]     = exp'(sum_j Qg[j] Kb[j, b])     den += rot(sum_b E[b], c*U*B*g)
+ *     O[j]    += rot(sum_b E[b] Vb[j, b], c*U*B*g)
+ *     out[j]   = O[j] / sum_v den               O keeps one term per v; the next linear layer adds them
+ *
+ * With rounds k >= 1 the first softmax is taken at temperature 2^k and then squared and renormalised k times
+ * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k; all E are then held at once (G = 1).
+ *
+ * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w` follows
+ * the rounds for the same purpose.
+ */
+import type { Value } from '../../ir/module.js';
+import { AegisError } from '../../support/diagnostics.js';
+import { defined } from '../../support/invariant.js';
+import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
+import { maxSoftmaxRounds, type AttentionRanges, type Interval } from '../ranges.js';
+import { normalisation, widen, widenLog } from './approximate.js';
+import { chooseAttentionShape, type AttentionShape } from './attention-shape.js';
+import type { PackContext } from './context.js';
+import type { Packed } from './layout.js';
+import { applyMatrix } from './linear.js';
+
+/** Widest interval of log den that one polynomial inverts well: ratio 400, relative error below 1e-5 at degree 127. */
+const maxLogSpread = 6;
+const inverseRelativeError = 5e-5;
+const exponentialRelativeError = 2e-5;
+
+/** Packs one of q, k, v into the head layout: `rows` at axis j, values scaled by `factor`. */
+export type ProjectHeads = (which: 0 | 1 | 2, rows: Int32Array, headSize: number, factor: number) => Value;
+
+export interface AttentionSpec {
+  readonly heads: number;
+  readonly headSize: number;
+  /** Scores are scale * q.k. */
+  readonly scale: number;
+  readonly tokens: number;
+  readonly ranges: AttentionRanges;
+  readonly loc: string;
+}
+
+interface SoftmaxPlan {
+  readonly rounds: number;
+  /** Argument of exp' at score s: t = argument.scale * s + argument.shift. */
+  readonly argument: { scale: number; shift: number };
+  readonly exponential: readonly number[];
+  /** exp'(0), what a padded key adds to den. */
+  readonly atZero: number;
+  /** Interval of den before each inversion, rounds + 1 of them. */
+  readonly denominators: readonly Interval[];
+}
+
+export function packAttention(ctx: PackContext, spec: AttentionSpec, project: ProjectHeads): Packed {
+  const headSlots = 2 ** Math.ceil(Math.log2(spec.heads));
+  if (headSlots > ctx.period) {
+    throw new AegisError({
+      code: 'A111', node: spec.loc, pass: 'pack',
+      message: `${spec.heads} heads do not fit the ${ctx.period} slots of a token`,
+      help: 'use a larger ring or a shorter sequence',
+    });
+  }
+  const softmax = planSoftmax(spec, ctx.groups);
+  const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds > 0);
+  const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
+  const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
+  const k = project(1, rows, spec.headSize, 1);
+  const v = project(2, rows, spec.headSize, 1);
+  const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
+  const keys = offsetCopies(ctx, spreadOffsets(ctx, k, head, spec.loc), head, spec.loc);
+  const values = offsetCopies(ctx, spreadOffsets(ctx, v, head, spec.loc), head, spec.loc);
+  const { numerator, inverse } = shape.blocks > 1
+    ? streamed(ctx, spec, softmax, head, q, keys, values)
+    : stored(ctx, spec, softmax, head, q, keys, values);
+  const value = ctx.multiply(numerator, inverse, [], spec.loc);
+  return {
+    value, features: rows, featureCount: spec.heads * spec.headSize, tokens: spec.tokens,
+    repeats: shape.offsetsInSlots > 1 ? 'terms' : 'copies',
+  };
+}
+
+interface HeadLayout extends AttentionShape {
+  readonly headSlots: number;
+  /** Head at position u, -1 where unused: feature 0 of each head. */
+  readonly rows: Int32Array;
+}
+
+function headRows(period: number, spec: AttentionSpec, headSlots: number, offsets: number): Int32Array {
+  const rows = new Int32Array(spec.headSize * period).fill(-1);
+  for (let j = 0; j < spec.headSize; j++) {
+    for (let u = 0; u < headSlots * offsets; u++) {
+      const head = u % headSlots;
+      if (head < spec.heads) rows[j * period + u] = head * spec.headSize + j;
+    }
+  }
+  return rows;
+}
+
+/** Rounds, exp' and the denominators' intervals, from calibrated statistics. */
+function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
+  const padded = spec.tokens < groups;
+  const include = (interval: Interval, x: number): Interval =>
+    padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
+  // A padded query has all scores 0.
+  const logSums = spec.ranges.logSumExp.map((range) => widenLog(include(range, Math.log(spec.tokens))));
+  const fits = logSums.findIndex((log) => log.max - log.min <= maxLogSpread);
+  const rounds = fits < 0 ? maxSoftmaxRounds : fits;
+  const logSum = defined(logSums[rounds], 'log-sum-exp range');
+
+  const scores = widen(include(spec.ranges.scores, 0));
+  const argument = normalisation(scores);
+  const exp = (t: number) => Math.exp((t - argument.shift) / argument.scale / 2 ** rounds - logSum.max);
+  const smallest = Math.exp(logSum.min - logSum.max);
+  const exponential = fitChebyshev(exp, -1, 1, { maxError: (exponentialRelativeError * smallest) }).coefficients;
+  const squares = Array.from({ length: rounds }, (_, r) => {
+    const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
+    const log = widenLog(include(range, -Math.log(spec.tokens)));
+    // A sum of squares of probabilities of n keys lies in [1/n, 1].
+    return { min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)), max: Math.exp(Math.min(log.max, 0.05)) };
+  });
+  return {
+    rounds, argument, exponential,
+    atZero: evaluateChebyshev(exponential, argument.shift),
+    denominators: [{ min: smallest, max: 1 }, ...squares],
+  };
+}
+
+/** K'[j](h, v, t) = K[j](h, t + v). */
+function spreadOffsets(ctx: PackContext, value: Value, head: HeadLayout, loc: string): Value {
+  const offsets = head.offsetsInSlots;
+  if (offsets === 1) return value;
+  const steps = Array.from({ length: offsets }, (_, v) => ctx.period * v);
+  const rotated = ctx.builder.op('ct.rotate', [value], { axis: 'v', steps: ctx.reduceAll(steps) }, loc);
+  const features = new Int32Array(offsets * ctx.period).fill(-1);
+  for (let v = 0; v < offsets; v++) {
+    for (let h = 0; h < head.headSlots; h++) features[v * ctx.period + v * head.headSlots + h] = 0;
+  }
+  const one = ctx.addConstant('one', [1], new Float64Array([1]));
+  const masks = ctx.vector(one, [{ name: 'v', size: offsets }], features, undefined, 1, loc);
+  return ctx.timesPlain(rotated, masks, ['v'], loc);
+}
+
+/** rot(K', c*U*b) on a new axis b. */
+function offsetCopies(ctx: PackContext, value: Value, head: HeadLayout, loc: string): Value {
+  const stride = ctx.period * head.offsetsInSlots;
+  const steps = Array.from({ length: head.offsetsInArray }, (_, b) => stride * b);
+  return ctx.builder.op('ct.rotate', [value], { axis: 'b', steps: ctx.reduceAll(steps) }, loc);
+}
+
+function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys: Value, loc: string): Value {
+  const scores = ctx.multiply(q, keys, ['j'], loc);
+  const shifted = ctx.builder.op('ct.add_plain', [scores, ctx.realConstant(softmax.argument.shift, loc)], {}, loc);
+  return ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
+}
+
+interface Ratio {
+  readonly numerator: Value;
+  readonly inverse: Value;
+}
+
+/** One pass over key offsets as a loop; weights of one iteration are alive at a time. */
+function streamed(
+  ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan, head: HeadLayout, q: Value, keys: Value, values: Value,
+): Ratio {
+  const { loc } = spec;
+  const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
+  for (let g = 0; g < head.blocks; g++) ctx.reduceAll([stride * g, -stride * g]);
+  const zeros = [
+    ctx.builder.op('ct.zero', [], { axes: [] }, loc),
+    ctx.builder.op('ct.zero', [], { axes: [{ name: 'j', size: spec.headSize }] }, loc),
+  ];
+  const outer = ctx.builder;
+  const [den, numerator] = outer.loop(head.blocks, zeros, loc, (inner, [denSum, sum]) => {
+    const body = ctx.within(inner);
+    const moved = (value: Value, sign: 1 | -1) => {
+      const one = body.reshape(value, [...axesOf(value), { name: 'g', size: 1 }], loc);
+      return inner.op('ct.rotate_each', [one], { axis: 'g', steps: [0], sum: true, loopStride: sign * stride }, loc);
+    };
+    const weights = scoresToWeights(body, softmax, moved(q, -1), keys, loc);
+    const total = moved(inner.op('ct.sum', [weights], { axis: 'b' }, loc), 1);
+    const terms = moved(body.multiply(weights, values, ['b'], loc), 1);
+    return [
+      inner.op('ct.add', [defined(denSum, 'carried'), total], {}, loc),
+      inner.op('ct.add', [defined(sum, 'carried'), terms], {}, loc),
+    ];
+  });
+  const padding = { constant: (ctx.groups - spec.tokens) * softmax.atZero };
+  const inverse = invert(ctx, spec, head, defined(den, 'den'), defined(softmax.denominators[0], 'interval'), padding);
+  return { numerator: defined(numerator, 'numerator'), inverse: maskTokens(ctx, spec, inverse) };
+}
+
+/** All weights at once, squared and renormalised `rounds` times. */
+function stored(
+  ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan, head: HeadLayout, q: Value, keys: Value, values: Value,
+): Ratio {
+  const { loc } = spec;
+  const paddedKeys = ctx.groups - spec.tokens;
+  const total = (weights: Value) => ctx.builder.op('ct.sum', [weights], { axis: 'b' }, loc);
+  let weights = scoresToWeights(ctx, softmax, q, keys, loc);
+  let padding: Padding = { constant: paddedKeys * softmax.atZero };
+  let virtualKey: Value | undefined;
+  for (let round = 0; ; round++) {
+    const interval = defined(softmax.denominators[round], 'interval');
+    const inverse = invert(ctx, spec, head, total(weights), interval, padding);
+    if (round === softmax.rounds) {
+      return { numerator: ctx.multiply(weights, values, ['b'], loc), inverse: maskTokens(ctx, spec, inverse) };
+    }
+    const square = (value: Value) => ctx.multiply(value, value, [], loc);
+    weights = square(ctx.multiply(weights, inverse, [], loc));
+    if (paddedKeys > 0) {
+      const scaled = virtualKey === undefined
+        ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
+        : ctx.multiply(virtualKey, inverse, [], loc);
+      virtualKey = square(scaled);
+      padding = { constant: 0, key: { value: virtualKey, count: paddedKeys } };
+    }
+  }
+}
+
+interface Padding {
+  /** What padded keys add to den, if it is known. */
+  readonly constant: number;
+  readonly key?: { readonly value: Value; readonly count: number };
+}
+
+/** 1 / (sum over v of den - padding) at every position (h, v) of a token; unused positions hold the mid-interval value. */
+function invert(
+  ctx: PackContext, spec: AttentionSpec, head: HeadLayout, den: Value, interval: Interval, padding: Padding,
+): Value {
+  const { loc } = spec;
+  const { scale, shift } = normalisation(interval);
+  const identity = ctx.addConstant('heads', [spec.heads, spec.heads], identityMatrix(spec.heads));
+  const heads = head.rows.map((feature) => (feature < 0 ? -1 : feature / spec.headSize));
+  const terms: Packed = {
+    value: den, features: heads, featureCount: spec.heads, tokens: ctx.groups, repeats: 'terms',
+  };
+  let argument = applyMatrix(ctx, terms, { weight: identity, rows: heads, outAxes: [], factor: scale }, loc);
+  if (padding.key !== undefined) {
+    const factor = ctx.realConstant(scale * padding.key.count, loc);
+    argument = ctx.builder.op('ct.sub', [argument, ctx.timesPlain(padding.key.value, factor, [], loc)], {}, loc);
+  }
+  const used = heads.map((h) => (h < 0 ? -1 : 0));
+  const constant = ctx.addConstant('den shift', [1], new Float64Array([shift - scale * padding.constant]));
+  argument = ctx.builder.op('ct.add_plain', [argument, ctx.vector(constant, [], used, undefined, 1, loc)], {}, loc);
+  const inverse = fitChebyshev((t) => scale / (t - shift), -1, 1, { maxError: inverseRelativeError / interval.max });
+  return ctx.builder.op('ct.polynomial', [argument], { coefficients: inverse.coefficients }, loc);
+}
+
+/** Zero for padded queries, so that the hidden state stays zero there. */
+function maskTokens(ctx: PackContext, spec: AttentionSpec, value: Value): Value {
+  if (spec.tokens === ctx.groups) return value;
+  const one = ctx.addConstant('one', [1], new Float64Array([1]));
+  const features = new Int32Array(ctx.period);
+  const mask = ctx.vector(one, [], features, ctx.tokenTable(0, spec.tokens, () => 0), 1, spec.loc);
+  return ctx.timesPlain(value, mask, [], spec.loc);
+}
+
+function identityMatrix(size: number): Float64Array {
+  const data = new Float64Array(size * size);
+  for (let i = 0; i < size; i++) data[i * size + i] = 1;
+  return data;
+}
+
+function axesOf(value: Value) {
+  return value.type.kind === 'ct' ? value.type.axes : [];
+}

@@ -1,0 +1,161 @@
+/** What packing shares: the builder, the constants and tables made so far, the ring's shape, ranges and options. */
+import type { BlockBuilder } from '../../ir/builder.js';
+import type { AttrValue, Constant, Module, Value } from '../../ir/module.js';
+import type { Axis } from '../../ir/types.js';
+import { defined, invariant } from '../../support/invariant.js';
+import type { Parameters } from '../../target/parameters.js';
+import type { NodeRanges } from '../ranges.js';
+
+export interface PackOptions {
+  /** Key offsets held in the spare positions of a token's group; 0 lets the cost model choose. */
+  readonly offsetsInSlots: number;
+  /** Key offsets that are ciphertexts at once; 0 lets the cost model choose. */
+  readonly offsetsInArray: number;
+}
+
+export const defaultPackOptions: PackOptions = { offsetsInSlots: 0, offsetsInArray: 0 };
+
+/** Level that the cost model assumes while levels are not yet planned: the middle of the usable ones. */
+export function typicalLevel(parameters: Parameters): number {
+  return Math.ceil((parameters.computeTop + parameters.bootstrapInputLevel) / 2);
+}
+
+interface Shared {
+  readonly constants: Map<string, Constant>;
+  readonly tables: Map<string, Int32Array>;
+  readonly steps: Set<number>;
+  readonly tableNames: Map<string, string>;
+}
+
+export class PackContext {
+  constructor(
+    readonly source: Module,
+    readonly parameters: Parameters,
+    /** Slots per token. */
+    readonly period: number,
+    /** Token positions, a power of two; period * groups = slots. */
+    readonly groups: number,
+    readonly ranges: NodeRanges,
+    readonly options: PackOptions,
+    readonly builder: BlockBuilder,
+    private readonly shared: Shared = { constants: new Map(), tables: new Map(), steps: new Set(), tableNames: new Map() },
+  ) {}
+
+  /** The same context, building into an inner block. */
+  within(inner: BlockBuilder): PackContext {
+    const { source, parameters, period, groups, ranges, options, shared } = this;
+    return new PackContext(source, parameters, period, groups, ranges, options, inner, shared);
+  }
+
+  get constants(): ReadonlyMap<string, Constant> {
+    return this.shared.constants;
+  }
+
+  get tables(): ReadonlyMap<string, Int32Array> {
+    return this.shared.tables;
+  }
+
+  /** Rotation steps that some op uses already: their keys are there. */
+  get steps(): Set<number> {
+    return this.shared.steps;
+  }
+
+  get slots(): number {
+    return this.parameters.slots;
+  }
+
+  constantOf(name: unknown): Constant {
+    invariant(typeof name === 'string', 'constant reference must be a name');
+    return defined(this.source.constants.get(name), `constant ${name}`);
+  }
+
+  /** Keeps a constant of the model under its own name. */
+  keep(name: string): string {
+    this.shared.constants.set(name, this.constantOf(name));
+    return name;
+  }
+
+  /** Adds a constant; equal constants under one hint get one name. */
+  addConstant(hint: string, shape: readonly number[], data: Float64Array): string {
+    let name = hint;
+    for (let n = 2; ; n++) {
+      const known = this.shared.constants.get(name);
+      const same = known?.data.length === data.length && known.data.every((x, i) => x === data[i]);
+      if (same) return name;
+      if (known === undefined && !this.source.constants.has(name)) break;
+      name = `${hint}.${n}`;
+    }
+    this.shared.constants.set(name, { shape, data });
+    return name;
+  }
+
+  /** Adds an index table; equal tables get one name. */
+  addTable(values: Int32Array): string {
+    const key = values.join();
+    const known = this.shared.tableNames.get(key);
+    if (known !== undefined) return known;
+    const name = `t${this.shared.tableNames.size}`;
+    this.shared.tableNames.set(key, name);
+    this.shared.tables.set(name, values);
+    return name;
+  }
+
+  /** Token table: `inside` for tokens first .. first+count-1, `outside` elsewhere. */
+  tokenTable(first: number, count: number, inside: (t: number) => number, outside = -1): Int32Array {
+    return Int32Array.from({ length: this.groups }, (_, t) => (t >= first && t < first + count ? inside(t - first) : outside));
+  }
+
+  /** A plaintext vector recipe; `tokens` undefined makes it periodic. */
+  vector(
+    constant: string, axes: readonly Axis[], features: Int32Array, tokens: Int32Array | undefined, factor: number, loc: string,
+  ): Value {
+    const periodic = tokens === undefined || tokens.every((entry) => entry === 0);
+    const attrs: Record<string, AttrValue> = {
+      axes: axes as unknown as AttrValue, period: this.period, constant, features: this.addTable(features), factor,
+    };
+    if (!periodic) attrs.tokens = this.addTable(tokens);
+    return this.builder.op('pt.vector', [], attrs, loc);
+  }
+
+  realConstant(value: number, loc: string): Value {
+    return this.builder.op('pt.constant', [], { axes: [], values: [value] }, loc);
+  }
+
+  /** Rotation of a whole array by one step; the array itself if the step is 0 modulo the slots. */
+  rotate(value: Value, step: number, loc: string): Value {
+    const reduced = this.reduce(step);
+    if (reduced === 0) return value;
+    const rotated = this.builder.op('ct.rotate', [value], { axis: 'r', steps: [reduced] }, loc);
+    this.steps.add(reduced);
+    return this.builder.op('ct.index', [rotated], { axis: 'r', index: 0 }, loc);
+  }
+
+  reduce(step: number): number {
+    return ((step % this.slots) + this.slots) % this.slots;
+  }
+
+  reduceAll(steps: readonly number[]): number[] {
+    const reduced = steps.map((step) => this.reduce(step));
+    for (const step of reduced) if (step !== 0) this.steps.add(step);
+    return reduced;
+  }
+
+  rescale(value: Value, loc: string): Value {
+    return this.builder.op('ct.rescale', [value], {}, loc);
+  }
+
+  /** a * b summed over axes, relinearized and rescaled: one level. */
+  multiply(a: Value, b: Value, over: readonly string[], loc: string): Value {
+    const product = this.builder.op('ct.mul', [a, b], { over }, loc);
+    return this.rescale(this.builder.op('ct.relinearize', [product], {}, loc), loc);
+  }
+
+  /** a times a plaintext, rescaled: one level. */
+  timesPlain(a: Value, plain: Value, over: readonly string[], loc: string): Value {
+    return this.rescale(this.builder.op('ct.contract', [a, plain], { over }, loc), loc);
+  }
+
+  reshape(value: Value, axes: readonly Axis[], loc: string): Value {
+    return this.builder.op('ct.reshape', [value], { axes: axes as unknown as AttrValue }, loc);
+  }
+}

@@ -1,0 +1,235 @@
+/**
+ * pack: from the `tensor` phase to ciphertext arrays in the feature-fast layout, every nonlinear function approximated
+ * on its calibrated interval. Levels and scales stay open; plan-levels decides them.
+ */
+import { BlockBuilder, Ids } from '../../ir/builder.js';
+import type { Module, Op, Port, SlotMap, Value } from '../../ir/module.js';
+import { entryName } from '../../ir/module.js';
+import type { CtType, TensorType } from '../../ir/types.js';
+import { qBasis } from '../../ir/types.js';
+import { AegisError } from '../../support/diagnostics.js';
+import { defined, invariant } from '../../support/invariant.js';
+import type { Parameters } from '../../target/parameters.js';
+import type { NonlinearFunction } from '../approximation/index.js';
+import type { NodeRange, NodeRanges } from '../ranges.js';
+import { packAttention } from './attention.js';
+import { defaultPackOptions, PackContext, type PackOptions } from './context.js';
+import { inputSlots, tokensOf } from './ports.js';
+import { blockAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
+import { addBias, applyMatrix } from './linear.js';
+import {
+  approximateActivation, concatTokens, meanTokens, packActivation, packLayerNorm, plusVector, polynomial, selectTokens,
+  timesVector,
+} from './nonlinear.js';
+
+const plainAffine = { scale: 1, shift: 0 };
+
+/** Ops that read a linear layer in a layout or at a scale of their own, and so apply it themselves. */
+function absorbsLinear(user: Op): boolean {
+  return user.kind === 'tensor.attention' || activationOf(user) !== undefined;
+}
+
+function activationOf(op: Op): NonlinearFunction | undefined {
+  switch (op.kind) {
+    case 'tensor.gelu': return { kind: op.attrs.approximate === 'tanh' ? 'gelu-tanh' : 'gelu' };
+    case 'tensor.relu': return { kind: 'relu' };
+    case 'tensor.tanh': return { kind: 'tanh' };
+    case 'tensor.sigmoid': return { kind: 'sigmoid' };
+    case 'tensor.silu': return { kind: 'silu' };
+    default: return undefined;
+  }
+}
+
+export function packModule(
+  module: Module, parameters: Parameters, ranges: NodeRanges, options: PackOptions = defaultPackOptions,
+): Module {
+  invariant(module.phase === 'tensor', 'pack takes the tensor phase');
+  const main = defined(module.functions.find((f) => f.name === entryName), 'main');
+  const groups = 2 ** Math.ceil(Math.log2(Math.max(...main.body.ops.map((op) => tokensOf(resultOf(op))))));
+  const period = parameters.slots / groups;
+  if (period < 1) {
+    throw new AegisError({
+      code: 'A110', pass: 'pack', message: `${groups} tokens do not fit ${parameters.slots} slots`,
+      help: 'use a larger ring or a shorter sequence',
+    });
+  }
+  const inputs = main.body.args.map((arg, i) => inputSlots(module, main.body, arg, i, period, groups));
+  const builder = new BlockBuilder(new Ids(), parameters, inputs.map((input): CtType => ({
+    kind: 'ct', axes: blockAxes(input.slots.features, period, 'f'), degree: 1, basis: qBasis, level: null, scale: null,
+  })));
+  const ctx = new PackContext(module, parameters, period, groups, ranges, options, builder);
+  const packer = new Packer(ctx, main.body.ops, main.body.results);
+  inputs.forEach((input, i) => {
+    packer.values.set(input.value.id, {
+      value: defined(builder.args[i], 'argument'), features: plainFeatures(input.featureCount, period),
+      featureCount: input.featureCount, tokens: input.tokens, repeats: 'copies',
+    });
+  });
+  main.body.ops.forEach((op, index) => packer.packOp(op, index));
+
+  const results = main.body.results.map((value) => packer.plain(value, 'output'));
+  const body = builder.finish(results.map((packed) => packed.value));
+  return {
+    ...module, phase: 'cipher', parameters, functions: [{ name: entryName, body }],
+    constants: ctx.constants, tables: ctx.tables,
+    inputs: module.inputs.map((port, i): Port => ({
+      ...port, slots: defined(inputs[i], 'input').slots, bound: boundOf(ranges, i),
+    })),
+    outputs: module.outputs.map((port, i): Port => ({ ...port, slots: outputSlots(defined(results[i], 'result'), ctx) })),
+  };
+}
+
+function boundOf(ranges: NodeRanges, input: number): number | undefined {
+  const range = ranges.get(-1 - input)?.interval;
+  return range === undefined ? undefined : 2 * Math.max(Math.abs(range.min), Math.abs(range.max));
+}
+
+function outputSlots(packed: Packed, ctx: PackContext): SlotMap {
+  return {
+    period: ctx.period, features: packed.features,
+    tokens: ctx.tokenTable(0, packed.tokens, (t) => t * packed.featureCount),
+  };
+}
+
+function resultOf(op: Op): Value {
+  return defined(op.results[0], `result of ${op.kind}`);
+}
+
+class Packer {
+  readonly values = new Map<number, Packed>();
+  private readonly producers = new Map<number, Op>();
+  private readonly users = new Map<number, Op[]>();
+  private readonly outputs: ReadonlySet<number>;
+
+  constructor(private readonly ctx: PackContext, ops: readonly Op[], results: readonly Value[]) {
+    this.outputs = new Set(results.map((value) => value.id));
+    for (const op of ops) {
+      this.producers.set(resultOf(op).id, op);
+      for (const operand of op.operands) this.users.set(operand.id, [...(this.users.get(operand.id) ?? []), op]);
+    }
+  }
+
+  packOp(op: Op, index: number): void {
+    if (op.kind === 'tensor.rearrange') return;
+    if (op.kind === 'tensor.linear' && this.isAbsorbed(op)) return;
+    this.values.set(resultOf(op).id, this.pack(op, index));
+  }
+
+  /** True if every user of a linear layer applies it itself. */
+  private isAbsorbed(op: Op): boolean {
+    const users = this.users.get(resultOf(op).id) ?? [];
+    return !this.outputs.has(resultOf(op).id) && users.length > 0 && users.every(absorbsLinear);
+  }
+
+  private pack(op: Op, index: number): Packed {
+    const { ctx } = this;
+    const { loc, attrs } = op;
+    const operand = (i: number) => defined(op.operands[i], `operand ${i} of ${op.kind}`);
+    const activation = activationOf(op);
+    if (activation !== undefined) return this.packActivationOp(op, operand(0), activation, index);
+    const x = () => this.plain(operand(0), loc);
+    switch (op.kind) {
+      case 'tensor.linear': return this.linear(op, plainAffine);
+      case 'tensor.add': case 'tensor.sub': case 'tensor.mul':
+        return this.binary(op.kind.slice('tensor.'.length), x(), this.plain(operand(1), loc), loc);
+      case 'tensor.add_constant': return plusVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.mul_constant': return timesVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.layer_norm':
+        return packLayerNorm(ctx, x(), attrs.gamma as string | undefined, attrs.beta as string | undefined,
+          attrs.epsilon as number, this.rangeOf(op, index, 'variance').interval, loc);
+      case 'tensor.attention': return this.attention(op, index);
+      case 'tensor.concat_tokens': return concatTokens(ctx, x(), attrs.constant as string, attrs.before as boolean, loc);
+      case 'tensor.select_tokens': return selectTokens(ctx, x(), attrs.first as number, attrs.count as number, 1, loc);
+      case 'tensor.mean_tokens': return meanTokens(ctx, x(), loc);
+      default:
+        throw new AegisError({
+          code: 'A114', node: loc, pass: 'pack', message: `${op.kind} has no packed form here`,
+          help: 'report the model; the operator is understood but not yet packed',
+        });
+    }
+  }
+
+  /** A value in plain feature order with one position per feature, applying the identity where it is not. */
+  plain(value: Value, loc: string): Packed {
+    const producer = this.producers.get(value.id);
+    const packed = this.values.get(value.id) ?? (producer?.kind === 'tensor.linear' ? this.linear(producer, plainAffine) : undefined);
+    const found = defined(packed, `packed form of %${value.id}`);
+    const features = plainFeatures(found.featureCount, this.ctx.period);
+    const target = { ...found, features, repeats: 'copies' as const };
+    if (sameLayout(found, target)) return found;
+    const size = found.featureCount;
+    const identity = new Float64Array(size * size);
+    for (let i = 0; i < size; i++) identity[i * size + i] = 1;
+    const weight = this.ctx.addConstant(`identity ${size}`, [size, size], identity);
+    const axes = blockAxes(features, this.ctx.period, 'f');
+    return { ...target, value: applyMatrix(this.ctx, found, { weight, rows: features, outAxes: axes, factor: 1 }, loc) };
+  }
+
+  /** A linear layer in plain layout, its result mapped by scale * y + shift. */
+  private linear(op: Op, affine: { scale: number; shift: number }): Packed {
+    const weight = this.ctx.constantOf(op.attrs.weight);
+    const size = defined(weight.shape[0], 'output features');
+    const features = plainFeatures(size, this.ctx.period);
+    const axes = blockAxes(features, this.ctx.period, 'f');
+    const value = this.linearInto(op, features, axes, affine);
+    return { value, features, featureCount: size, tokens: tokensOf(resultOf(op)), repeats: 'copies' };
+  }
+
+  private linearInto(
+    op: Op, rows: Int32Array, axes: readonly { name: string; size: number }[], affine: { scale: number; shift: number },
+  ): Value {
+    const input = defined(op.operands[0], 'operand of a linear layer');
+    const x = this.values.get(input.id) ?? this.plain(input, op.loc);
+    const weight = this.ctx.keep(op.attrs.weight as string);
+    const product = applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor: affine.scale }, op.loc);
+    const bias = typeof op.attrs.bias === 'string' ? this.ctx.constantOf(op.attrs.bias).data : undefined;
+    return addBias(this.ctx, product, rows, axes, bias, affine, tokensOf(resultOf(op)), op.loc);
+  }
+
+  private binary(name: string, a: Packed, b: Packed, loc: string): Packed {
+    invariant(sameLayout(a, b), `operands of ${name} at "${loc}" have different layouts`);
+    if (name === 'mul') return { ...a, value: this.ctx.multiply(a.value, b.value, [], loc) };
+    return { ...a, value: this.ctx.builder.op(`ct.${name}`, [a.value, b.value], {}, loc) };
+  }
+
+  private packActivationOp(op: Op, input: Value, fn: NonlinearFunction, index: number): Packed {
+    const activation = approximateActivation(fn, this.rangeOf(op, index, 'input').interval);
+    const producer = this.producers.get(input.id);
+    if (producer?.kind !== 'tensor.linear' || this.outputs.has(input.id)) {
+      return packActivation(this.ctx, this.plain(input, op.loc), activation, op.loc);
+    }
+    const t = this.linear(producer, activation.argument);
+    return { ...t, value: polynomial(this.ctx, t.value, activation.coefficients, op.loc) };
+  }
+
+  private attention(op: Op, index: number): Packed {
+    const [q, k, v] = op.operands;
+    const values = [defined(q, 'q'), defined(k, 'k'), defined(v, 'v')] as const;
+    const heads = op.attrs.heads as number;
+    const width = (values[0].type as TensorType).shape.at(-1) ?? 0;
+    const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
+    const spec = {
+      heads, headSize: width / heads, scale: op.attrs.scale as number, tokens: tokensOf(values[1]), ranges, loc: op.loc,
+    };
+    return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
+      const value = values[which];
+      const axes = [{ name: 'j', size: headSize }];
+      const producer = this.producers.get(value.id);
+      if (producer?.kind === 'tensor.linear') return this.linearInto(producer, rows, axes, { scale: factor, shift: 0 });
+      const x = this.plain(value, op.loc);
+      const identity = new Float64Array(x.featureCount ** 2);
+      for (let i = 0; i < x.featureCount; i++) identity[i * x.featureCount + i] = 1;
+      const weight = this.ctx.addConstant(`identity ${x.featureCount}`, [x.featureCount, x.featureCount], identity);
+      return applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor }, op.loc);
+    });
+  }
+
+  private rangeOf(op: Op, index: number, kind: NodeRange['kind']): NodeRange {
+    const range = this.ctx.ranges.get(index);
+    if (range?.kind === kind) return range;
+    throw new AegisError({
+      code: 'A102', node: op.loc, pass: 'pack', message: `the ranges hold no ${kind} range of this node`,
+      help: 'calibrate this model at these shapes again: aegis calibrate MODEL --samples F -o RANGES.json',
+    });
+  }
+}

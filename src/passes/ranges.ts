@@ -1,0 +1,39 @@
+/**
+ * Calibrated ranges: what `aegis calibrate` measures by running the `tensor` phase in the clear, and what packing needs
+ * to choose intervals of approximation. Ranges are measured; margins are added where they are used.
+ */
+export interface Interval {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Statistics of one attention op over all heads, queries and samples. */
+export interface AttentionRanges {
+  readonly scores: Interval;
+  /** For k = 0, 1, ..: log sum exp(score / 2^k) of a row. */
+  readonly logSumExp: readonly Interval[];
+  /** For k = 0, 1, ..: log sum p^2 of a row, p = softmax(score / 2^(k+1)): what is inverted after k+1 gives k. */
+  readonly logSquareSum: readonly Interval[];
+}
+
+export interface NodeRange {
+  readonly kind: 'input' | 'variance' | 'attention';
+  readonly interval: Interval;
+  readonly attention?: AttentionRanges | undefined;
+}
+
+/** By op index in `main` of the canonical tensor module, which is deterministic for a model and its shapes. */
+export type NodeRanges = ReadonlyMap<number, NodeRange>;
+
+/** Rounds of square-and-renormalise that are measured and may be chosen. */
+export const maxSoftmaxRounds = 3;
+
+export interface Ranges {
+  readonly format: 'aegis-ranges';
+  readonly version: 1;
+  readonly model: string;
+  readonly sourceHash: string;
+  readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
+  /** Calibration inputs: ranges of ciphertext values and predicted errors are measured on them after packing. */
+  readonly probes: readonly Readonly<Record<string, readonly number[]>>[];
+}

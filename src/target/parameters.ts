@@ -1,0 +1,209 @@
+/**
+ * CKKS parameters: from a literal (ring name, usable levels) to a checked, immutable set with primes, canonical scales
+ * and key classes. The chain, from level 0 up: q_0 (50 bits), StC and compute primes (near the scale 2^40), EvalMod
+ * primes (near 2^50), CtS primes (near 2^50); then the special primes P (DESIGN section 3, NUMBERS section 3).
+ */
+import { AegisError } from '../support/diagnostics.js';
+import { defined, invariant } from '../support/invariant.js';
+import { log2Big, PrimePool } from './primes.js';
+import { maxLogQPBits, maxSparseKeyBits, securityBitsOf, type SecurityBits } from './security.js';
+
+export type RingName = 'tiny' | 'small' | 'secure';
+
+export interface ParametersLiteral {
+  readonly ring: RingName;
+  readonly logN: number;
+  /** log2 of the scale of compute levels. */
+  readonly scaleBits: number;
+  /** Levels between the bootstrap's output and the input of SlotsToCoeffs. */
+  readonly usableLevels: number;
+  readonly stcLevels: number;
+  readonly evalModLevels: number;
+  readonly ctsLevels: number;
+  readonly specials: number;
+  readonly security: SecurityBits;
+  readonly insecure: boolean;
+}
+
+/** Bits of the large primes: q_0, EvalMod, CtS, special. */
+export const largePrimeBits = 50;
+export const defaultScaleBits = 40;
+/** BERT-like layers need 10 to 13 levels between bootstraps (DESIGN section 4). */
+export const defaultUsableLevels = 13;
+/** Degree 30 Chebyshev (5) and three double angles (3). */
+export const evalModLevels = 8;
+/** A digit is this many bits smaller than P, so that key-switching noise stays below rescaling noise. */
+const digitSlackBits = 8;
+
+/**
+ * Shape of a family of key-switching keys: generated modulo q_0..q_level and the first `specials` special primes, with
+ * a digit partition that depends on nothing else. Below `level` the same key is used with fewer limbs and digits.
+ */
+export interface KeyClass {
+  readonly name: 'stc' | 'compute' | 'top' | 'sparse';
+  readonly level: number;
+  readonly specials: number;
+  /** First limb and limb count of each digit, cut by bits. */
+  readonly digits: readonly { readonly first: number; readonly count: number }[];
+}
+
+export interface Parameters {
+  readonly literal: ParametersLiteral;
+  readonly logN: number;
+  readonly slots: number;
+  /** q_0..q_maxLevel, then the special primes. */
+  readonly primes: readonly bigint[];
+  readonly maxLevel: number;
+  readonly specials: number;
+  /** Level at which SlotsToCoeffs starts: the lowest level a value may have before its bootstrap. */
+  readonly bootstrapInputLevel: number;
+  /** Level of a bootstrapped value; the highest compute level. */
+  readonly computeTop: number;
+  /** Level after CoeffsToSlots. */
+  readonly evalModTop: number;
+  /** Numeric canonical scale D(l) of each level, relative error below 2^-40. */
+  readonly scales: readonly number[];
+  /** Levels at which a tower of canonical scales starts; D(l-1) = D(l)^2 / q(l) holds for every other l-1. */
+  readonly sectionTops: readonly number[];
+  readonly keyClasses: readonly KeyClass[];
+  readonly logQP: number;
+  readonly securityBits: SecurityBits | 0;
+  readonly insecure: boolean;
+}
+
+export const ringLogN: Readonly<Record<RingName, number>> = { tiny: 10, small: 12, secure: 16 };
+
+/** `stcLevels` and `ctsLevels` are 3 at every ring, so that `small` has the chain of `secure`. */
+export function defaultLiteral(ring: RingName, insecure: boolean, overrides: Partial<ParametersLiteral> = {}): ParametersLiteral {
+  const partial = {
+    ring, logN: ringLogN[ring], scaleBits: defaultScaleBits, usableLevels: defaultUsableLevels,
+    stcLevels: 3, evalModLevels, ctsLevels: 3, security: 128 as const, insecure, ...overrides,
+  };
+  const specials = overrides.specials ?? specialsWithin(partial);
+  return { ...partial, specials };
+}
+
+/** As many special primes as the security budget of the secure ring leaves, at least one digit in three. */
+function specialsWithin(p: Omit<ParametersLiteral, 'specials'>): number {
+  const limit = defined(maxLogQPBits(ringLogN.secure, p.security), 'security table entry');
+  const large = 1 + p.evalModLevels + p.ctsLevels;
+  const chainBits = large * largePrimeBits + (p.stcLevels + p.usableLevels) * p.scaleBits;
+  return Math.max(1, Math.floor((limit - chainBits) / largePrimeBits));
+}
+
+/** Checks a literal and derives everything else. Errors: S101 (insecure), S102 (no room for special primes). */
+export function makeParameters(literal: ParametersLiteral): Parameters {
+  const { logN } = literal;
+  invariant(logN >= 4 && logN <= 17, `logN ${logN} is out of range`);
+  const pool = new PrimePool(logN);
+  const computeTop = literal.stcLevels + literal.usableLevels;
+  const evalModTop = computeTop + literal.evalModLevels;
+  const maxLevel = evalModTop + literal.ctsLevels;
+
+  const large = 1n << BigInt(largePrimeBits);
+  const primes: bigint[] = new Array<bigint>(maxLevel + 1);
+  const scales: number[] = new Array<number>(maxLevel + 1).fill(0);
+  primes[0] = pool.below(large);
+  fillTower(pool, primes, scales, computeTop, 0, 2 ** literal.scaleBits);
+  // EvalMod scales start a little below 2^50 so that the nearest primes stay below it as well.
+  const evalModScale = 2 ** largePrimeBits * (1 - 2 ** -12);
+  fillTower(pool, primes, scales, evalModTop, computeTop, evalModScale);
+  for (let level = evalModTop + 1; level <= maxLevel; level++) {
+    primes[level] = pool.below(large);
+    scales[level] = evalModScale;
+  }
+  const specials = Array.from({ length: literal.specials }, () => pool.below(large));
+  const all = [...primes, ...specials];
+
+  const logQP = all.reduce((sum, prime) => sum + log2Big(prime), 0);
+  const securityBits = securityBitsOf(logN, logQP);
+  checkSecurity(literal, logQP, securityBits);
+  const parameters = {
+    literal, logN, slots: 2 ** (logN - 1), primes: all, maxLevel, specials: literal.specials,
+    bootstrapInputLevel: literal.stcLevels, computeTop, evalModTop, scales,
+    sectionTops: [computeTop, evalModTop, ...range(evalModTop + 1, maxLevel)],
+    logQP, securityBits, insecure: securityBits < literal.security,
+  };
+  return { ...parameters, keyClasses: makeKeyClasses(all, parameters) };
+}
+
+/** Canonical scales and primes of one section, greedily: q(l) is the unused prime nearest to D(l). */
+function fillTower(
+  pool: PrimePool, primes: bigint[], scales: number[], top: number, bottom: number, topScale: number,
+): void {
+  let scale = topScale;
+  scales[top] = scale;
+  for (let level = top; level > bottom; level--) {
+    const prime = pool.nearest(BigInt(Math.round(scale)));
+    primes[level] = prime;
+    scale = scale * (scale / Number(prime));
+    if (level - 1 > bottom || bottom === 0) scales[level - 1] = scale;
+  }
+}
+
+function checkSecurity(literal: ParametersLiteral, logQP: number, securityBits: SecurityBits | 0): void {
+  if (literal.insecure || securityBits >= literal.security) return;
+  const limit = maxLogQPBits(literal.logN, literal.security);
+  throw new AegisError({
+    code: 'S101',
+    message: limit === undefined
+      ? `no ${literal.security}-bit security bound is known for N = 2^${literal.logN}`
+      : `log2(QP) is ${logQP.toFixed(0)} but ${literal.security}-bit security at N = 2^${literal.logN} allows ${limit}`,
+    help: 'use --ring secure, or accept an INSECURE plan for tests with --insecure',
+  });
+}
+
+function range(first: number, last: number): number[] {
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
+}
+
+function makeKeyClasses(
+  primes: readonly bigint[],
+  p: { maxLevel: number; specials: number; computeTop: number; bootstrapInputLevel: number },
+): KeyClass[] {
+  const bits = primes.map(log2Big);
+  const bitsOf = (first: number, count: number) => bits.slice(first, first + count).reduce((a, b) => a + b, 0);
+  const make = (name: KeyClass['name'], level: number, specials: number): KeyClass => {
+    const limit = bitsOf(p.maxLevel + 1, specials) - (name === 'sparse' ? 0 : digitSlackBits);
+    const digits: { first: number; count: number }[] = [];
+    for (let limb = 0, sum = Infinity; limb <= level; limb++) {
+      const size = defined(bits[limb], 'prime');
+      const last = digits.at(-1);
+      if (last === undefined || sum + size > limit) {
+        digits.push({ first: limb, count: 1 });
+        sum = size;
+      } else {
+        digits[digits.length - 1] = { first: last.first, count: last.count + 1 };
+        sum += size;
+      }
+    }
+    return { name, level, specials, digits };
+  };
+  // Fewest special primes with one digit at the lowest levels: there hundreds of bits of log2(QP) are spare.
+  const stcBits = bitsOf(0, p.bootstrapInputLevel + 1) + digitSlackBits;
+  const stcSpecials = Math.min(p.specials, Math.ceil(stcBits / (largePrimeBits - 0.01)));
+  // Two digits at compute levels.
+  const computeBits = bitsOf(0, p.computeTop + 1) / 2 + largePrimeBits;
+  const computeSpecials = Math.min(p.specials, Math.ceil(computeBits / largePrimeBits));
+  const sparse = make('sparse', 0, 1);
+  invariant(bitsOf(0, 1) + bitsOf(p.maxLevel + 1, 1) <= maxSparseKeyBits, 'sparse key above its modulus bound');
+  return [
+    make('stc', p.bootstrapInputLevel, stcSpecials),
+    make('compute', p.computeTop, computeSpecials),
+    make('top', p.maxLevel, p.specials),
+    sparse,
+  ];
+}
+
+/** The cheapest class whose keys reach `level`. */
+export function keyClassFor(parameters: Parameters, level: number): KeyClass {
+  const found = parameters.keyClasses.find((c) => c.name !== 'sparse' && c.level >= level);
+  return defined(found, `key class for level ${level}`);
+}
+
+/** The digits of a key that a value at `level` uses: whole digits, the last one cut at the level. */
+export function digitsAt(keyClass: KeyClass, level: number): { first: number; count: number }[] {
+  return keyClass.digits
+    .filter((digit) => digit.first <= level)
+    .map((digit) => ({ first: digit.first, count: Math.min(digit.count, level + 1 - digit.first) }));
+}

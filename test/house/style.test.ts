@@ -1,0 +1,72 @@
+import { describe, expect, it } from 'vitest';
+import { sourcesUnder, type SourceFile } from './sources.js';
+
+const maxColumns = 110;
+const maxFileLines = 600;
+const maxFunctionLines = 70;
+
+const typescript = [...sourcesUnder('src', ['.ts']), ...sourcesUnder('test', ['.ts'])];
+const cpp = sourcesUnder('runtime', ['.cc', '.h', '.cu', '.cuh']);
+const product = [...typescript.filter((file) => file.path.startsWith('src/')), ...cpp];
+
+/** `path:line: text` of every line for which `isBad` holds. */
+function linesWhere(files: readonly SourceFile[], isBad: (line: string) => boolean): string[] {
+  return files.flatMap(({ path, lines }) =>
+    lines.flatMap((line, i) => (isBad(line) ? [`${path}:${i + 1}: ${line.trim().slice(0, 80)}`] : [])));
+}
+
+/** Without strings and comments, roughly: enough for words that are keywords elsewhere. */
+function code(line: string): string {
+  return line.replace(/'[^']*'|"[^"]*"|`[^`]*`/g, '').replace(/\/\/.*|^\s*\/?\*.*/, '');
+}
+
+describe('style', () => {
+  it(`keeps lines within ${maxColumns} columns`, () => {
+    expect(linesWhere(product, (line) => line.length > maxColumns)).toEqual([]);
+  });
+
+  it('has no tabs and no trailing blanks', () => {
+    expect(linesWhere([...typescript, ...cpp], (line) => /\t|\s$/.test(line))).toEqual([]);
+  });
+
+  it(`keeps files within ${maxFileLines} lines`, () => {
+    const long = product.filter((file) => file.lines.length > maxFileLines);
+    expect(long.map((file) => `${file.path}: ${file.lines.length} lines`)).toEqual([]);
+  });
+
+  it(`keeps functions within ${maxFunctionLines} lines`, () => {
+    expect(product.filter((file) => file.path.startsWith('src/')).flatMap(longFunctions)).toEqual([]);
+  });
+
+  it('has no any and no suppressed checks', () => {
+    expect(linesWhere(typescript, (line) => /[:<|&,(]\s*any\b|\bas any\b|\bany\[\]/.test(code(line)))).toEqual([]);
+    expect(linesWhere(typescript, (line) => /@ts-(ignore|nocheck|expect-error)|eslint-disable/.test(line)
+      && !line.includes('linesWhere'))).toEqual([]);
+  });
+
+  it('has no unfinished places', () => {
+    const words = new RegExp(`\\b(${['TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX', 'HA' + 'CK'].join('|')})\\b`);
+    expect(linesWhere([...typescript, ...cpp], (line) => words.test(line))).toEqual([]);
+  });
+
+  it('compiles the same bytes from the same input: no clock, no unseeded randomness below the command line', () => {
+    const compiler = typescript.filter((file) => /^src\/(?!cli|executor|compile)/.test(file.path));
+    const impure = /\bMath\.random\b|\bDate\.now\b|\bnew Date\b|\bperformance\.now\b|\bsort\(\s*\)\s*=>/;
+    expect(linesWhere(compiler, (line) => impure.test(code(line)))).toEqual([]);
+  });
+});
+
+/** Top-level functions and methods, by indentation: they end at the closing brace in the column of their head. */
+function longFunctions({ path, lines }: SourceFile): string[] {
+  const found: string[] = [];
+  lines.forEach((line, start) => {
+    const head = /^( {0,2})(?:export )?(?:private |protected |static |override |async )*(?:function\*? )?(\w+)\s*[(<].*$/;
+    const match = head.exec(line);
+    const isFunction = /\bfunction\b/.test(line) || (match?.[1] === '  ' && !/^(if|for|while|switch|return)$/.test(match[2] ?? ''));
+    if (match === null || !isFunction || line.trimEnd().endsWith(';')) return;
+    const indent = match[1] ?? '';
+    const length = lines.slice(start).findIndex((later) => later === `${indent}}`) + 1;
+    if (length > maxFunctionLines) found.push(`${path}:${start + 1}: ${match[2]} has ${length} lines`);
+  });
+  return found;
+}
