@@ -14,7 +14,7 @@ import { calibrateModule } from './passes/calibrate.js';
 import { probesOf } from './passes/measure-bounds.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
-import { predictError } from './passes/predict-error.js';
+import { predictError, withPredictedErrors } from './passes/predict-error.js';
 import type { Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
@@ -91,7 +91,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   const context = { parameters, ranges, pack: { ...defaultPack, ...options.pack } };
   const result = await step('passes', () => runPipeline(tensor, context, seconds, (pass, module) => dump(pass.name, module)));
   reports.splice(-1, 1, ...result.reports);
-  const cipher = await step('predict-error', () => withPrediction(result.module, tensor, ranges));
+  const cipher = await step('predict-error', () => predicted(result.module, tensor, ranges));
   dump('predict-error', cipher);
   const lowered = await step('lower', () => lowerToPlan(cipher, { compilerVersion, strategy: 'coplaced' }));
   dump('lower-keyswitch', lowered.poly);
@@ -181,14 +181,9 @@ function randomInputs(tensor: Module): Record<string, Float64Array>[] {
     })));
 }
 
-function withPrediction(cipher: Module, tensor: Module, ranges: Ranges): Module {
+function predicted(cipher: Module, tensor: Module, ranges: Ranges): Module {
   const probes = probesOf(ranges);
-  const references = probes.map((probe) => runTensor(tensor, probe));
-  const prediction = predictError(cipher, probes, references);
-  return {
-    ...cipher,
-    outputs: cipher.outputs.map((port) => ({ ...port, predictedError: prediction.outputs[port.name] })),
-  };
+  return withPredictedErrors(cipher, predictError(cipher, probes, probes.map((probe) => runTensor(tensor, probe))));
 }
 
 /** One file per pass, in the order of the pipeline. */

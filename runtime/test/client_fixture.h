@@ -1,5 +1,5 @@
-// A small plan for tests of the client and of the readers: logN 10, INSECURE, every kind of key, one input port "x"
-// [2, 40] and two output ports, y = x + x and z = x + x again, so that responses hold several tensors.
+// A small INSECURE plan for tests of the client and of the readers: logN 10, every kind of key in two classes, input
+// "x" [2, 40] in two ciphertexts, outputs "y" = 2 x + w and "z" = 3 x.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,20 @@ namespace aegis::test {
 struct FixtureOptions {
   uint32_t logN = 10;
   bool insecure = true;
-  uint32_t sparseSpecialBits = 50;  // of the first special prime
-  uint32_t sparseLevel = 0;         // level of the class of the key to the sparse secret
-  double bound = 0;                 // of the input
+  bool wideSparseKey = false;  // two special primes for the key to the sparse secret: 150 bits
+  bool highSparseKey = false;  // that key at level 1: 140 bits
+  double bound = 0;            // of the input
 };
 
-// The bytes of the plan; `weights` gets those of its weights file (empty safetensors).
-std::vector<uint8_t> makeFixturePlan(const FixtureOptions& options = {});
+constexpr uint32_t kFixtureTokens = 2, kFixtureFeatures = 40;
 
-// Index into Plan.keys of the first key of this kind and Galois element.
-uint32_t findKey(const plan::Plan& plan, plan::KeyKind kind, uint32_t galois = 0);
+struct Fixture {
+  std::vector<uint8_t> plan;
+  std::vector<uint8_t> weights;  // its weights file
+  const plan::Plan& root() const { return *plan::GetPlan(plan.data()); }
+};
+
+double fixtureWeight(uint32_t feature);
+Fixture makeFixture(const FixtureOptions& options = {});
 
 }  // namespace aegis::test

@@ -421,7 +421,11 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full)
     for (auto& ring : rings)
       for (ThreadPool& pool : pools)
         for (Fill fill : kFills)
-          for (uint32_t i = 0; i < (ring->logN() == 10 ? test.repeats : 1) && difference.empty(); i++) {
+          for (uint32_t i = 0; i < (ring->logN() == 10   ? 6 * test.repeats
+                                    : ring->logN() == 12 ? test.repeats
+                                                         : 1) &&
+                               difference.empty();
+               i++) {
             Bench bench{*ring, pool, table, reference, random, ring->logN()};
             difference = test.run(bench, fill);
           }

@@ -149,7 +149,7 @@ export interface PlanParameters {
   readonly insecure: boolean;
 }
 
-export interface PlanSummary {
+export interface SummaryCounts {
   readonly levels: number;
   readonly bootstraps: number;
   readonly rotations: number;
@@ -176,5 +176,5 @@ export interface PlanView {
   readonly inputs: readonly PlanPort[];
   readonly outputs: readonly PlanPort[];
   readonly locations: readonly string[];
-  readonly summary: PlanSummary;
+  readonly summary: SummaryCounts;
 }

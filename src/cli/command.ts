@@ -1,14 +1,15 @@
 /** The one form in which commands are declared, and what all of them share. */
-import type { Argv, CommandModule, InferredOptionTypes, Options } from 'yargs';
+import type { Argv, CommandModule, InferredOptionTypes, Options, PositionalOptions } from 'yargs';
 import type { Context } from './context.js';
 
 type Definitions = Readonly<Record<string, Options>>;
+type Positionals = Readonly<Record<string, PositionalOptions>>;
 /** yargs also gives every value under its camel-case name. */
 type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 type CamelKeys<T> = { [K in keyof T as Camel<K & string>]: T[K] };
 export type ArgsOf<D extends Definitions> = CamelKeys<InferredOptionTypes<D>>;
 
-export interface CommandSpec<P extends Definitions, O extends Definitions> {
+export interface CommandSpec<P extends Positionals, O extends Definitions> {
   /** Name and positionals, as yargs writes them: `compile <model>`. */
   readonly command: string;
   readonly describe: string;
@@ -25,7 +26,7 @@ export interface CommandSpec<P extends Definitions, O extends Definitions> {
 export type Invoke = (work: (context: Context) => Promise<void>) => Promise<void>;
 export type MakeCommand = (invoke: Invoke) => CommandModule;
 
-export function defineCommand<P extends Definitions, O extends Definitions>(spec: CommandSpec<P, O>): MakeCommand {
+export function defineCommand<P extends Positionals, O extends Definitions>(spec: CommandSpec<P, O>): MakeCommand {
   return (invoke) => ({
     command: spec.command,
     describe: spec.describe,

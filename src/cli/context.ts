@@ -1,12 +1,6 @@
 /** What a command may touch of its surroundings: two streams, the terminal's width, Ctrl-C. */
-import { Progress } from './progress.js';
+import { Progress, type Stream } from './progress.js';
 import type { Style } from './format.js';
-
-export interface Stream {
-  write(text: string): void;
-  readonly isTTY: boolean;
-  readonly columns: number;
-}
 
 export interface Context {
   /** Results. With --json exactly one JSON document is written there and nothing else. */

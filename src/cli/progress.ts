@@ -1,6 +1,11 @@
 /** Progress on standard error: a bar on a terminal, a line now and then elsewhere, nothing for short work. */
-import type { Stream } from './context.js';
 import { formatSeconds } from './format.js';
+
+export interface Stream {
+  write(text: string): void;
+  readonly isTTY: boolean;
+  readonly columns: number;
+}
 
 /** Nobody wants to read about work that is over before the line is read. */
 const quietMs = 1500;

@@ -21,6 +21,7 @@ export const frontendCodes = {
   F204: 'causal attention',
   F205: 'integer input: the embedding would have to run on the client',
   F206: 'shape or index that depends on encrypted data',
+  F207: 'a batch of more than one',
 } as const;
 
 export type FrontendCode = keyof typeof frontendCodes;

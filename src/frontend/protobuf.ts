@@ -60,7 +60,8 @@ function half(dtype: DType, bits: number): number {
 /** Little-endian bytes to the container of the type. */
 function fromBytes(dtype: DType, bytes: Uint8Array, count: number): Data {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const copy = () => bytes.slice().buffer;
+  // Not bytes.slice(): that of a Node Buffer is a view into its pool.
+  const copy = () => new Uint8Array(bytes).buffer;
   switch (dtype) {
     case 'float32': return new Float32Array(copy());
     case 'float64': return new Float64Array(copy());

@@ -1,7 +1,7 @@
 /**
  * The verifier: what must hold of every module, on both sides of every pass. Reports everything it finds:
  * V101 unknown op                  V102 op or type of another phase    V103 attribute missing
- * V104 attribute unknown           V105 attribute ill-typed            V106 number of operands, results, blocks
+ * V104 attribute unknown           V105 attribute ill-typed            V106 operand, result, block counts
  * V107 types against infer         V108 value out of scope             V109 value defined twice or retyped
  * V110 loop-carried types          V111 call                           V112 recursion
  * V113 no such constant or table   V114 sizes, indices of data         V115 ports

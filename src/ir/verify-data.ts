@@ -61,7 +61,12 @@ export function checkTensorData(op: Op, module: Module, report: Report): void {
   };
   const out = op.attrs.outFeatures as number;
   switch (op.kind) {
-    case 'tensor.linear': check('weight', out * features); check('bias', out); return;
+    case 'tensor.linear': {
+      const shape = module.constants.get(op.attrs.weight as string)?.shape.join('x');
+      if (shape !== `${out}x${features}`) report('V114', `weight has shape ${shape}, not ${out}x${features}`);
+      check('bias', out);
+      return;
+    }
     case 'tensor.layer_norm': check('gamma', features); check('beta', features); return;
     case 'tensor.concat_tokens': check('constant', (op.attrs.count as number) * features); return;
     case 'tensor.add_constant':
@@ -160,6 +165,8 @@ export function checkPorts(module: Module, main: Func, report: Report): void {
     }
     ports.forEach((port, i) => {
       const type = values[i]?.type;
+      const first = ports.findIndex((other) => other.name === port.name);
+      if (first < i) report('V115', `two ${direction}s ${port.name}`);
       const place = `${direction} ${port.name}`;
       if (type?.kind === 'tensor' && type.shape.join() !== port.shape.join()) {
         const shapes = [port.shape, type.shape].map((shape) => shape.join('x'));

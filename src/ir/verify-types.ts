@@ -59,7 +59,8 @@ export function typeProblem(type: Type, parameters: Parameters | null): string |
       const limit = parameters?.slots ?? 2 ** 30;
       const { axes, period } = type;
       const sound = Number.isSafeInteger(Math.log2(period)) && period >= 1 && period <= limit;
-      return axesProblem(axes) ?? (sound ? undefined : `period ${period} is not a power of two up to ${limit}`);
+      const problem = sound ? undefined : `period ${period} is not a power of two up to ${limit}`;
+      return axesProblem(axes) ?? problem;
     }
     case 'poly': {
       const count = parameters?.primes.length ?? Infinity;

@@ -20,7 +20,7 @@ import { anyLevel, InfeasibleLevels, levelCarrier, LevelFacts, LevelWalk, type C
 export type ValueBounds = ReadonlyMap<number, number>;
 
 /** A bootstrap folds values beyond its range: leave this much room over what calibration saw. */
-const boundMargin = 1.5;
+const boundMargin = 2;
 /** Below this the range gains no precision worth a function of its own. */
 const smallestRangeLog2 = -8;
 /** Rounds of the local search; it usually stops after three. */
@@ -45,27 +45,49 @@ function leveled(type: Type, parameters: Parameters): Type {
   return { ...type, basis: qBasis, level: parameters.computeTop, scale: canonicalScale(parameters.computeTop) };
 }
 
-/** The set of flagged values of least cost that single changes lead to. */
+interface Priced {
+  readonly flagged: ReadonlySet<number>;
+  readonly cost: number;
+}
+
+/**
+ * The cheapest plan that single changes lead to. Adding a flag may make others pointless, so every addition is judged
+ * after the flags it makes pointless are gone. Small arrays are tried first: refreshing them is cheap.
+ */
 function search(body: Block, parameters: Parameters, facts: LevelFacts): ReadonlySet<number> {
-  const price = (flagged: ReadonlySet<number>) => priceOf(body, parameters, facts, flagged);
-  let best = new Set<number>();
-  let bestCost = price(best);
-  const candidates: number[] = [];
+  const priced = (flagged: ReadonlySet<number>): Priced => ({ flagged, cost: priceOf(body, parameters, facts, flagged) });
+  const candidates: Value[] = [];
   walkOps(body, (op) => {
-    for (const result of op.results) if (facts.canonical.has(result.id) && op.kind !== 'ct.zero') candidates.push(result.id);
+    for (const result of op.results) if (facts.canonical.has(result.id) && op.kind !== 'ct.zero') candidates.push(result);
   });
+  candidates.sort((a, b) => countOf(a) - countOf(b) || a.id - b.id);
+  let best = priced(new Set());
   for (let round = 0; round < searchRounds; round++) {
-    let improved = false;
-    for (const id of candidates) {
-      const trial = new Set(best);
-      if (!trial.delete(id)) trial.add(id);
-      const cost = price(trial);
-      if (cost < bestCost) [best, bestCost, improved] = [trial, cost, true];
+    const before = best.cost;
+    for (const { id } of candidates) {
+      const trial = best.flagged.has(id)
+        ? priced(without(best.flagged, id))
+        : withoutPointless(priced(new Set([...best.flagged, id])), id, priced);
+      if (trial.cost < best.cost) best = trial;
     }
-    if (!improved) break;
+    if (best.cost === before) break;
   }
-  if (bestCost < Infinity) return best;
+  if (best.cost < Infinity) return best.flagged;
   throw infeasible(body, parameters, facts);
+}
+
+function without(set: ReadonlySet<number>, id: number): ReadonlySet<number> {
+  return new Set([...set].filter((other) => other !== id));
+}
+
+function withoutPointless(plan: Priced, keep: number, priced: (flagged: ReadonlySet<number>) => Priced): Priced {
+  let current = plan;
+  for (const id of plan.flagged) {
+    if (id === keep) continue;
+    const trial = priced(without(current.flagged, id));
+    if (trial.cost < current.cost) current = trial;
+  }
+  return current;
 }
 
 function infeasible(body: Block, parameters: Parameters, facts: LevelFacts): AegisError {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import graphlib from 'graphlib';
+import * as graphlib from 'graphlib';
 import { describe, expect, it } from 'vitest';
 import { importsOf, sourcesUnder } from './sources.js';
 

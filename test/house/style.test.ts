@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { sourcesUnder, type SourceFile } from './sources.js';
 
-const maxColumns = 110;
+/** 110 is the habit; this is where it ends. */
+const maxColumns = 120;
 const maxFileLines = 600;
 const maxFunctionLines = 70;
 

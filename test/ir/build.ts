@@ -1,6 +1,7 @@
 /** Small modules that the IR tests share. */
 import { BlockBuilder, Ids } from '../../src/ir/builder.js';
 import type { Constant, Func, Module, Port, Value } from '../../src/ir/module.js';
+import { parseModule } from '../../src/ir/parser.js';
 import { canonicalScale } from '../../src/ir/scale.js';
 import { qBasis, type Axis, type CtType } from '../../src/ir/types.js';
 import { defaultLiteral, makeParameters, type Parameters } from '../../src/target/parameters.js';
@@ -132,3 +133,26 @@ export function loopModule(): Module {
     return sums;
   }, { parameters: micro, inputs: [port('start', 1), port('factors', 3)], outputs: [port('y', 1)] });
 }
+
+/** Parsed from text, as a fixture would be. */
+export function tensorModule(): Module {
+  const zeros = (words: number): string => Buffer.alloc(4 * words).toString('base64');
+  return parseModule(`module "t" phase tensor source "s"
+    input "x" : 5 {factor=1}
+    output "y" : 2x2 {factor=1}
+    const @w : 2x3 = base64 f32 "${zeros(6)}"
+    const @b : 2 = base64 f32 "${zeros(2)}"
+    table @i = [0, 1, 2, 3, 4, -1]
+    func @main(%0: tensor<5 f32>) -> (tensor<2x2 f32>) {
+      %1 = tensor.rearrange %0 {indices=i, shape=[2, 3]} : tensor<2x3 f32>
+      %2 = tensor.linear %1 {bias=b, outFeatures=2, weight=w} : tensor<2x2 f32>
+      return %2
+    }`);
+}
+
+export const polyModule = (): Module => parseModule(`module "p" phase poly source "s"
+  func @main(%0: poly<j=2, component=2; limbs [0..3], ntt>) -> (poly<component=2; limbs [0..3], ntt>) {
+    %1 = pt.constant {axes=[j=2], values=[1, 2]} : pt<j=2; period 1> // recipes live on in the poly phase
+    %2 = poly.contract %0, %1 {over=[j], scale=1024} : poly<component=2; limbs [0..3], ntt>
+    return %2
+  }`);

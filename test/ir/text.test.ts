@@ -6,7 +6,7 @@ import { printModule, printType } from '../../src/ir/printer.js';
 import type { Axis, Phase, Sharding, Type } from '../../src/ir/types.js';
 import { verifyModule } from '../../src/ir/verifier.js';
 import { AegisError } from '../../src/support/diagnostics.js';
-import { axis, ct, linearModule, loopModule, micro, randomSource, randomValues } from './build.js';
+import { axis, ct, linearModule, loopModule, micro, polyModule, randomSource, randomValues, tensorModule } from './build.js';
 
 /** Random modules of any phase: well-formed as text, not as programs. */
 class Chaos {
@@ -132,7 +132,7 @@ describe('text IR', () => {
   });
 
   it('keeps a module that runs sound', () => {
-    for (const module of [linear(), loopModule()]) {
+    for (const module of [linear(), loopModule(), tensorModule()]) {
       const back = parseModule(printModule(module));
       expect(verifyModule(back)).toEqual([]);
       expect(printModule(back)).toBe(printModule(module));
@@ -236,7 +236,7 @@ describe('faulty text IR', () => {
   }
 
   it('is refused or read, never a crash: 2000 mutations', () => {
-    const texts = [linear(), loopModule(), ...[3, 14, 15].map((seed) => new Chaos(seed).module())].map((m) => printModule(m));
+    const texts = [linear(), loopModule(), tensorModule(), polyModule(), ...[3, 14, 15].map((seed) => new Chaos(seed).module())].map((m) => printModule(m));
     const random = randomSource(7);
     const below = (limit: number) => Math.floor(random() * limit);
     const marks = '{}[]()<>,;:=%@"\\ \n-?.x0159eD^*'.split('');

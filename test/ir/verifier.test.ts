@@ -4,7 +4,7 @@ import { parseModule } from '../../src/ir/parser.js';
 import { printModule } from '../../src/ir/printer.js';
 import { assertVerified, verifyModule } from '../../src/ir/verifier.js';
 import { AegisError } from '../../src/support/diagnostics.js';
-import { axis, ct, linearModule, loopModule, mainModule, micro, randomValues } from './build.js';
+import { axis, ct, linearModule, loopModule, mainModule, micro, polyModule, randomValues, tensorModule } from './build.js';
 
 const linear = (): Module =>
   linearModule({ tokens: 4, inputs: 8, outputs: 8, weight: randomValues(1, 64), babySteps: 2, parameters: micro });
@@ -60,6 +60,7 @@ const broken: readonly (readonly [code: string, what: string, make: () => Module
   ['V107', 'operands that infer refuses', () => inLoop('axis=j, index=0', 'axis=k, index=0')],
   ['V108', 'a value used before its definition', () => withOps(linear(), (ops) => ops.toReversed())],
   ['V108', 'a value that nothing defines', () => withOps(linear(), (ops) => ops.slice(1))],
+  ['V107', 'attributes that infer trips over', () => altered(polyModule(), 'over=[j], ', 'over=[j], window={axes=7}, ')],
   ['V109', 'a value defined twice', () => withOps(linear(), (ops) => [...ops, ops[0] as Op])],
   ['V109', 'a value used with another type', () => withOps(linear(), (ops) => ops.map((op) => {
     const retyped = (value: Value): Value => ({ ...value, type: ct([axis('q', 2)]) });
@@ -79,6 +80,9 @@ const broken: readonly (readonly [code: string, what: string, make: () => Module
   ['V114', 'rows beyond the weight', () => inLinear('rows = [0,', 'rows = [8,')],
   ['V114', 'too few columns', () => inLinear('table @columns = [0, 1, ', 'table @columns = [')],
   ['V114', 'a diagonal that two pairs of steps name', () => inLinear('baby=[0, 1]', 'baby=[0, 2]')],
+  ['V114', 'a tensor weight of another size', () => altered(tensorModule(), 'const @w : 2x3', 'const @w : 3x2')],
+  ['V114', 'a tensor bias of another size', () => altered(tensorModule(), 'bias=b', 'bias=w')],
+  ['V114', 'a tensor index beyond the input', () => altered(tensorModule(), '[0, 1, 2, 3, 4, -1]', '[0, 1, 2, 3, 5, -1]')],
   ['V114', 'too few constants', () => inLoop('values=[0.5]', 'values=[]')],
   ['V114', 'a vector beyond its constant', () => ({
     ...mainModule([], (b) => {
@@ -89,6 +93,7 @@ const broken: readonly (readonly [code: string, what: string, make: () => Module
     tables: new Map([['f', Int32Array.of(0, 1, 2, -1)], ['t', Int32Array.of(0, 1, 2, 4)]]),
   })],
   ['V115', 'a port too few', () => ({ ...linear(), inputs: [] })],
+  ['V115', 'two inputs of one name', () => inLoop('input "factors"', 'input "start"')],
   ['V115', 'a port without slot map', () => inLinear(/(input .*) slots .*/, '$1')],
   ['V115', 'a period that does not fill the slots', () => inLinear('slots 4', 'slots 8')],
   ['V115', 'an index beyond the tensor', () => inLinear('input "x" : 4x8', 'input "x" : 4x7')],
@@ -110,9 +115,10 @@ const broken: readonly (readonly [code: string, what: string, make: () => Module
 
 describe('the verifier', () => {
   it('accepts sound modules', () => {
-    for (const module of [linear(), loopModule(), calls(`%1 = call %0 {callee=f} : ${type}`, helper)]) {
+    for (const module of [linear(), loopModule(), tensorModule(), calls(`%1 = call %0 {callee=f} : ${type}`, helper)]) {
       expect(verifyModule(module)).toEqual([]);
     }
+    expect(verifyModule(polyModule()).filter(({ code }) => code !== 'V115')).toEqual([]);
     expect(verifyModule(dft({ baby: [0, 1, 2, 3], giant: [0, 12] }))).toEqual([]);
   });
 

@@ -162,7 +162,6 @@ describe('expand-bootstrap', () => {
         const steps = Array.isArray(op.attrs.steps) ? op.attrs.steps.filter((step) => step !== 0).length : 1;
         counts[op.kind] = (counts[op.kind] ?? 0) + steps;
       });
-      console.log(ring, JSON.stringify(counts));
       expect(counts['ct.relinearize']).toBe(9 + 3);
       expect(counts['ct.mod_raise']).toBe(1);
     }

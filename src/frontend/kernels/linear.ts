@@ -2,7 +2,7 @@
 import { defined } from '../../support/invariant.js';
 import { matmul, matmulTransposed, softmaxRow } from '../../ir/interpreter/tensor-functions.js';
 import { elementCount, isFloat } from '../model.js';
-import { affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel, type Output } from './call.js';
+import { affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel } from './call.js';
 
 const matMul: Kernel = (call) => {
   const [a, b] = [call.input(0).shape, call.input(1).shape];
@@ -53,26 +53,28 @@ const gemm: Kernel = (call) => {
 };
 
 export interface ConvForm {
+  readonly batch: number;
   /** Elements of one patch: channels of a group times kernel positions. */
   readonly patch: number;
   readonly positions: number;
   readonly groups: number;
   readonly outputs: number;
   readonly shape: readonly number[];
-  /** Flat input index of patch element e at position p of group g: [groups][positions][patch], -1 outside. */
+  /** Flat index into one image, [groups][positions][patch], -1 outside. */
   readonly index: () => Int32Array;
 }
 
 /** Patches are gathered through an index of four bytes an element. */
 const maxPatchElements = 2 ** 26;
 
-/** Geometry of a convolution over any number of spatial dimensions, batch 1. */
+/** Geometry of a convolution over any number of spatial dimensions. */
 export function convForm(call: Call): ConvForm {
   const x = call.input(0).shape;
   const w = call.input(1).shape;
   const spatial = x.slice(2);
   const dims = spatial.length;
-  if (dims < 1 || w.length !== x.length || x[0] !== 1) return call.fail('needs batch 1 and a kernel of the same rank');
+  const batch = x[0] ?? 1;
+  if (dims < 1 || w.length !== x.length) return call.fail('the kernel has another rank than the input');
   const groups = call.int('group', 1);
   const [channels, outputs] = [x[1] ?? 0, w[0] ?? 0];
   if (groups < 1 || channels % groups !== 0 || outputs % groups !== 0 || w[1] !== channels / groups) {
@@ -121,27 +123,35 @@ export function convForm(call: Call): ConvForm {
     }
     return out;
   };
-  return { patch, positions, groups, outputs, shape: [1, outputs, ...grid], index };
+  return { batch, patch, positions, groups, outputs, shape: [batch, outputs, ...grid], index };
 }
 
 const conv: Kernel = (call) => {
   const form = convForm(call);
   if (call.has(2) && elementCount(call.input(2).shape) !== form.outputs) return call.fail('bias does not fit');
   return [call.floats(form.shape, (out) => {
-    const patches = take(call.numbers(0), form.index()) as Float64Array;
+    const index = form.index();
+    const [x, w] = [call.numbers(0), call.numbers(1)];
     const per = form.outputs / form.groups;
     const sizes = { rows: per, inner: form.patch, columns: form.positions };
-    for (let g = 0; g < form.groups; g++) {
-      const at = g * form.positions * form.patch;
-      matmulTransposed(call.numbers(1), g * per * form.patch, patches, at, out, g * per * form.positions, sizes);
+    for (let b = 0; b < form.batch; b++) {
+      const image = x.subarray((b * x.length) / form.batch, ((b + 1) * x.length) / form.batch);
+      const patches = take(image, index) as Float64Array;
+      for (let g = 0; g < form.groups; g++) {
+        const target = (b * form.outputs + g * per) * form.positions;
+        matmulTransposed(w, g * per * form.patch, patches, g * form.positions * form.patch, out, target, sizes);
+      }
     }
     const bias = call.has(2) ? call.numbers(2) : undefined;
     if (bias === undefined) return;
-    for (let i = 0; i < out.length; i++) out[i] = (out[i] as number) + (bias[Math.floor(i / form.positions)] as number);
+    for (let i = 0; i < out.length; i++) {
+      out[i] = (out[i] as number) + (bias[Math.floor(i / form.positions) % form.outputs] as number);
+    }
   })];
 };
 
 export interface AttentionForm {
+  readonly batch: number;
   readonly heads: number;
   readonly keyHeads: number;
   readonly queries: number;
@@ -149,22 +159,24 @@ export interface AttentionForm {
   readonly size: number;
   readonly valueSize: number;
   readonly scale: number;
-  /** [head, token, feature] strides into query, key and value. */
+  readonly causal: boolean;
+  readonly softcap: number;
+  /** [head, token, feature] strides into one batch item of query, key and value. */
   readonly strides: (which: 0 | 1 | 2) => readonly number[];
   readonly shape: readonly number[];
   readonly resultStrides: readonly number[];
 }
 
-/** Operator Attention of opset 23: without cache, soft cap or causal mask; batch 1. */
+/** Operator Attention of opset 23, without key and value caches. */
 export function attentionForm(call: Call): AttentionForm {
-  const [q, k, v] = [call.input(0).shape, call.input(1).shape, call.input(2).shape] as [number[], number[], number[]];
-  const refusal = (what: string, code: 'F202' | 'F204' = 'F202') => call.fail(what, code);
-  if (call.int('is_causal', 0) !== 0) return refusal('causal attention is not supported', 'F204');
-  if ([4, 5, 6].some((i) => call.has(i)) || call.node.outputs.length > 1) return refusal('key and value caches are not supported');
-  if (call.int('softcap', 0) !== 0) return refusal('a soft cap is not supported');
+  const [q, k, v] = [call.input(0).shape, call.input(1).shape, call.input(2).shape];
+  if ([4, 5, 6].some((i) => call.has(i)) || call.node.outputs.length > 1) {
+    return call.fail('key and value caches are not supported', 'F202');
+  }
   const flat = q.length === 3;
-  if (q[0] !== 1 || k.length !== q.length || v.length !== q.length || (!flat && q.length !== 4)) {
-    return refusal(`query [${q.join(', ')}] is not of batch 1 and rank 3 or 4`);
+  const batch = q[0] ?? 0;
+  if (k[0] !== batch || v[0] !== batch || k.length !== q.length || v.length !== q.length || (!flat && q.length !== 4)) {
+    return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
   }
   const heads = flat ? call.int('q_num_heads', 0) : (q[1] ?? 0);
   const keyHeads = flat ? call.int('kv_num_heads', 0) : (k[1] ?? 0);
@@ -172,15 +184,16 @@ export function attentionForm(call: Call): AttentionForm {
   const [queries, keys] = [q.at(-2) ?? 0, k.at(-2) ?? 0];
   const [size, valueSize] = [width(q, heads), width(v, keyHeads)];
   const fits = Number.isInteger(size) && Number.isInteger(valueSize) && heads % keyHeads === 0
-    && width(k, keyHeads) === size && v.at(-2) === keys;
+    && width(k, keyHeads) === size && v.at(-2) === keys && (flat || v[1] === keyHeads);
   if (!fits) return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
   const split = (count: number, tokens: number, features: number) =>
     (flat ? [features, count * features, 1] : [tokens * features, features, 1]);
   return {
-    heads, keyHeads, queries, keys, size, valueSize,
+    batch, heads, keyHeads, queries, keys, size, valueSize,
     scale: call.int('scale') ?? 1 / Math.sqrt(size),
+    causal: call.int('is_causal', 0) !== 0, softcap: call.int('softcap', 0),
     strides: (which) => [split(heads, queries, size), split(keyHeads, keys, size), split(keyHeads, keys, valueSize)][which] ?? [],
-    shape: flat ? [1, queries, heads * valueSize] : [1, heads, queries, valueSize],
+    shape: flat ? [batch, queries, heads * valueSize] : [batch, heads, queries, valueSize],
     resultStrides: split(heads, queries, valueSize),
   };
 }
@@ -194,38 +207,54 @@ export function maskIsOpen(call: Call, index: number): boolean {
   return known.data.every((value: number | bigint) => Number(value) === open);
 }
 
+/** Scores of one head become probabilities, in place: scale, soft cap, mask, softmax. */
+function finishScores(form: AttentionForm, scores: Float64Array, mask: (row: number, column: number) => number): void {
+  const { keys, queries, softcap } = form;
+  for (let i = 0; i < scores.length; i++) {
+    const [row, column] = [Math.floor(i / keys), i % keys];
+    const scaled = (scores[i] as number) * form.scale;
+    const capped = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
+    scores[i] = form.causal && column > row ? -Infinity : capped + mask(row, column);
+  }
+  for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
+}
+
 const attention: Kernel = (call) => {
   const form = attentionForm(call);
-  const { heads, keyHeads, queries, keys, size, valueSize } = form;
-  const head = (which: 0 | 1 | 2, h: number, shape: readonly number[], x: Float64Array) => {
-    const strides = form.strides(which);
-    return take(x, affineIndex(shape, strides.slice(1), h * (strides[0] ?? 0))) as Float64Array;
-  };
-  const maskShape = [heads, queries, keys];
-  const maskStrides = call.has(3) ? broadcastStrides(call.input(3).shape.filter((_, d, s) => s.length < 4 || d > 0), maskShape) : [];
-  const result: Output = call.floats(form.shape, (out) => {
-    const [q, k, v] = [call.numbers(0), call.numbers(1), call.numbers(2)] as [Float64Array, Float64Array, Float64Array];
+  const { batch, heads, keyHeads, queries, keys, size, valueSize } = form;
+  const full = [batch, heads, queries, keys];
+  if (call.has(3) && elementCount(broadcastShape(call, call.input(3).shape, full)) !== elementCount(full)) {
+    return call.fail('the mask does not fit');
+  }
+  const maskStrides = broadcastStrides(call.has(3) ? call.input(3).shape : [], full);
+  return [call.floats(form.shape, (out) => {
+    const parts = [call.numbers(0), call.numbers(1), call.numbers(2)];
+    const head = (which: 0 | 1 | 2, b: number, h: number, shape: readonly number[]) => {
+      const [first = 0, ...rest] = form.strides(which);
+      const x = defined(parts[which], 'operand');
+      return take(x, affineIndex(shape, rest, (b * x.length) / batch + h * first)) as Float64Array;
+    };
     const mask = call.has(3) ? call.numbers(3) : undefined;
     const boolean = call.has(3) && !isFloat(call.input(3).dtype);
-    for (let h = 0; h < heads; h++) {
+    const [mb = 0, mh = 0, mq = 0, mk = 0] = maskStrides;
+    for (let bh = 0; bh < batch * heads; bh++) {
+      const [b, h] = [Math.floor(bh / heads), bh % heads];
       const shared = Math.floor((h * keyHeads) / heads);
       const scores = new Float64Array(queries * keys);
-      const [qh, kh] = [head(0, h, [queries, size], q), head(1, shared, [keys, size], k)];
-      matmulTransposed(qh, 0, kh, 0, scores, 0, { rows: queries, inner: size, columns: keys });
-      for (let i = 0; i < scores.length; i++) {
-        const at = h * (maskStrides[0] ?? 0) + Math.floor(i / keys) * (maskStrides[1] ?? 0) + (i % keys) * (maskStrides[2] ?? 0);
-        const extra = mask === undefined ? 0 : boolean ? (mask[at] === 0 ? -Infinity : 0) : (mask[at] as number);
-        scores[i] = (scores[i] as number) * form.scale + extra;
-      }
-      for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
+      const sizes = { rows: queries, inner: size, columns: keys };
+      matmulTransposed(head(0, b, h, [queries, size]), 0, head(1, b, shared, [keys, size]), 0, scores, 0, sizes);
+      finishScores(form, scores, (row, column) => {
+        const extra = mask?.[b * mb + h * mh + row * mq + column * mk] ?? 0;
+        return boolean ? (extra === 0 ? -Infinity : 0) : extra;
+      });
       const part = new Float64Array(queries * valueSize);
-      const vh = head(2, shared, [keys, valueSize], v);
-      matmul(scores, 0, vh, 0, part, 0, { rows: queries, inner: keys, columns: valueSize });
-      const at = affineIndex([queries, valueSize], form.resultStrides.slice(1), h * (form.resultStrides[0] ?? 0));
+      const values = head(2, b, shared, [keys, valueSize]);
+      matmul(scores, 0, values, 0, part, 0, { rows: queries, inner: keys, columns: valueSize });
+      const [first = 0, ...rest] = form.resultStrides;
+      const at = affineIndex([queries, valueSize], rest, (b * out.length) / batch + h * first);
       part.forEach((value, i) => (out[at[i] as number] = value));
     }
-  });
-  return [result];
+  })];
 };
 
 export const linearKernels: Readonly<Record<string, Kernel>> = {

@@ -10,8 +10,8 @@ import { addBias, applyMatrix } from './linear.js';
 
 /** Absolute error of a smooth activation; its outputs are of order one. */
 const activationError = 1e-4;
-/** |x| has a corner: its error falls only as 1/degree, and depth 8 is the deepest direct form. */
-const reluDegree = 255;
+/** |x| has a corner: its error falls only as 1/degree, so it gets one level more than smooth functions. */
+const reluDegree = 511;
 const inverseSqrtRelativeError = 5e-5;
 
 export interface Activation {

@@ -1,0 +1,46 @@
+// What goes into a run and what comes out.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "plan/plan_generated.h"
+
+namespace aegis {
+
+// Ciphertexts of one port: [element][component 0..1][limb 0..limbCount-1][N], NTT form, canonical residues.
+struct CiphertextArray {
+  uint32_t elements = 0, limbCount = 0;
+  std::vector<uint64_t> data;
+};
+
+struct RunOptions {
+  // Called from the calling thread every 100 ms or so; `done` and `total` in units of work, `node` an ONNX node name.
+  std::function<void(uint64_t done, uint64_t total, std::string_view node)> progress;
+  const std::atomic<bool>* cancel = nullptr;  // R401 once it is true
+};
+
+constexpr uint32_t kOpcodeCount = plan::Opcode_MAX + 1;
+
+// Where the time went. Row bytes count every row that a launch reads or writes, plaintexts and keys apart.
+struct OpcodeStatistics {
+  double seconds = 0;
+  uint64_t launches = 0;
+  uint64_t rowBytes = 0;
+};
+
+struct RunResult {
+  std::vector<CiphertextArray> outputs;  // in the order of Plan.outputs
+  double seconds = 0;
+  std::vector<double> nodeSeconds;       // by index into Plan.locations
+  std::array<OpcodeStatistics, kOpcodeCount> opcodes{};
+  uint64_t arenaBytes = 0;   // buffers of the plan
+  uint64_t staticBytes = 0;  // encoded weights and keys
+  uint64_t peakBytes = 0;    // all of the above, inputs and outputs included
+};
+
+}  // namespace aegis

@@ -1,0 +1,128 @@
+/** Commands to executor: loads plans, checks that keys and inputs fit, shows progress, lets Ctrl-C through. */
+import { readFile, stat } from 'node:fs/promises';
+import { readPlan, type PlanView } from '../backend/index.js';
+import { elementCount, type Tensor } from '../data/index.js';
+import { parseModule } from '../ir/parser.js';
+import { assertVerified } from '../ir/verifier.js';
+import type { Module } from '../ir/module.js';
+import { AegisError, Diagnostics } from '../support/diagnostics.js';
+import { defined } from '../support/invariant.js';
+import type { Context } from './context.js';
+import { checkInputs } from './files.js';
+
+export interface LoadedPlan {
+  readonly path: string;
+  readonly bytes: Uint8Array;
+  readonly view: PlanView;
+}
+
+/** Reads a plan that the runtime's verifier has accepted; the JavaScript reader trusts its input. */
+export async function loadPlan(path: string): Promise<LoadedPlan> {
+  await checkInputs([path]);
+  const { validatePlan } = await import('../executor/index.js');
+  await validatePlan(path);
+  const bytes = await readFile(path);
+  return { path, bytes, view: readPlan(bytes) };
+}
+
+/** The cipher module that compile wrote beside the plan. Errors: C121 absent, C122 of another model. */
+export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Module> {
+  const path = given ?? `${plan.path}.cipher`;
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new AegisError({
+      code: 'C121', message: `${path} cannot be read (${error.code}): the cipher module is a file of its own`,
+      help: `compile again with --emit-cipher ${path}, or verify with --encrypted`,
+    });
+  });
+  const module = parseModule(text);
+  assertVerified(module, 'read cipher module');
+  if (module.sourceHash !== plan.view.sourceHash) {
+    throw new AegisError({
+      code: 'C122', message: `${path} was compiled from another model than ${plan.path}`,
+      help: `compile again with --emit-cipher ${path}`,
+    });
+  }
+  return module;
+}
+
+/** The values of the plan's inputs, out of named arrays. Errors, all at once: D110 missing, D111 of another size. */
+export function plainInputs(
+  view: PlanView, arrays: ReadonlyMap<string, Tensor>, source: string,
+): Record<string, Float64Array> {
+  const diagnostics = new Diagnostics();
+  const names = [...arrays.keys()].join(', ');
+  const inputs = view.inputs.map(({ name, shape }): [string, Float64Array] => {
+    const tensor = arrays.get(name);
+    if (tensor === undefined) {
+      diagnostics.report({
+        code: 'D110', message: `${source} has no input "${name}", only ${names === '' ? 'nothing' : names}`,
+        help: 'name the arrays after the inputs of the model',
+      });
+    } else if (tensor.data.length !== elementCount(shape)) {
+      diagnostics.report({
+        code: 'D111', message: `input "${name}" of ${source} has shape [${tensor.shape.join(', ')}], ` +
+          `the plan was compiled for [${shape.join(', ')}]`,
+      });
+    }
+    return [name, tensor?.data ?? new Float64Array(0)];
+  });
+  diagnostics.throwIfAny();
+  return Object.fromEntries(inputs);
+}
+
+export interface KeyFiles {
+  readonly secretKey: string;
+  readonly publicKey: string;
+  readonly evalKeys: string;
+  readonly evalKeysBytes: number;
+  readonly keyCount: number;
+}
+
+/** Native work reports finer than anyone reads; `Progress` thins it out. */
+async function nativeWork<T>(
+  title: string, context: Context,
+  work: (hooks: { onProgress: (fraction: number, detail: string) => void; signal: AbortSignal }) => Promise<T>,
+): Promise<T> {
+  return context.interruptible((signal) => context.progress.during(title, (task) =>
+    work({ onProgress: (fraction, detail) => task.update(fraction, detail), signal })));
+}
+
+export async function generateKeys(
+  plan: LoadedPlan, directory: string, seed: number | undefined, context: Context,
+): Promise<KeyFiles> {
+  const { keygen } = await import('../executor/index.js');
+  return nativeWork('keygen', context, (hooks) => keygen({ plan: plan.path, directory, seed, ...hooks }));
+}
+
+export async function encryptRequest(
+  plan: LoadedPlan, key: string, inputs: Readonly<Record<string, Float64Array>>, request: string, context: Context,
+): Promise<{ bytes: number }> {
+  const { encrypt } = await import('../executor/index.js');
+  await nativeWork('encrypt', context, (hooks) => encrypt({ plan: plan.path, key, inputs, out: request, ...hooks }));
+  return { bytes: (await stat(request)).size };
+}
+
+export interface RunFiles {
+  readonly keys: string;
+  readonly request: string;
+  readonly response: string;
+  readonly threads: number;
+}
+
+export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Context): Promise<RunReport> {
+  const { run } = await import('../executor/index.js');
+  return nativeWork('run', context, (hooks) => run({
+    plan: plan.path, keys: files.keys, in: files.request, out: files.response, threads: files.threads, ...hooks,
+  }));
+}
+
+/** Outputs of the model in its own shapes. */
+export async function decryptResponse(
+  plan: LoadedPlan, key: string, response: string, context: Context,
+): Promise<Map<string, Tensor>> {
+  const { decrypt } = await import('../executor/index.js');
+  const outputs = await nativeWork('decrypt', context, (hooks) =>
+    decrypt({ plan: plan.path, key, in: response, ...hooks }));
+  return new Map(plan.view.outputs.map(({ name, shape }) =>
+    [name, { dtype: 'float64', shape, data: defined(outputs[name], `output ${name}`) }]));
+}

@@ -1,0 +1,22 @@
+import { test } from 'vitest';
+import { importModel } from '../../src/frontend/index.js';
+import { readSamples } from '../../src/data/index.js';
+import { calibrateModule, nodeRanges } from '../../src/passes/calibrate.js';
+import { mergeDuplicates } from '../../src/passes/merge-duplicates.js';
+import { packModule } from '../../src/passes/pack/index.js';
+import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
+import { keySwitchCost, keySwitchTotal, bootstrapCost, multiplyCost } from '../../src/target/cost.js';
+import { planLevels } from '../../src/passes/plan-levels.js';
+import { walkOps } from '../../src/ir/module.js';
+test('plan', async () => {
+  const f='/work/shared/data/trained/spam_hfbert_encoder_only.ts17_static.onnx';
+  const { module } = importModel(f);
+  const samples = await readSamples('/work/shared/data/trained/spam_hfbert_encoder_only.samples.json');
+  const inputs = Array.from({length:4},(_, i)=>Object.fromEntries([...samples.inputs].map(([k,v])=>[k,v.data[i]!])));
+  const ranges = calibrateModule(module, inputs);
+  const parameters = makeParameters(defaultLiteral('small', true));
+  for (const l of [3,8,16]) console.log(l, keySwitchCost(parameters,l), keySwitchTotal(keySwitchCost(parameters,l)), multiplyCost(parameters,l,1)); console.log('boot',[1,2,4,32].map(n=>bootstrapCost(parameters,n)));
+  const packed = mergeDuplicates(packModule(module, parameters, nodeRanges(ranges)));
+  const t=Date.now(); const planned = planLevels(packed, new Map()); console.log('ms',Date.now()-t);
+  walkOps(planned.functions[0]!.body,(op)=>{ const ty=op.results[0]?.type; if(ty?.kind==='ct') console.log(op.kind, ty.axes.map(a=>a.name+a.size).join(','), 'L',ty.level, op.loc.slice(-30), op.kind==='ct.polynomial'?'deg'+((op.attrs.coefficients as number[]).length-1):'') });
+});
