@@ -81,7 +81,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   };
 
   const dump = makeDump(options.dumpIr);
-  const { module: tensor } = await step('import', () => importModel(modelPath, options));
+  const { module: tensor } = await step('import', () => importModel(modelPath, { ...options, shapes: shapesOf(options) }));
   assertVerified(tensor, 'import');
   dump('import', tensor);
   const ranges = options.ranges ?? await step('calibrate', () => calibrateOn(tensor, options.samples, warnings));
@@ -105,9 +105,18 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 export async function calibrate(
   modelPath: string, samples: Samples, options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
 ): Promise<Ranges> {
-  const { module } = importModel(modelPath, options);
+  const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
   await new Promise((resolve) => setImmediate(resolve));
   return calibrateModule(module, sampleInputs(module, samples), (done) => options.onProgress?.(done / samples.count));
+}
+
+function sampleShapes(samples: Samples): Record<string, readonly number[]> {
+  return Object.fromEntries([...samples.inputs].map(([name, input]) => [name, input.shape]));
+}
+
+/** Dimensions that the model leaves open are those of the calibration inputs. */
+function shapesOf(options: CompileOptions): Readonly<Record<string, readonly number[]>> | undefined {
+  return options.ranges?.shapes ?? (options.samples === undefined ? undefined : sampleShapes(options.samples));
 }
 
 /** The inputs of a model out of samples. Errors: D110 (missing input), D111 (wrong size). */

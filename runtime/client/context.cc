@@ -5,7 +5,7 @@
 namespace aegis {
 
 void Progress::step(const char* phase, uint64_t done, uint64_t total) const {
-  if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) fail("R510", "cancelled");
+  if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) fail("R401", "cancelled");
   if (report) report(phase, done, total);
 }
 

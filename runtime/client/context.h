@@ -20,7 +20,7 @@ struct Progress {
   std::function<void(const std::string& phase, uint64_t done, uint64_t total)> report;
   const std::atomic<bool>* cancelled = nullptr;
 
-  void step(const char* phase, uint64_t done, uint64_t total) const;  // R510 once cancelled
+  void step(const char* phase, uint64_t done, uint64_t total) const;  // R401 once cancelled
 };
 
 class CryptoContext {

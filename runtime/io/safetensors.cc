@@ -43,7 +43,10 @@ uint32_t dtypeBytes(Dtype dtype) { return kDtypes[size_t(dtype)].bytes; }
 
 std::string printShape(const Shape& shape) {
   std::string text = "[";
-  for (size_t i = 0; i < shape.size(); i++) text += (i == 0 ? "" : ",") + std::to_string(shape[i]);
+  for (size_t i = 0; i < shape.size(); i++) {
+    if (i > 0) text += ',';
+    text += std::to_string(shape[i]);
+  }
   return text + "]";
 }
 

@@ -42,6 +42,7 @@ class SafeTensors {
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& name() const { return source_->name(); }
+  const ByteSource& source() const { return *source_; }
 
   const TensorInfo* find(const std::string& tensor) const;
   // R109: no such tensor, or of another dtype or shape.

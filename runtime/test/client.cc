@@ -16,6 +16,7 @@
 #include "client/keygen.h"
 #include "client/sampling.h"
 #include "client_check.h"
+#include "client_files.h"
 #include "client_fixture.h"
 #include "client_keyswitch.h"
 
@@ -374,12 +375,13 @@ void testRefusals(Bench& b) {
   const ClientParameters other = ClientParameters::fromPlan(larger.root());
   c.refuses("R301", "keys of other parameters", [&] { readSecretKey(SafeTensors::open(b.files.secretKey), other); });
   std::atomic<bool> cancelled = true;
-  c.refuses("R510", "a cancelled keygen", [&] { generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}}); });
+  c.refuses("R401", "a cancelled keygen", [&] { generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}}); });
   c.check(fs::is_empty(b.directory + "/never"), "a cancelled keygen leaves no file");
 }
 
 int run() {
   Bench bench;
+  testFiles(bench.checker, bench.directory);
   testDistributions(bench.checker);
   testEncryption(bench);
   testGalois(bench);

@@ -1,11 +1,15 @@
-/** One poly function as plan commands with static buffers. Program order is kept; memory is reused where it is safe. */
+/**
+ * One poly function as plan commands with static buffers. Program order is kept; memory is reused where it is
+ * safe.
+ */
 import { defined, invariant } from '../support/invariant.js';
 import type { Block, Func, Op, Value } from '../ir/module.js';
 import { commandArity, componentAxis, digitAxis, viewKinds, type Window } from '../ir/ops/poly.js';
 import { axesCount, type PolyType, type PtType } from '../ir/types.js';
 import { launchCommands, type Launch, type PlainLayout } from './launch.js';
 import {
-  denseLayout, indexLayout, isDense, isWhole, reshapedLayout, rowsOf, strideOf, windowLayout, type Layout, type Storage,
+  denseLayout, indexLayout, isDense, isWhole, reshapedLayout, rowsOf, strideOf, windowLayout, type Layout,
+  type Storage,
 } from './layout.js';
 import { Lifetimes } from './lifetimes.js';
 import { finish, type EmittedFunction, type PlainUse } from './finish-function.js';
@@ -26,7 +30,8 @@ type PlainSource = { readonly op: Op } | { readonly argument: number };
 
 /** Commands that may write over an operand (kernels.h), and which. */
 const inPlace: Readonly<Record<string, readonly number[]>> = {
-  'poly.add': [0, 1], 'poly.sub': [0, 1], 'poly.add_plain': [0], 'poly.ntt': [0], 'poly.intt': [0], 'poly.sub_scale': [1, 0],
+  'poly.add': [0, 1], 'poly.sub': [0, 1], 'poly.add_plain': [0], 'poly.ntt': [0], 'poly.intt': [0],
+  'poly.sub_scale': [1, 0],
 };
 
 export function emitFunction(func: Func, context: EmitContext): EmittedFunction {
@@ -59,14 +64,16 @@ class FunctionEmitter {
     this.block(this.func.body);
     const returned = results.map((value) => this.result(value));
     return finish(this.func.name, {
-      commands: this.commands, storages: this.storages, returned, callFrames: this.callFrames, plainUses: this.plainUses,
+      commands: this.commands, storages: this.storages, returned, callFrames: this.callFrames,
+      plainUses: this.plainUses,
     });
   }
 
   // -------------------------------------------------------------- storage
 
   private storage(rows: number, kind: Storage['kind'] = 'local'): Storage {
-    const storage: Storage = { id: this.storages.length, rows, kind, depth: this.loops.length, first: Infinity, last: -1 };
+    const storage: Storage = { id: this.storages.length, rows, kind, depth: this.loops.length,
+      first: Infinity, last: -1 };
     this.storages.push(storage);
     return storage;
   }
@@ -97,7 +104,8 @@ class FunctionEmitter {
   }
 
   private launch(launch: Launch): void {
-    const used = [launch.out, launch.a, launch.b].flatMap((layout) => (layout === undefined ? [] : [layout.storage]));
+    const used = [launch.out, launch.a, launch.b].flatMap(
+      (layout) => (layout === undefined ? [] : [layout.storage]));
     for (const command of launchCommands(launch)) this.push(command, used);
   }
 
@@ -130,7 +138,8 @@ class FunctionEmitter {
     if (op.kind === 'loop') this.loop(op);
     else if (op.kind === 'call') this.call(op);
     else if (result?.type.kind === 'pt') this.plainSources.set(result.id, { op });
-    else if (op.kind === 'poly.undefined') this.bind(defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
+    else if (op.kind === 'poly.undefined') this.bind(
+      defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
     else if (viewKinds.has(op.kind)) this.view(op);
     else this.command(op);
   }
@@ -142,11 +151,15 @@ class FunctionEmitter {
     switch (op.kind) {
       case 'poly.index':
         return this.bind(result, indexLayout(
-          a, attrs.axis as string, attrs.index as number, (attrs.loopStride ?? 0) as number, this.loops.length));
+          a, attrs.axis as string, attrs.index as number, (attrs.loopStride ?? 0) as number,
+            this.loops.length));
       case 'poly.slice':
-        return this.bind(result, windowLayout(a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } }));
-      case 'poly.limbs': return this.bind(result, windowLayout(a, { limbs: attrs.limbs as readonly number[] }));
-      case 'poly.reshape': return this.bind(result, this.reshape(a, polyType(result), this.context.nodeIndex(op.loc)));
+        return this.bind(result, windowLayout(
+          a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } }));
+      case 'poly.limbs': return this.bind(result,
+        windowLayout(a, { limbs: attrs.limbs as readonly number[] }));
+      case 'poly.reshape': return this.bind(result,
+        this.reshape(a, polyType(result), this.context.nodeIndex(op.loc)));
       default: invariant(false, `${op.kind} is not a view`);
     }
   }
@@ -168,12 +181,15 @@ class FunctionEmitter {
     const out = windowLayout(target, (op.attrs.window ?? {}) as Window);
     const { attrs } = op;
     const [first, second] = op.operands.slice(0, arity);
-    const layoutOf = (value: Value | undefined): Layout | undefined => (value?.type.kind === 'poly' ? this.layout(value) : undefined);
+    const layoutOf = (value: Value | undefined): Layout | undefined =>
+      (value?.type.kind === 'poly' ? this.layout(value) : undefined);
     const a = layoutOf(first);
     const over = (attrs.over ?? []) as readonly string[];
-    const sizes = [first, second].flatMap((value) => (value === undefined ? [] : (value.type as PolyType | PtType).axes));
+    const sizes = [first, second].flatMap((value) =>
+      (value === undefined ? [] : (value.type as PolyType | PtType).axes));
     const base: Launch = {
-      op: op.kind.slice('poly.'.length) as Opcode, node: this.context.nodeIndex(op.loc), out, a, b: layoutOf(second),
+      op: op.kind.slice('poly.'.length) as Opcode, node: this.context.nodeIndex(op.loc), out, a,
+      b: layoutOf(second),
       plain: this.plain(op, second, a),
       over: over.map((name) => defined(sizes.find((axis) => axis.name === name), `axis ${name}`)),
       accumulate: attrs.accumulate === true, componentAxes: componentAxesOf(op.kind),
@@ -211,7 +227,9 @@ class FunctionEmitter {
       const layout = this.layout(value);
       const aliased = operands.some((other) => other !== value && other.type.kind === 'poly'
         && this.layout(other).storage === layout.storage && !sameLayout(this.layout(other), layout));
-      if (layout.storage.kind !== 'local' || aliased || !isWhole(layout) || !sameShape(value.type, type)) continue;
+      if (layout.storage.kind !== 'local' || aliased || !isWhole(layout) || !sameShape(value.type, type)) {
+        continue;
+      }
       return denseLayout(layout.storage, type);
     }
     return this.fresh(type);
@@ -220,7 +238,8 @@ class FunctionEmitter {
   private intoLayout(op: Op, into: Value): Layout {
     const layout = this.layout(into);
     invariant(layout.storage.kind === 'local', `${op.kind} does not write into an argument`);
-    invariant(this.lifetimes.usedUp(into, op), `nothing reads the array that ${op.kind} writes into afterwards`);
+    invariant(this.lifetimes.usedUp(into, op),
+      `nothing reads the array that ${op.kind} writes into afterwards`);
     return layout;
   }
 
@@ -236,7 +255,8 @@ class FunctionEmitter {
   private plainSlot(p: Value, encoding: Encoding): number {
     const source = defined(this.plainSources.get(p.id), 'plaintext');
     const use: PlainUse = 'op' in source
-      ? { plaintext: this.context.plaintexts.add(source.op, encoding) } : { argument: source.argument, encoding };
+      ? { plaintext: this.context.plaintexts.add(source.op, encoding) }
+        : { argument: source.argument, encoding };
     const key = JSON.stringify(use);
     const known = this.plainIndices.get(key);
     if (known !== undefined) return known;
@@ -248,8 +268,8 @@ class FunctionEmitter {
   // -------------------------------------------------------------- control flow
 
   /**
-   * Carried values have memory of their own: initial values are copied there before the loop and yields at the end of
-   * the body, unless they are there already.
+   * Carried values have memory of their own: initial values are copied there before the loop and yields at
+   * the end of the body, unless they are there already.
    */
   private loop(op: Op): void {
     const body = defined(op.regions[0], 'loop body');
@@ -270,7 +290,8 @@ class FunctionEmitter {
       this.touchAt(storage, start);
       this.touchAt(storage, end);
     }
-    outside.push({ ...emptyCommand('loop', node), tripCount: op.attrs.tripCount as number, body: this.commands });
+    outside.push({ ...emptyCommand('loop', node), tripCount: op.attrs.tripCount as number,
+      body: this.commands });
     this.commands = outside;
     op.results.forEach((result, i) => this.bind(result, defined(carried[i], 'carried')));
   }
@@ -284,7 +305,8 @@ class FunctionEmitter {
   private carriedLayout(op: Op, initial: Value, node: number): Layout {
     const layout = this.layout(initial);
     const once = op.operands.filter((other) => this.layout(other).storage === layout.storage).length === 1;
-    const own = layout.storage.kind === 'local' && isWhole(layout) && once && this.lifetimes.usedUp(initial, op);
+    const own = layout.storage.kind === 'local' && isWhole(layout) && once
+      && this.lifetimes.usedUp(initial, op);
     if (own) return layout;
     const target = this.fresh(polyType(initial));
     this.copy(target, layout, node);
@@ -309,7 +331,8 @@ class FunctionEmitter {
   private call(op: Op): void {
     const callee = this.context.callee(op.attrs.callee as string);
     const node = this.context.nodeIndex(op.loc);
-    const inputs = op.operands.filter((value) => value.type.kind === 'poly').map((value) => this.contiguous(value, node));
+    const inputs = op.operands.filter((value) => value.type.kind === 'poly').map(
+      (value) => this.contiguous(value, node));
     const results = op.results.map((value) => this.fresh(polyType(value)));
     const plainBindings = callee.plainArguments.map(({ argument, encoding }) =>
       this.plainSlot(defined(op.operands[argument], 'plaintext argument'), encoding));

@@ -9,7 +9,8 @@ import { emitFunction, type EmitContext } from './emit-function.js';
 import type { EmittedFunction } from './finish-function.js';
 import { PlaintextPool, TablePool } from './plaintexts.js';
 import {
-  formatMajor, formatMinor, keyKinds, type Key, type KeyKind, type PlanParameters, type PlanPort, type PlanView,
+  formatMajor, formatMinor, keyKinds, type Key, type KeyKind, type PlanParameters, type PlanPort,
+  type PlanView,
 } from './plan-view.js';
 import type { CipherCounts } from './summary.js';
 import { sha256Hex, writeWeights } from './weights.js';
@@ -23,7 +24,8 @@ export interface EmitOptions {
   readonly outputScales: readonly number[];
 }
 
-export function emitPlan(poly: Module, options: EmitOptions): { readonly view: PlanView; readonly weights: Uint8Array } {
+export function emitPlan(
+  poly: Module, options: EmitOptions): { readonly view: PlanView; readonly weights: Uint8Array } {
   invariant(poly.phase === 'poly', `the backend takes phase poly, not ${poly.phase}`);
   const parameters = defined(poly.parameters, 'parameters');
   const functions = reachable(poly);
@@ -34,15 +36,18 @@ export function emitPlan(poly: Module, options: EmitOptions): { readonly view: P
   const emitted = emitFunctions(functions, plaintexts, keys, locations, parameters);
 
   const main = defined(functions.at(-1), 'entry function');
-  const ports = (list: readonly Port[], values: Func['body']['args'], scales: readonly number[], first: number): PlanPort[] => {
+  const ports = (list: readonly Port[], values: Func['body']['args'], scales: readonly number[],
+    first: number): PlanPort[] => {
     invariant(list.length === values.length, 'one port per value of the entry function');
-    return list.map((port, i) => planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'), first + i, tables));
+    return list.map((port, i) => planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'),
+      first + i, tables));
   };
   const inputs = ports(poly.inputs, main.body.args, options.inputScales, 0);
   const outputs = ports(poly.outputs, main.body.results, options.outputScales, inputs.length);
   const weights = writeWeights(plaintexts.weights);
   const view: PlanView = {
-    formatMajor, formatMinor, compilerVersion: options.compilerVersion, modelName: poly.name, sourceHash: poly.sourceHash,
+    formatMajor, formatMinor, compilerVersion: options.compilerVersion, modelName: poly.name,
+    sourceHash: poly.sourceHash,
     weightsHash: sha256Hex(weights), strategy: options.strategy, mesh: [{ name: 'app', size: 1 }],
     parameters: planParameters(parameters), keys, tables: tables.tables, plaintexts: plaintexts.plaintexts,
     programs: [{ functions: emitted.map((one) => one.func) }], inputs, outputs, locations,
@@ -74,7 +79,8 @@ function reachable(module: Module): Func[] {
 }
 
 function emitFunctions(
-  functions: readonly Func[], plaintexts: PlaintextPool, keys: readonly Key[], locations: string[], parameters: Parameters,
+  functions: readonly Func[], plaintexts: PlaintextPool, keys: readonly Key[], locations: string[],
+  parameters: Parameters,
 ): EmittedFunction[] {
   const emitted: EmittedFunction[] = [];
   const keyIndices = new Map(keys.map((key, i) => [keyName(key.kind, key.galois, key.keyClass), i]));
@@ -123,7 +129,10 @@ function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] 
     keyKinds.indexOf(a.kind) - keyKinds.indexOf(b.kind) || a.keyClass - b.keyClass || a.galois - b.galois);
 }
 
-/** Memory of a key: both halves, [digit][component][limb][N] words; the file holds one half and the seed of the other. */
+/**
+ * Memory of a key: both halves, [digit][component][limb][N] words; the file holds one half and the seed of
+ * the other.
+ */
 function keyBytes(key: Key, parameters: Parameters): number {
   const keyClass = defined(parameters.keyClasses[key.keyClass], 'key class');
   const rows = keyClass.digits.length * 2 * (keyClass.level + 1 + keyClass.specials);
@@ -136,7 +145,8 @@ function planParameters(p: Parameters): PlanParameters {
   return {
     logN: p.logN, primes: p.primes, maxLevel: p.maxLevel, specials: p.specials, scales: p.scales,
     keyClasses: p.keyClasses.map(({ name, level, specials, digits }) => ({ name, level, specials, digits })),
-    ephemeralWeight: ephemeralHammingWeight, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure,
+    ephemeralWeight: ephemeralHammingWeight, logQP: p.logQP, securityBits: p.securityBits,
+    insecure: p.insecure,
   };
 }
 

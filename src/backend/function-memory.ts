@@ -20,7 +20,8 @@ interface Space {
 }
 
 function makeSpace(rows: number): Space {
-  return { writer: new Int32Array(rows).fill(unwritten), readStep: new Int32Array(rows), writeStep: new Int32Array(rows) };
+  return { writer: new Int32Array(rows).fill(unwritten), readStep: new Int32Array(rows),
+    writeStep: new Int32Array(rows) };
 }
 
 export class FunctionMemory {
@@ -41,7 +42,8 @@ export class FunctionMemory {
   }
 
   argumentRows(): ArgumentRows {
-    const written = this.argumentSpaces.map((space) => Uint8Array.from(space.writer, (writer) => Number(writer !== unwritten)));
+    const written = this.argumentSpaces.map((space) =>
+      Uint8Array.from(space.writer, (writer) => Number(writer !== unwritten)));
     return { read: this.readEarly, written };
   }
 
@@ -53,7 +55,8 @@ export class FunctionMemory {
 
   private space(buffer: number): { space: Space; base: number } {
     const { argument, offset } = defined(this.func.buffers[buffer], 'buffer');
-    return argument ? { space: defined(this.argumentSpaces[buffer], 'argument'), base: 0 } : { space: this.frame, base: offset };
+    return argument ? { space: defined(this.argumentSpaces[buffer], 'argument'), base: 0 }
+      : { space: this.frame, base: offset };
   }
 
   /** Reads rows; with a step, they are remembered as inputs of that command. */
@@ -90,10 +93,12 @@ export class FunctionMemory {
   call(command: Command, callee: PlanFunction, rows: ArgumentRows): string[] {
     const faults: string[] = [];
     const step = this.nextStep();
-    const bound = (flags: readonly Uint8Array[], visit: (buffer: number, list: Int32Array, argument: number) => void): void => {
+    const bound = (flags: readonly Uint8Array[],
+      visit: (buffer: number, list: Int32Array, argument: number) => void): void => {
       command.bindings.forEach(({ buffer, offset }, i) => {
         const own = defined(flags[i], 'argument');
-        visit(buffer, Int32Array.from([...own.keys()].filter((row) => own[row] === 1), (row) => offset + row), i);
+        const rows = [...own.keys()].filter((row) => own[row] === 1);
+        visit(buffer, Int32Array.from(rows, (row) => offset + row), i);
       });
     };
     bound(rows.read, (buffer, list, i) => {
@@ -102,7 +107,9 @@ export class FunctionMemory {
     });
     const first = command.frameOffset;
     for (let row = first; row < first + callee.frameRows; row++) {
-      if (this.frame.readStep[row] === step) faults.push(`the callee frame overlaps an argument at row ${row}`);
+      if (this.frame.readStep[row] === step) {
+        faults.push(`the callee frame overlaps an argument at row ${row}`);
+      }
       this.frame.writeStep[row] = step;
       this.frame.writer[row] = calleeFrame;
     }
@@ -116,5 +123,6 @@ export class FunctionMemory {
 
 function describe(writer: number | undefined): string {
   if (writer === undefined || writer === unwritten) return 'which nothing has written';
-  return writer === calleeFrame ? 'which a callee may have overwritten' : `which buffer ${writer} has overwritten`;
+  return writer === calleeFrame ? 'which a callee may have overwritten'
+    : `which buffer ${writer} has overwritten`;
 }

@@ -1,4 +1,7 @@
-/** The backend: from the final cipher module to a plan file and its weights, and back from bytes to a readable plan. */
+/**
+ * The backend: from the final cipher module to a plan file and its weights, and back from bytes to a readable
+ * plan.
+ */
 import { defined, invariant } from '../support/invariant.js';
 import { entryName, type Module, type Value } from '../ir/module.js';
 import { assertVerified } from '../ir/verifier.js';
@@ -42,25 +45,36 @@ export interface PlanSummary {
   readonly peakBytes: number;
 }
 
+export interface PlanMemory {
+  readonly framePeakBytes: number;
+  readonly keyBytes: number;
+  readonly plaintextBytes: number;
+}
+
 export interface LoweredPlan {
   readonly poly: Module;
   readonly plan: Uint8Array;
   readonly weights: Uint8Array;
   readonly summary: PlanSummary;
-  readonly memory: { readonly framePeakBytes: number; readonly keyBytes: number; readonly plaintextBytes: number };
+  readonly memory: PlanMemory;
 }
 
-/** Lowers a cipher module with concrete levels, and without ct.polynomial and ct.bootstrap, to a plan for one rank. */
+/**
+ * Lowers a cipher module with concrete levels, and without ct.polynomial and ct.bootstrap, to a plan for one
+ * rank.
+ */
 export function lowerToPlan(cipher: Module, options: LowerOptions): LoweredPlan {
   const poly = lowerKeyswitch(cipher);
   assertVerified(poly, 'lower-keyswitch');
-  const body = defined(cipher.functions.find((func) => func.name === entryName), `function ${entryName}`).body;
+  const body = defined(cipher.functions.find((func) => func.name === entryName),
+    `function ${entryName}`).body;
   const scale = ({ type }: Value): number => {
     invariant(type.kind === 'ct' && type.scale !== null, 'ports are ciphertexts of known scale');
     return numericScale(type.scale, defined(cipher.parameters, 'parameters'));
   };
   const { view, weights } = emitPlan(poly, {
-    ...options, counts: countCipher(cipher), inputScales: body.args.map(scale), outputScales: body.results.map(scale),
+    ...options, counts: countCipher(cipher), inputScales: body.args.map(scale),
+    outputScales: body.results.map(scale),
   });
   assertSchedule(view);
   const plan = writePlan(view);
@@ -72,13 +86,16 @@ function measure(view: PlanView, plan: Uint8Array): Pick<LoweredPlan, 'summary' 
   const rowBytes = 2 ** p.logN * 8;
   const entry = defined(view.programs[0]?.functions.at(-1), 'entry function');
   const argumentRows = entry.buffers.reduce((sum, buffer) => sum + (buffer.argument ? buffer.rows : 0), 0);
-  const plaintextBytes = view.plaintexts.reduce((sum, one) => sum + one.elements * one.limbs.length * one.rowWords * 8, 0);
+  const plaintextBytes = view.plaintexts.reduce(
+    (sum, one) => sum + one.elements * one.limbs.length * one.rowWords * 8, 0);
   const memory = { framePeakBytes: entry.frameRows * rowBytes, keyBytes: summary.keyBytes, plaintextBytes };
   return {
     memory,
     summary: {
-      logN: p.logN, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure, levels: summary.levels,
-      bootstraps: summary.bootstraps, rotations: summary.rotations, ctMultiplications: summary.ctMultiplications,
+      logN: p.logN, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure,
+      levels: summary.levels,
+      bootstraps: summary.bootstraps, rotations: summary.rotations,
+      ctMultiplications: summary.ctMultiplications,
       keyBytes: summary.keyBytes, planBytes: plan.length, weightsBytes: summary.weightsBytes,
       peakBytes: memory.framePeakBytes + argumentRows * rowBytes + memory.keyBytes + plaintextBytes,
     },

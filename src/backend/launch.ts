@@ -1,6 +1,6 @@
 /**
- * One poly command as plan commands: batch dimensions from named axes, merged where strides allow, unrolled where more
- * than six are left (the kernels' limit).
+ * One poly command as plan commands: batch dimensions from named axes, merged where strides allow, unrolled
+ * where more than six are left (the kernels' limit).
  */
 import { defined, invariant } from '../support/invariant.js';
 import type { Axis } from '../ir/types.js';
@@ -60,7 +60,8 @@ export function launchCommands(launch: Launch): Command[] {
 }
 
 function dimOf(launch: Launch, axis: Axis, reduced: boolean): Dim {
-  const stride = (layout: Layout | undefined): number => (layout === undefined ? 0 : strideOf(layout, axis.name));
+  const stride = (layout: Layout | undefined): number =>
+    (layout === undefined ? 0 : strideOf(layout, axis.name));
   const { plain } = launch;
   return {
     size: axis.size, reduced, turn: axis.name === launch.turnAxis,
@@ -111,7 +112,8 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
     if (layout === undefined) return null;
     const component = launch.componentAxes[role];
     return {
-      buffer: layout.storage.id, offset: layout.offset + offsets[role], strides: dims.map((dim) => dim.strides[role]),
+      buffer: layout.storage.id, offset: layout.offset
+        + offsets[role], strides: dims.map((dim) => dim.strides[role]),
       componentStride: component === undefined ? 0 : strideOf(layout, component),
       limbStride: layout.limbStride, loopStrides: layout.loopStrides,
     };
@@ -126,10 +128,12 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
   const { keys = [], galois = [] } = launch;
   return {
     ...emptyCommand(launch.op, launch.node),
-    dims: dims.map((dim) => dim.size), reduceRank: dims.filter((dim) => dim.reduced).length, accumulate: launch.accumulate,
+    dims: dims.map((dim) => dim.size), reduceRank: dims.filter((dim) => dim.reduced).length,
+    accumulate: launch.accumulate,
     limbs: launch.out.limbs, out: view('out'), a: view('a'), b: view('b'), plain,
     sourceLimbs: launch.sourceLimbs ?? [], scalars: launch.scalars ?? [],
-    keys, keyDim: keys.length === 0 ? -1 : turnDim, keysPerIteration: advance(keys), digitCount: launch.digitCount ?? 0,
+    keys, keyDim: keys.length === 0 ? -1 : turnDim, keysPerIteration: advance(keys),
+    digitCount: launch.digitCount ?? 0,
     galois, galoisDim: galois.length === 0 ? -1 : turnDim, galoisPerIteration: advance(galois),
   };
 }

@@ -16,7 +16,10 @@ export interface Storage {
   last: number;
 }
 
-/** Row of element (i...) and limb j: offset + sum i_d strides[d] + j limbStride + sum iteration_k loopStrides[k]. */
+/**
+ * Row of element (i...) and limb j: offset + sum i_d strides[d] + j limbStride + sum iteration_k
+ * loopStrides[k].
+ */
 export interface Layout {
   readonly storage: Storage;
   readonly offset: number;
@@ -57,7 +60,8 @@ export function isDense(layout: Layout): boolean {
 
 /** True if the layout is the whole storage in dense order. */
 export function isWhole(layout: Layout): boolean {
-  return layout.offset === 0 && axesCount(layout.axes) * layout.limbs.length === layout.storage.rows && isDense(layout);
+  return layout.offset === 0 && axesCount(layout.axes) * layout.limbs.length === layout.storage.rows
+    && isDense(layout);
 }
 
 export function strideOf(layout: Layout, axis: string): number {
@@ -66,7 +70,8 @@ export function strideOf(layout: Layout, axis: string): number {
 }
 
 /** `depth`: enclosing loops at the op, of which the innermost advances the index. */
-export function indexLayout(layout: Layout, axis: string, index: number, loopStride: number, depth: number): Layout {
+export function indexLayout(layout: Layout, axis: string, index: number, loopStride: number,
+  depth: number): Layout {
   const stride = strideOf(layout, axis);
   const keep = layout.axes.map((other) => other.name !== axis);
   const loopStrides = [...layout.loopStrides];
@@ -89,7 +94,8 @@ export function windowLayout(layout: Layout, window: Window): Layout {
   const [first, second] = limbs.map((limb) => layout.limbs.indexOf(limb));
   if (first !== undefined) {
     const step = second === undefined ? 1 : second - first;
-    limbs.forEach((limb, i) => invariant(layout.limbs[first + i * step] === limb, 'limbs of a window are evenly spaced'));
+    limbs.forEach((limb, i) => invariant(layout.limbs[first + i * step] === limb,
+      'limbs of a window are evenly spaced'));
     offset += first * limbStride;
     limbStride *= step;
   }
@@ -99,7 +105,8 @@ export function windowLayout(layout: Layout, window: Window): Layout {
 
 /** The same elements under other axes, or undefined if strides do not allow it. */
 export function reshapedLayout(layout: Layout, axes: readonly Axis[]): Layout | undefined {
-  const old = layout.axes.map((axis, i) => ({ size: axis.size, stride: layout.strides[i] ?? 0 })).filter((d) => d.size > 1);
+  const old = layout.axes.map((axis, i) => ({ size: axis.size, stride: layout.strides[i] ?? 0 })).filter(
+    (d) => d.size > 1);
   const strides = new Array<number>(axes.length).fill(0);
   let next = 0;
   for (let i = 0; i < axes.length;) {
@@ -107,7 +114,8 @@ export function reshapedLayout(layout: Layout, axes: readonly Axis[]): Layout | 
       i++;
       continue;
     }
-    // The smallest groups of old and new axes with equal element counts: the old one must be one dimension in memory.
+    // The smallest groups of old and new axes with equal element counts: the old one must be one dimension in
+    // memory.
     const [firstOld, firstNew] = [next, i];
     let [oldCount, newCount] = [1, 1];
     do {

@@ -1,7 +1,7 @@
 /**
- * Where each array is read for the last time. Views of a value are one *group* with it; the result of a command that
- * writes `into` an array starts a new group in the same memory. A group that comes from outside a loop stays alive
- * until the loop ends, because the next iteration reads it again.
+ * Where each array is read for the last time. Views of a value are one *group* with it; the result of a
+ * command that writes `into` an array starts a new group in the same memory. A group that comes from outside
+ * a loop stays alive until the loop ends, because the next iteration reads it again.
  */
 import { defined } from '../support/invariant.js';
 import type { Block, Func, Op, Value } from '../ir/module.js';
@@ -50,7 +50,9 @@ export class Lifetimes {
       for (const operand of op.operands) this.use(operand, index);
       for (const region of op.regions) this.loop(region);
       for (const result of op.results) {
-        if (viewKinds.has(op.kind)) this.groups.set(result.id, this.group(defined(op.operands[0], 'operand')));
+        if (viewKinds.has(op.kind)) {
+          this.groups.set(result.id, this.group(defined(op.operands[0], 'operand')));
+        }
         else this.define(result);
       }
     }

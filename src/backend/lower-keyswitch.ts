@@ -1,6 +1,7 @@
 /**
- * lower-keyswitch: cipher phase to poly phase. Every cipher op becomes plan commands on arrays of RNS polynomials;
- * each ModUp, ModDown, rescale and automorphism is explicit from here on. Rules: docs/passes/lower-keyswitch.md.
+ * lower-keyswitch: cipher phase to poly phase. Every cipher op becomes plan commands on arrays of RNS
+ * polynomials; each ModUp, ModDown, rescale and automorphism is explicit from here on. Rules:
+ * docs/passes/lower-keyswitch.md.
  */
 import { defined, invariant } from '../support/invariant.js';
 import type { Parameters } from '../target/parameters.js';
@@ -15,7 +16,9 @@ import {
 import { polyOf, polyTypeOf, Scope, shapeOf } from './lower-keyswitch/scope.js';
 import { numericScale } from './numeric-scale.js';
 
-/** Takes a cipher module with all levels and without ct.polynomial and ct.bootstrap; returns a poly module. */
+/**
+ * Takes a cipher module with all levels and without ct.polynomial and ct.bootstrap; returns a poly module.
+ */
 export function lowerKeyswitch(module: Module): Module {
   invariant(module.phase === 'cipher', `lower-keyswitch takes phase cipher, not ${module.phase}`);
   const parameters = defined(module.parameters, 'parameters');
@@ -28,7 +31,8 @@ class FunctionLowering {
   private readonly values = new Map<number, Value>();
   private readonly uses = new Map<number, number>();
 
-  constructor(private readonly func: Func, private readonly parameters: Parameters, private readonly ids: Ids) {
+  constructor(private readonly func: Func, private readonly parameters: Parameters,
+    private readonly ids: Ids) {
     this.countUses(func.body);
   }
 
@@ -37,7 +41,8 @@ class FunctionLowering {
     const builder = new BlockBuilder(this.ids, this.parameters, args.map((arg) => this.lowerType(arg.type)));
     args.forEach((arg, i) => this.values.set(arg.id, defined(builder.args[i], 'argument')));
     // `models` speaks of slot values, which poly arrays no longer have.
-    return { name: this.func.name, body: builder.finish(this.block(this.func.body, new Scope(builder, this.parameters, 1))) };
+    return { name: this.func.name, body: builder.finish(
+      this.block(this.func.body, new Scope(builder, this.parameters, 1))) };
   }
 
   private countUses(block: Block): void {
@@ -57,7 +62,8 @@ class FunctionLowering {
     for (const op of block.ops) {
       s.loc = op.loc;
       const results = this.op(op, s);
-      op.results.forEach((result, i) => this.values.set(result.id, defined(results[i], `result of ${op.kind}`)));
+      op.results.forEach((result, i) => this.values.set(
+        result.id, defined(results[i], `result of ${op.kind}`)));
     }
     return block.results.map((value) => this.value(value));
   }
@@ -104,7 +110,8 @@ class FunctionLowering {
       case 'ct.add_plain': return this.addPlain(op, a(), b(), s);
       case 'ct.contract': {
         const scale = defined(parseScale(attrs.scale as string), 'plaintext scale');
-        return s.op('poly.contract', [a(), b()], { over: defined(attrs.over, 'over'), scale: numericScale(scale, this.parameters) });
+        return s.op('poly.contract', [a(), b()],
+          { over: defined(attrs.over, 'over'), scale: numericScale(scale, this.parameters) });
       }
       case 'ct.mul': return s.op('poly.tensor', [a(), b()], { over: defined(attrs.over, 'over') });
       case 'ct.relinearize': return relinearize(s, a());
@@ -135,14 +142,16 @@ class FunctionLowering {
   private adjustFactor(op: Op): number {
     const type = ctOf(op);
     const level = op.attrs.level as number;
-    const factor = divScale(mulScale(canonicalScale(level), primeScale(level + 1)), defined(type.scale, 'scale'));
+    const factor = divScale(mulScale(canonicalScale(level), primeScale(level + 1)),
+      defined(type.scale, 'scale'));
     return numericScale(factor, this.parameters);
   }
 
   private addPlain(op: Op, a: Value, p: Value, s: Scope): Value {
     const scale = numericScale(defined(ctOf(op).scale, 'scale'), this.parameters);
     const window = { axes: { [componentAxis]: [0, 1] as const } };
-    const add = (target: Value): Value => s.into('poly.add_plain', [s.component(a, 0), p], target, window, { scale });
+    const add = (target: Value): Value => s.into(
+      'poly.add_plain', [s.component(a, 0), p], target, window, { scale });
     const type = polyOf(a);
     const result = this.lowerType(defined(op.results[0], 'result').type) as PolyType;
     const usedUp = this.uses.get(defined(op.operands[0], 'operand').id) === 1 && s.fresh.has(a.id);
@@ -172,14 +181,16 @@ function sameAxes(a: readonly Axis[], b: readonly Axis[]): boolean {
 
 /** a + b or a - b; an operand of two components counts as one with a zero third component. */
 function elementwise(s: Scope, kind: 'poly.add' | 'poly.sub', a: Value, b: Value): Value {
-  const components = (value: Value): number => defined(axisSize(polyOf(value).axes, componentAxis), 'components');
+  const components = (value: Value): number =>
+    defined(axisSize(polyOf(value).axes, componentAxis), 'components');
   const wanted = Math.max(components(a), components(b));
   const extended = (value: Value): Value => {
     const type = polyOf(value);
     const own = components(value);
     if (own === wanted) return value;
     const axes = type.axes.map((axis) => (axis.name === componentAxis ? { ...axis, size: wanted } : axis));
-    const copied = s.into('poly.copy', [value], s.undefined({ ...type, axes }), { axes: { [componentAxis]: [0, own] } }, { over: [] });
+    const copied = s.into('poly.copy', [value], s.undefined({ ...type, axes }),
+      { axes: { [componentAxis]: [0, own] } }, { over: [] });
     const nothing = shapeOf({ ...type, axes: [] });
     return s.into('poly.zero', [], copied, { axes: { [componentAxis]: [own, wanted - own] } }, nothing);
   };

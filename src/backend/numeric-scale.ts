@@ -3,8 +3,9 @@ import type { Parameters } from '../target/parameters.js';
 import type { Scale } from '../ir/scale.js';
 
 /**
- * The number that an exact scale stands for, to double precision. Factors are multiplied one by one in a fixed order
- * with the exponent of two kept apart, so that D12^30 does not overflow on the way and every machine gets the same bits.
+ * The number that an exact scale stands for, to double precision. Factors are multiplied one by one in a
+ * fixed order with the exponent of two kept apart, so that D12^30 does not overflow on the way and every
+ * machine gets the same bits.
  */
 export function numericScale(scale: Scale, parameters: Parameters): number {
   let [mantissa, two] = [1, scale.two];
@@ -17,8 +18,12 @@ export function numericScale(scale: Scale, parameters: Parameters): number {
       two += shift;
     }
   };
-  for (const [level, exponent] of scale.canonical) multiply(defined(parameters.scales[level], `scale of level ${level}`), exponent);
-  for (const [prime, exponent] of scale.primes) multiply(Number(defined(parameters.primes[prime], `prime ${prime}`)), exponent);
+  for (const [level, exponent] of scale.canonical) {
+    multiply(defined(parameters.scales[level], `scale of level ${level}`), exponent);
+  }
+  for (const [prime, exponent] of scale.primes) {
+    multiply(Number(defined(parameters.primes[prime], `prime ${prime}`)), exponent);
+  }
   invariant(Math.abs(two) < 1000, `scale 2^${two} is out of range`);
   return mantissa * 2 ** two;
 }

@@ -6,9 +6,15 @@ export interface Placed {
   readonly last: number;
 }
 
+export interface Placement {
+  readonly offsets: readonly number[];
+  readonly frameRows: number;
+}
+
 /** Ties in size keep their order, so the result depends on the input alone. */
-export function placeBuffers(items: readonly Placed[]): { readonly offsets: number[]; readonly frameRows: number } {
-  const order = items.map((item, index) => ({ item, index })).sort((x, y) => y.item.rows - x.item.rows || x.index - y.index);
+export function placeBuffers(items: readonly Placed[]): Placement {
+  const order = items.map((item, index) => ({ item, index }));
+  order.sort((x, y) => y.item.rows - x.item.rows || x.index - y.index);
   const offsets = new Array<number>(items.length).fill(0);
   const placed: { item: Placed; offset: number }[] = [];
   let frameRows = 0;

@@ -14,8 +14,16 @@ export interface Encoding {
 export class TablePool {
   readonly tables: IntTable[] = [];
   private readonly indices = new Map<string, number>();
+  /** Most uses bring the same array again; its content need not be looked at twice. */
+  private readonly seen = new Map<Int32Array, number>();
 
   add(name: string, values: Int32Array): number {
+    const index = this.seen.get(values) ?? this.find(name, values);
+    this.seen.set(values, index);
+    return index;
+  }
+
+  private find(name: string, values: Int32Array): number {
     const content = values.join();
     const known = this.indices.get(content);
     if (known !== undefined) return known;
@@ -62,15 +70,20 @@ export class PlaintextPool {
     switch (op.kind) {
       case 'pt.constant': return { kind: 'constant', values: attrs.values as readonly number[] };
       case 'pt.vector': return {
-        kind: 'vector', weight: this.weight(attrs.constant as string), features: this.table(attrs.features as string),
-        tokens: attrs.tokens === undefined ? -1 : this.table(attrs.tokens as string), factor: attrs.factor as number,
+        kind: 'vector', weight: this.weight(attrs.constant as string),
+        features: this.table(attrs.features as string),
+        tokens: attrs.tokens === undefined ? -1
+          : this.table(attrs.tokens as string), factor: attrs.factor as number,
       };
       case 'pt.diagonals': return {
-        kind: 'diagonals', weight: this.weight(attrs.weight as string), rows: this.table(attrs.rows as string),
-        columns: this.table(attrs.columns as string), baby: ints('baby'), giant: ints('giant'), factor: attrs.factor as number,
+        kind: 'diagonals', weight: this.weight(attrs.weight as string),
+        rows: this.table(attrs.rows as string),
+        columns: this.table(attrs.columns as string), baby: ints('baby'), giant: ints('giant'),
+        factor: attrs.factor as number,
       };
       case 'pt.dft': return {
-        kind: 'dft', inverse: attrs.inverse as boolean, first: attrs.first as number, count: attrs.count as number,
+        kind: 'dft', inverse: attrs.inverse as boolean, first: attrs.first as number,
+        count: attrs.count as number,
         baby: ints('baby'), giant: ints('giant'), factor: attrs.factor as number,
       };
       case 'poly.residues': return { kind: 'residue', residues: ints('residues') };
@@ -90,8 +103,8 @@ export class PlaintextPool {
 }
 
 /**
- * Distinct NTT values of a plaintext with this period: it is a polynomial in X^(N/2c), in bit-reversed order each of
- * its 2c values fills a block (DESIGN section 4). Real constants are the same everywhere.
+ * Distinct NTT values of a plaintext with this period: it is a polynomial in X^(N/2c), in bit-reversed order
+ * each of its 2c values fills a block (DESIGN section 4). Real constants are the same everywhere.
  */
 export function rowWords(type: PtType, degree: number): number {
   return type.period === 1 && !type.complex ? 1 : Math.min(2 * type.period, degree);

@@ -1,6 +1,6 @@
 /**
- * A plan as plain readonly records, field by field what runtime/plan/plan.fbs says (units and meaning are stated
- * there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
+ * A plan as plain readonly records, field by field what runtime/plan/plan.fbs says (units and meaning are
+ * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
 export const formatMajor = 1;
 export const formatMinor = 0;
@@ -86,7 +86,10 @@ export interface PlanFunction {
 
 export type Recipe =
   | { readonly kind: 'constant'; readonly values: readonly number[] }
-  | { readonly kind: 'vector'; readonly weight: string; readonly features: number; readonly tokens: number; readonly factor: number }
+  | {
+    readonly kind: 'vector'; readonly weight: string; readonly features: number; readonly tokens: number;
+    readonly factor: number;
+  }
   | {
     readonly kind: 'diagonals'; readonly weight: string; readonly rows: number; readonly columns: number;
     readonly baby: readonly number[]; readonly giant: readonly number[]; readonly factor: number;

@@ -19,10 +19,9 @@ function printFunction(
     lines.push(`    b${i}: ${buffer.rows} rows ${buffer.argument ? 'argument' : `at ${buffer.offset}`}`);
   });
   func.plaintexts.forEach((slot, i) => {
-    const p = plan.plaintexts[slot.plaintext];
-    lines.push(slot.argument || p === undefined
-      ? `    p${i}: argument`
-      : `    p${i}: ${p.recipe.kind} ${p.elements} x ${limbText(p.limbs)} x ${p.rowWords} words, scale ${p.scale}`);
+    const p = slot.argument ? undefined : plan.plaintexts[slot.plaintext];
+    const shape = p === undefined ? '' : `${p.elements} x ${limbText(p.limbs)} x ${p.rowWords} words`;
+    lines.push(`    p${i}: ${p === undefined ? 'argument' : `${p.recipe.kind} ${shape}, scale ${p.scale}`}`);
   });
   const print = (command: Command, indent: string): void => {
     const place = defined(plan.locations[command.node], 'location');
@@ -32,7 +31,8 @@ function printFunction(
       command.body.forEach((inner) => print(inner, `${indent}  `));
       lines.push(`${indent}}`);
     } else {
-      lines.push(`${indent}${command.op === 'call' ? callText(command, functions) : launchText(command)}${note}`);
+      lines.push(
+        `${indent}${command.op === 'call' ? callText(command, functions) : launchText(command)}${note}`);
     }
   };
   func.commands.forEach((command) => print(command, '    '));
@@ -49,7 +49,8 @@ function launchText(command: Command): string {
   const { dims, reduceRank, accumulate } = command;
   const kept = dims.slice(0, dims.length - reduceRank).join('x');
   const summed = reduceRank === 0 ? '' : ` sum ${dims.slice(dims.length - reduceRank).join('x')}`;
-  const operands = [viewText('b', command.a), viewText('b', command.b), viewText('p', command.plain)].filter((t) => t !== '');
+  const operands = [viewText('b', command.a), viewText('b', command.b), viewText('p', command.plain)].filter(
+    (t) => t !== '');
   const turned = command.op === 'key_product'
     ? ` keys [${excerpt(command.keys)}], ${command.digitCount} digits`
     : command.op === 'automorphism' ? ` galois [${excerpt(command.galois)}]` : '';

@@ -1,27 +1,32 @@
 /**
- * Plan bytes as a PlanView. The JavaScript FlatBuffers runtime has no verifier: the bytes must have passed the
- * addon's verifier before; here only the file identifier and the major version are looked at (codes B101, B102).
+ * Plan bytes as a PlanView. The JavaScript FlatBuffers runtime has no verifier: the bytes must have passed
+ * the addon's verifier before; here only the file identifier and the major version are looked at (codes B101,
+ * B102).
  */
 import * as flatbuffers from 'flatbuffers';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
-  formatMajor, keyKinds, opcodes, type Command, type Plaintext, type PlanFunction, type PlanParameters, type PlanPort,
+  formatMajor, keyKinds, opcodes, type Command, type Plaintext, type PlanFunction, type PlanParameters,
+  type PlanPort,
   type PlanView, type Recipe, type View,
 } from './plan-view.js';
 
 export function readPlan(bytes: Uint8Array): PlanView {
-  // Typed array accessors need the alignment that the file has from its first byte on; pooled Buffers lack it.
+  // Typed array accessors need the alignment that the file has from its first byte on; pooled Buffers lack
+  // it.
   const aligned = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
   const buffer = new flatbuffers.ByteBuffer(aligned);
   if (bytes.length < 8 || !fb.Plan.bufferHasIdentifier(buffer)) {
-    throw new AegisError({ code: 'B101', message: 'this is not an Aegis plan', help: 'make one with `aegis compile`' });
+    throw new AegisError({ code: 'B101', message: 'this is not an Aegis plan',
+      help: 'make one with `aegis compile`' });
   }
   const plan = fb.Plan.getRootAsPlan(buffer);
   if (plan.formatMajor() !== formatMajor) {
     throw new AegisError({
-      code: 'B102', message: `the plan has format ${plan.formatMajor()} but this version reads format ${formatMajor}`,
+      code: 'B102',
+      message: `the plan has format ${plan.formatMajor()} but this version reads format ${formatMajor}`,
       help: 'compile the model again with this version',
     });
   }
@@ -29,8 +34,10 @@ export function readPlan(bytes: Uint8Array): PlanView {
   return {
     formatMajor: plan.formatMajor(), formatMinor: plan.formatMinor(),
     compilerVersion: present(plan.compilerVersion()), modelName: present(plan.modelName()),
-    sourceHash: present(plan.sourceHash()), weightsHash: present(plan.weightsHash()), strategy: present(plan.strategy()),
-    mesh: list(plan.meshLength(), (i) => present(plan.mesh(i)), (axis) => ({ name: present(axis.name()), size: axis.size() })),
+    sourceHash: present(plan.sourceHash()), weightsHash: present(plan.weightsHash()),
+    strategy: present(plan.strategy()),
+    mesh: list(plan.meshLength(), (i) => present(plan.mesh(i)),
+      (axis) => ({ name: present(axis.name()), size: axis.size() })),
     parameters: readParameters(present(plan.parameters())),
     keys: list(plan.keysLength(), (i) => present(plan.keys(i)), (key) =>
       ({ kind: present(keyKinds[key.kind()]), galois: key.galois(), keyClass: key.keyClass() })),
@@ -70,7 +77,8 @@ function readParameters(p: fb.Parameters): PlanParameters {
       digits: list(keyClass.digitsLength(), (i) => present(keyClass.digits(i)), (digit) =>
         ({ first: digit.first(), count: digit.count() })),
     })),
-    ephemeralWeight: p.ephemeralWeight(), logQP: p.logQp(), securityBits: p.securityBits(), insecure: p.insecure(),
+    ephemeralWeight: p.ephemeralWeight(), logQP: p.logQp(), securityBits: p.securityBits(),
+    insecure: p.insecure(),
   };
 }
 
@@ -82,7 +90,8 @@ function readRecipe(p: fb.Plaintext): Recipe {
       return { kind: 'constant', values: [...(load(new fb.ConstantRecipe()).valuesArray() ?? [])] };
     case fb.Recipe.VectorRecipe: {
       const r = load(new fb.VectorRecipe());
-      return { kind: 'vector', weight: present(r.weight()), features: r.features(), tokens: r.tokens(), factor: r.factor() };
+      return { kind: 'vector', weight: present(r.weight()), features: r.features(), tokens: r.tokens(),
+        factor: r.factor() };
     }
     case fb.Recipe.DiagonalsRecipe: {
       const r = load(new fb.DiagonalsRecipe());
@@ -118,8 +127,10 @@ function readPlaintext(p: fb.Plaintext): Plaintext {
 
 function readPort(port: fb.Port): PlanPort {
   return {
-    name: present(port.name()), shape: [...(port.shapeArray() ?? [])], elements: port.elements(), period: port.period(),
-    features: port.features(), tokens: port.tokens(), level: port.level(), scale: port.scale(), factor: port.factor(),
+    name: present(port.name()), shape: [...(port.shapeArray() ?? [])], elements: port.elements(),
+    period: port.period(),
+    features: port.features(), tokens: port.tokens(), level: port.level(), scale: port.scale(),
+    factor: port.factor(),
     bound: port.bound(), predictedError: port.predictedError(), buffer: port.buffer(),
   };
 }
@@ -137,7 +148,8 @@ function readFunction(func: fb.Function): PlanFunction {
 
 function readView(view: fb.View | null): View | null {
   return view === null ? null : {
-    buffer: view.buffer(), offset: Number(view.offset()), strides: numbers(view.stridesLength(), (i) => view.strides(i)),
+    buffer: view.buffer(), offset: Number(view.offset()),
+    strides: numbers(view.stridesLength(), (i) => view.strides(i)),
     componentStride: Number(view.componentStride()), limbStride: Number(view.limbStride()),
     loopStrides: numbers(view.loopStridesLength(), (i) => view.loopStrides(i)),
   };
@@ -145,13 +157,17 @@ function readView(view: fb.View | null): View | null {
 
 function readCommand(c: fb.Command): Command {
   return {
-    op: present(opcodes[c.op()]), dims: [...(c.dimsArray() ?? [])], reduceRank: c.reduceRank(), accumulate: c.accumulate(),
+    op: present(opcodes[c.op()]), dims: [...(c.dimsArray() ?? [])], reduceRank: c.reduceRank(),
+    accumulate: c.accumulate(),
     limbs: [...(c.limbsArray() ?? [])],
     out: readView(c.out()), a: readView(c.a()), b: readView(c.b()), plain: readView(c.plain()),
     sourceLimbs: [...(c.sourceLimbsArray() ?? [])], scalars: numbers(c.scalarsLength(), (i) => c.scalars(i)),
-    keys: [...(c.keysArray() ?? [])], keyDim: c.keyDim(), keysPerIteration: c.keysPerIteration(), digitCount: c.digitCount(),
-    galois: [...(c.galoisArray() ?? [])], galoisDim: c.galoisDim(), galoisPerIteration: c.galoisPerIteration(),
-    tripCount: c.tripCount(), body: list(c.bodyLength(), (i) => present(c.body(i)), readCommand), callee: c.callee(),
+    keys: [...(c.keysArray() ?? [])], keyDim: c.keyDim(), keysPerIteration: c.keysPerIteration(),
+    digitCount: c.digitCount(),
+    galois: [...(c.galoisArray() ?? [])], galoisDim: c.galoisDim(),
+    galoisPerIteration: c.galoisPerIteration(),
+    tripCount: c.tripCount(), body: list(c.bodyLength(), (i) => present(c.body(i)), readCommand),
+    callee: c.callee(),
     bindings: list(c.bindingsLength(), (i) => present(c.bindings(i)), (binding) =>
       ({ buffer: binding.viewBuffer(), offset: Number(binding.offset()) })),
     plainBindings: [...(c.plainBindingsArray() ?? [])], frameOffset: Number(c.frameOffset()), node: c.node(),

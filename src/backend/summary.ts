@@ -30,7 +30,9 @@ export function countCipher(module: Module): CipherCounts {
   };
   const ofBlock = (block: Block): CipherCounts => block.ops.reduce((sum, op) => plus(sum, ofOp(op), 1), none);
   const ofOp = (op: Op): CipherCounts => {
-    if (op.kind === 'loop') return plus(none, ofBlock(defined(op.regions[0], 'loop body')), op.attrs.tripCount as number);
+    if (op.kind === 'loop') {
+      return plus(none, ofBlock(defined(op.regions[0], 'loop body')), op.attrs.tripCount as number);
+    }
     if (op.kind === 'call') {
       const callee = op.attrs.callee as string;
       const bootstraps = functions.get(callee)?.models?.kind === 'bootstrap' ? elementsOf(op) : 0;
@@ -58,7 +60,8 @@ function elementsOf(op: Op): number {
 
 function countOp(op: Op, slots: number): CipherCounts {
   const steps = (op.attrs.steps ?? []) as readonly number[];
-  const turned = op.attrs.loopStride === undefined ? steps.filter((step) => step % slots !== 0).length : steps.length;
+  const turned = op.attrs.loopStride === undefined ? steps.filter((step) => step % slots !== 0).length
+    : steps.length;
   switch (op.kind) {
     case 'ct.rotate': return { ...none, rotations: elementsOf(op) * turned };
     case 'ct.rotate_each': return { ...none, rotations: (elementsOf(op) / steps.length) * turned };

@@ -1,8 +1,9 @@
 /**
- * The schedule verifier (DESIGN section 6): runs a plan's commands on row numbers instead of rows. Every row that is
- * read was written before through the same buffer, and by nothing else since (so buffers that are live at the same
- * time do not overlap); views stay inside their buffers; outputs overlap inputs only where the kernel allows it. Loops
- * run their first, second and last iteration: views move linearly, so what fails at all fails there.
+ * The schedule verifier (DESIGN section 6): runs a plan's commands on row numbers instead of rows. Every row
+ * that is read was written before through the same buffer, and by nothing else since (so buffers that are
+ * live at the same time do not overlap); views stay inside their buffers; outputs overlap inputs only where
+ * the kernel allows it. Loops run their first, second and last iteration: views move linearly, so what fails
+ * at all fails there.
  */
 import { defined, invariant } from '../support/invariant.js';
 import { FunctionMemory, type ArgumentRows } from './function-memory.js';
@@ -45,7 +46,8 @@ export function verifySchedule(plan: PlanView): string[] {
     const known: ArgumentRows[] = [];
     program.functions.forEach((func, index) => {
       const where = `program ${rank}, function ${index} (${func.name})`;
-      const checker = new FunctionChecker(plan, func, known, program.functions, (text) => faults.push(`${where}, ${text}`));
+      const checker = new FunctionChecker(plan, func, known, program.functions,
+        (text) => faults.push(`${where}, ${text}`));
       known.push(checker.run());
     });
     const entry = program.functions.at(-1);
@@ -65,7 +67,9 @@ export function assertSchedule(plan: PlanView): void {
 function checkEntry(plan: PlanView, entry: PlanFunction, rows: ArgumentRows, faults: string[]): void {
   for (const port of plan.outputs) {
     const written = rows.written[port.buffer];
-    if (written === undefined || written.includes(0)) faults.push(`output ${port.name} is not written in full`);
+    if (written === undefined || written.includes(0)) {
+      faults.push(`output ${port.name} is not written in full`);
+    }
   }
   const inputs = new Set(plan.inputs.map((port) => port.buffer));
   entry.buffers.forEach((buffer, i) => {
@@ -92,7 +96,8 @@ class FunctionChecker {
 
   run(): ArgumentRows {
     this.func.buffers.forEach((buffer, i) => {
-      const inside = buffer.argument || (buffer.offset >= 0 && buffer.offset + buffer.rows <= this.func.frameRows);
+      const inside = buffer.argument || (buffer.offset >= 0 && buffer.offset
+        + buffer.rows <= this.func.frameRows);
       if (!inside) this.report(`buffer ${i} lies outside of the frame of ${this.func.frameRows} rows`);
     });
     this.block(this.func.commands, '');
@@ -155,24 +160,36 @@ class FunctionChecker {
   private shapeProblem(command: Command, trait: OpTraits): string | undefined {
     const { dims, reduceRank, limbs, out } = command;
     if (dims.length > maxRank) return `${dims.length} batch dimensions`;
-    if (dims.some((size) => size < 1) || reduceRank > dims.length) return `dimensions [${dims.join()}], ${reduceRank} summed`;
-    if (trait.sums !== true && (reduceRank > 0 || command.accumulate)) return 'this command neither sums nor accumulates';
+    if (dims.some((size) => size < 1) || reduceRank > dims.length) {
+      return `dimensions [${dims.join()}], ${reduceRank} summed`;
+    }
+    if (trait.sums !== true && (reduceRank > 0 || command.accumulate)) {
+      return 'this command neither sums nor accumulates';
+    }
     const primes = this.plan.parameters.primes.length;
-    if (limbs.length === 0 || limbs.some((limb) => limb >= primes)) return `limbs [${limbs.join()}] of ${primes} primes`;
+    if (limbs.length === 0 || limbs.some((limb) => limb >= primes)) {
+      return `limbs [${limbs.join()}] of ${primes} primes`;
+    }
     if (out !== null && out.strides.slice(dims.length - reduceRank).some((stride) => stride !== 0)) {
       return 'the output moves along a summed dimension';
     }
-    if (command.op === 'sub_scale' && command.scalars.length !== limbs.length) return 'not one scalar for each limb';
-    if (command.op === 'key_product') return this.turnProblem(command, command.keys, command.keyDim, command.keysPerIteration);
+    if (command.op === 'sub_scale' && command.scalars.length !== limbs.length) {
+      return 'not one scalar for each limb';
+    }
+    if (command.op === 'key_product') {
+      return this.turnProblem(command, command.keys, command.keyDim, command.keysPerIteration);
+    }
     if (command.op === 'automorphism') {
       return this.turnProblem(command, command.galois, command.galoisDim, command.galoisPerIteration);
     }
     return undefined;
   }
 
-  private turnProblem(command: Command, entries: readonly number[], dim: number, perIteration: number): string | undefined {
+  private turnProblem(command: Command, entries: readonly number[], dim: number,
+    perIteration: number): string | undefined {
     if (dim >= command.dims.length) return `keys or rotations along dimension ${dim}`;
-    const needed = (dim < 0 ? 1 : defined(command.dims[dim], 'dimension')) + ((this.trips.at(-1) ?? 1) - 1) * perIteration;
+    const needed = (dim < 0 ? 1 : defined(command.dims[dim], 'dimension'))
+      + ((this.trips.at(-1) ?? 1) - 1) * perIteration;
     if (entries.length < needed) return `${entries.length} keys or rotations, not ${needed}`;
     const wrong = command.op === 'key_product' && entries.some((key) => key >= this.plan.keys.length);
     return wrong ? `a key that is none of ${this.plan.keys.length}` : undefined;
@@ -187,9 +204,11 @@ class FunctionChecker {
       this.fault(at, `operand ${name} has no buffer`);
       return undefined;
     }
-    const start = view.loopStrides.reduce((sum, stride, k) => sum + stride * (this.iterations[k] ?? 0), view.offset);
+    const start = view.loopStrides.reduce((sum, stride, k) => sum
+      + stride * (this.iterations[k] ?? 0), view.offset);
     const kept = name === 'out' ? command.dims.length - command.reduceRank : command.dims.length;
-    const dims: [number, number][] = command.dims.slice(0, kept).map((size, d) => [size, view.strides[d] ?? 0]);
+    const dims: [number, number][] = command.dims.slice(0, kept).map(
+      (size, d) => [size, view.strides[d] ?? 0]);
     const list = rowList(start, [...dims, [components, view.componentStride], [limbs, view.limbStride]]);
     if (list.every((row) => row >= 0 && row < buffer.rows)) return { buffer: view.buffer, list };
     this.fault(at, `operand ${name} leaves buffer ${view.buffer} of ${buffer.rows} rows`);
@@ -211,7 +230,9 @@ class FunctionChecker {
   }
 
   private sameRows(x: View | null, y: View | null): boolean {
-    if (x === null || y === null || x.limbStride !== y.limbStride || x.strides.join() !== y.strides.join()) return false;
+    if (x === null || y === null || x.limbStride !== y.limbStride || x.strides.join() !== y.strides.join()) {
+      return false;
+    }
     return x.loopStrides.join() === y.loopStrides.join()
       && this.memory.address(x.buffer, x.offset) === this.memory.address(y.buffer, y.offset);
   }
@@ -219,14 +240,21 @@ class FunctionChecker {
   private call(command: Command, at: string): void {
     const callee = this.functions[command.callee];
     const rows = this.callees[command.callee];
-    if (callee === undefined || rows === undefined) return this.fault(at, `calls function ${command.callee}, not an earlier one`);
-    if (command.bindings.length !== rows.read.length) return this.fault(at, `binds ${command.bindings.length} arguments`);
+    if (callee === undefined || rows === undefined) {
+      return this.fault(at, `calls function ${command.callee}, not an earlier one`);
+    }
+    if (command.bindings.length !== rows.read.length) {
+      return this.fault(at, `binds ${command.bindings.length} arguments`);
+    }
     const leaves = command.bindings.findIndex((binding, i) => {
       const buffer = this.func.buffers[binding.buffer];
-      return buffer === undefined || binding.offset + defined(callee.buffers[i], 'argument').rows > buffer.rows;
+      return buffer === undefined || binding.offset
+        + defined(callee.buffers[i], 'argument').rows > buffer.rows;
     });
     if (leaves >= 0) return this.fault(at, `argument ${leaves} leaves its buffer`);
-    if (command.frameOffset + callee.frameRows > this.func.frameRows) return this.fault(at, 'the callee frame leaves the frame');
+    if (command.frameOffset + callee.frameRows > this.func.frameRows) {
+      return this.fault(at, 'the callee frame leaves the frame');
+    }
     for (const text of this.memory.call(command, callee, rows)) this.fault(at, text);
   }
 }

@@ -1,10 +1,16 @@
-/** The weights file: safetensors with the constants that recipes read, keys sorted, so that equal weights give equal bytes. */
+/**
+ * The weights file: safetensors with the constants that recipes read, keys sorted, so that equal weights give
+ * equal bytes.
+ */
 import { createHash } from 'node:crypto';
 import { invariant } from '../support/invariant.js';
 import type { Constant } from '../ir/module.js';
 
-/** F32 where every value is a float, which is what models hold; F64 where the compiler computed finer values. */
-function tensorBytes(name: string, constant: Constant): { readonly dtype: 'F32' | 'F64'; readonly bytes: Uint8Array } {
+/**
+ * F32 where every value is a float, which is what models hold; F64 where the compiler computed finer values.
+ */
+function tensorBytes(
+  name: string, constant: Constant): { readonly dtype: 'F32' | 'F64'; readonly bytes: Uint8Array } {
   const { data } = constant;
   let exact = true;
   for (const value of data) {
@@ -21,7 +27,9 @@ function tensorBytes(name: string, constant: Constant): { readonly dtype: 'F32' 
   return { dtype: exact ? 'F32' : 'F64', bytes };
 }
 
-/** 8 bytes of header length, JSON header padded with spaces to a multiple of 8, then the data in key order. */
+/**
+ * 8 bytes of header length, JSON header padded with spaces to a multiple of 8, then the data in key order.
+ */
 export function writeWeights(constants: ReadonlyMap<string, Constant>): Uint8Array {
   const header: Record<string, unknown> = { __metadata__: { format: 'aegis-weights', version: '1' } };
   const parts: Uint8Array[] = [];

@@ -1,9 +1,13 @@
-/** A PlanView as FlatBuffers bytes. Children are written before their parents, in field order: same view, same bytes. */
+/**
+ * A PlanView as FlatBuffers bytes. Children are written before their parents, in field order: same view, same
+ * bytes.
+ */
 import * as flatbuffers from 'flatbuffers';
 import { unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
-  keyKinds, opcodes, type Command, type IntTable, type Plaintext, type PlanFunction, type PlanParameters, type PlanPort,
+  keyKinds, opcodes, type Command, type IntTable, type Plaintext, type PlanFunction, type PlanParameters,
+  type PlanPort,
   type PlanView, type Recipe, type View,
 } from './plan-view.js';
 
@@ -16,7 +20,8 @@ export function writePlan(plan: PlanView): Uint8Array {
   const fields = {
     version: text(plan.compilerVersion), model: text(plan.modelName), source: text(plan.sourceHash),
     weights: text(plan.weightsHash), strategy: text(plan.strategy),
-    mesh: fb.Plan.createMeshVector(b, plan.mesh.map((axis) => fb.MeshAxis.createMeshAxis(b, text(axis.name), axis.size))),
+    mesh: fb.Plan.createMeshVector(b, plan.mesh.map(
+      (axis) => fb.MeshAxis.createMeshAxis(b, text(axis.name), axis.size))),
     parameters: writeParameters(b, plan.parameters),
     keys: fb.Plan.createKeysVector(b, plan.keys.map((key) =>
       fb.Key.createKey(b, keyKinds.indexOf(key.kind), key.galois, key.keyClass))),
@@ -61,11 +66,14 @@ function writeParameters(b: B, p: PlanParameters): Offset {
   const classes = fb.Parameters.createKeyClassesVector(b, p.keyClasses.map((keyClass) => {
     const name = b.createString(keyClass.name);
     fb.KeyClass.startDigitsVector(b, keyClass.digits.length);
-    for (const digit of [...keyClass.digits].reverse()) fb.DigitRange.createDigitRange(b, digit.first, digit.count);
+    for (const digit of [...keyClass.digits].reverse()) {
+      fb.DigitRange.createDigitRange(b, digit.first, digit.count);
+    }
     return fb.KeyClass.createKeyClass(b, name, keyClass.level, keyClass.specials, b.endVector());
   }));
   return fb.Parameters.createParameters(
-    b, p.logN, primes, p.maxLevel, p.specials, scales, classes, p.ephemeralWeight, p.logQP, p.securityBits, p.insecure);
+    b, p.logN, primes, p.maxLevel, p.specials, scales, classes, p.ephemeralWeight, p.logQP, p.securityBits,
+      p.insecure);
 }
 
 function writeTable(b: B, table: IntTable): Offset {
@@ -113,7 +121,8 @@ function writePort(b: B, port: PlanPort): Offset {
   const name = b.createString(port.name);
   const shape = fb.Port.createShapeVector(b, [...port.shape]);
   return fb.Port.createPort(
-    b, name, shape, port.elements, port.period, port.features, port.tokens, port.level, port.scale, port.factor,
+    b, name, shape, port.elements, port.period, port.features, port.tokens, port.level, port.scale,
+    port.factor,
     port.bound, port.predictedError, port.buffer);
 }
 
@@ -123,26 +132,32 @@ function writeFunction(b: B, func: PlanFunction): Offset {
     fb.Buffer.createBuffer(b, buffer.argument, BigInt(buffer.offset), BigInt(buffer.rows))));
   const plaintexts = fb.Function.createPlaintextsVector(b, func.plaintexts.map((slot) =>
     fb.PlaintextSlot.createPlaintextSlot(b, slot.argument, slot.plaintext)));
-  const commands = fb.Function.createCommandsVector(b, func.commands.map((command) => writeCommand(b, command)));
+  const commands = fb.Function.createCommandsVector(
+    b, func.commands.map((command) => writeCommand(b, command)));
   return fb.Function.createFunction(b, name, BigInt(func.frameRows), buffers, plaintexts, commands);
 }
 
 function writeView(b: B, view: View | null): Offset {
   if (view === null) return 0;
   const strides = fb.View.createStridesVector(b, bigints(view.strides));
-  const loopStrides = view.loopStrides.length === 0 ? 0 : fb.View.createLoopStridesVector(b, bigints(view.loopStrides));
+  const loopStrides = view.loopStrides.length === 0 ? 0
+    : fb.View.createLoopStridesVector(b, bigints(view.loopStrides));
   return fb.View.createView(
-    b, view.buffer, BigInt(view.offset), strides, BigInt(view.componentStride), BigInt(view.limbStride), loopStrides);
+    b, view.buffer, BigInt(view.offset), strides, BigInt(view.componentStride), BigInt(view.limbStride),
+      loopStrides);
 }
 
 /** Empty vectors and absent views are left out: most commands use few of the fields. */
 function writeCommand(b: B, command: Command): Offset {
   const C = fb.Command;
-  const unless = <T>(list: readonly T[], write: (values: T[]) => Offset): Offset => (list.length === 0 ? 0 : write([...list]));
-  const body = unless(command.body, (list) => C.createBodyVector(b, list.map((inner) => writeCommand(b, inner))));
+  const unless = <T>(list: readonly T[], write: (values: T[]) => Offset): Offset =>
+    (list.length === 0 ? 0 : write([...list]));
+  const body = unless(command.body, (list) =>
+    C.createBodyVector(b, list.map((inner) => writeCommand(b, inner))));
   const dims = unless(command.dims, (list) => C.createDimsVector(b, list));
   const limbs = unless(command.limbs, (list) => C.createLimbsVector(b, list));
-  const [out, first, second, plain] = [command.out, command.a, command.b, command.plain].map((view) => writeView(b, view));
+  const [out, first, second, plain] = [command.out, command.a, command.b, command.plain].map(
+    (view) => writeView(b, view));
   const sourceLimbs = unless(command.sourceLimbs, (list) => C.createSourceLimbsVector(b, list));
   const scalars = unless(command.scalars, (list) => C.createScalarsVector(b, bigints(list)));
   const keys = unless(command.keys, (list) => C.createKeysVector(b, list));

@@ -1,6 +1,7 @@
 /**
- * The command line: parses, runs one command, turns what it throws into messages and an exit code. 0 ok, 1 the user's
- * error (coded diagnostics), 2 usage, 70 ours, 130 Ctrl-C. With --json standard output carries one JSON document.
+ * The command line: parses, runs one command, turns what it throws into messages and an exit code. 0 ok, 1
+ * the user's error (coded diagnostics), 2 usage, 70 ours, 130 Ctrl-C. With --json standard output carries one
+ * JSON document.
  */
 import { createRequire } from 'node:module';
 import yargs from 'yargs';
@@ -77,14 +78,16 @@ function report(error: unknown, argv: readonly string[], context: Context): numb
     const name = argv.find((word) => !word.startsWith('-')) ?? '';
     const known = commands.some((make) => make(async () => undefined).command?.toString().split(' ')[0] === name);
     const help = `aegis ${known ? `${name} ` : ''}--help shows the commands and options`;
-    return show([{ code: 'C101', message: lowerFirst(error.message), help }], exitCodes.usage, context);
+    return show([{ code: 'C101', message: usageMessage(error.message), help }], exitCodes.usage, context);
   }
   const message = error instanceof Error ? error.message : String(error);
   const status = show([{
     code: 'C170', message: message.startsWith('internal error') ? message : `internal error: ${message}`,
     help: 'this is a fault of aegis: please report it with the command line and the model',
   }], exitCodes.internal, context);
-  if (process.env['AEGIS_DEBUG'] !== undefined && error instanceof Error) context.err.write(`${error.stack}\n`);
+  if (process.env['AEGIS_DEBUG'] !== undefined && error instanceof Error) {
+    context.err.write(`${error.stack}\n`);
+  }
   return status;
 }
 
@@ -99,9 +102,12 @@ function show(diagnostics: readonly Diagnostic[], status: number, context: Conte
   return status;
 }
 
-/** yargs starts its messages with a capital letter; ours do not. */
-function lowerFirst(message: string): string {
-  return message.charAt(0).toLowerCase() + message.slice(1);
+/** In our form: one line, a small first letter. */
+function usageMessage(message: string): string {
+  const choices = /Argument: (\S+), Given: (.*), Choices: (.*)/.exec(message);
+  if (choices !== null) return `--${choices[1]} is ${choices[2]}, expected one of ${choices[3]}`;
+  const line = message.replace(/\s*\n\s*/g, ' ');
+  return line.charAt(0).toLowerCase() + line.slice(1);
 }
 
 function packageVersion(): string {

@@ -35,12 +35,16 @@ export function defineCommand<P extends Positionals, O extends Definitions>(spec
         .reduce((all: Argv, [name, definition]) => all.positional(name, definition), yargs);
       return withPositionals
         .options(spec.options)
-        .example(spec.examples.map(([line, meaning]): [string, string] => [line, meaning]))
+        .epilogue(['Examples:', ...spec.examples.map(([line, meaning]) => `  ${line}\n      ${meaning}`)].join('\n'))
         .check((args) => {
           for (const [name, definition] of Object.entries({ ...spec.positionals, ...spec.options })) {
-            if (Array.isArray(args[name]) && definition.array !== true) throw new Error(`--${name} is given twice`);
+            if (Array.isArray(args[name]) && definition.array !== true) {
+              throw new Error(`--${name} is given twice`);
+            }
             if (args[name] === '') throw new Error(`--${name} is empty`);
-            if (definition.type === 'number' && Number.isNaN(args[name])) throw new Error(`--${name} is not a number`);
+            if (definition.type === 'number' && Number.isNaN(args[name])) {
+              throw new Error(`--${name} is not a number`);
+            }
           }
           const problem = spec.check?.(args as unknown as ArgsOf<P> & ArgsOf<O>);
           if (problem !== undefined) throw new Error(problem);
@@ -64,14 +68,19 @@ export const sampleOptions = {
 /** Sizes of inputs whose ONNX shapes are symbolic. */
 export const shapeOptions = {
   'seq-len': { type: 'number', requiresArg: true, describe: 'tokens of every symbolic sequence axis' },
-  dim: { type: 'string', array: true, nargs: 1, describe: 'size of a symbolic axis, NAME=VALUE; may be repeated' },
+  dim: {
+    type: 'string', array: true, nargs: 1,
+    describe: 'size of a symbolic axis, NAME=VALUE; may be repeated',
+  },
 } as const;
 
 /** `name=value` pairs. Throws what is wrong, as a usage error. */
 export function parseDims(pairs: readonly string[] | undefined): Record<string, number> {
   return Object.fromEntries((pairs ?? []).map((pair): [string, number] => {
     const match = /^([^=]+)=([1-9]\d{0,8})$/.exec(pair);
-    if (match === null) throw new Error(`--dim is ${JSON.stringify(pair)}, expected NAME=VALUE with a positive size`);
+    if (match === null) {
+      throw new Error(`--dim is ${JSON.stringify(pair)}, expected NAME=VALUE with a positive size`);
+    }
     return [match[1] ?? '', Number(match[2])];
   }));
 }

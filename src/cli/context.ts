@@ -11,8 +11,9 @@ export interface Context {
   readonly progress: Progress;
   readonly style: Style;
   /**
-   * Runs asynchronous work that ends early when its signal is aborted by Ctrl-C. Outside of it Ctrl-C ends the process
-   * at once: compilation is synchronous, so a handler would run only after it, and nothing has been written by then.
+   * Runs asynchronous work that ends early when its signal is aborted by Ctrl-C. Outside of it Ctrl-C ends
+   * the process at once: compilation is synchronous, so a handler would run only after it, and nothing has
+   * been written by then.
    */
   interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>;
 }

@@ -1,4 +1,6 @@
-/** What `inspect` says about a module: of a model (tensor phase), of a cipher text file, or lowered to polys. */
+/**
+ * What `inspect` says about a module: of a model (tensor phase), of a cipher text file, or lowered to polys.
+ */
 import { walkOps, type Module, type Op } from '../ir/module.js';
 import { printType } from '../ir/printer.js';
 import { bold, formatError, formatFields, formatTable, insecureNotice, type Style } from './format.js';

@@ -1,7 +1,9 @@
 /** What `inspect` says about a plan. Numbers first (the JSON), text made from the same numbers. */
 import type { Command, Key, PlanFunction, PlanView, Plaintext } from '../backend/plan-view.js';
 import { defined } from '../support/invariant.js';
-import { bold, formatBytes, formatError, formatFields, formatTable, insecureNotice, type Style } from './format.js';
+import {
+  bold, formatBytes, formatError, formatFields, formatTable, insecureNotice, type Style,
+} from './format.js';
 
 const wordBytes = 8;
 

@@ -1,4 +1,6 @@
-/** Commands to executor: loads plans, checks that keys and inputs fit, shows progress, lets Ctrl-C through. */
+/**
+ * Commands to executor: loads plans, checks that keys and inputs fit, shows progress, lets Ctrl-C through.
+ */
 import { readFile, stat } from 'node:fs/promises';
 import { readPlan, type PlanView } from '../backend/index.js';
 import { elementCount, type Tensor } from '../data/index.js';
@@ -25,7 +27,7 @@ export async function loadPlan(path: string): Promise<LoadedPlan> {
   return { path, bytes, view: readPlan(bytes) };
 }
 
-/** The cipher module that compile wrote beside the plan. Errors: C121 absent, C122 of another model. */
+/** The cipher module that compile wrote beside the plan. Errors: C121 absent, C122 not the plan's. */
 export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Module> {
   const path = given ?? `${plan.path}.cipher`;
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
@@ -36,16 +38,25 @@ export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Mo
   });
   const module = parseModule(text);
   assertVerified(module, 'read cipher module');
-  if (module.sourceHash !== plan.view.sourceHash) {
+  if (!belongsTo(module, plan.view)) {
     throw new AegisError({
-      code: 'C122', message: `${path} was compiled from another model than ${plan.path}`,
-      help: `compile again with --emit-cipher ${path}`,
+      code: 'C122', message: `${path} is not the module that ${plan.path} was made from`,
+      help: 'compile again, both are written together',
     });
   }
   return module;
 }
 
-/** The values of the plan's inputs, out of named arrays. Errors, all at once: D110 missing, D111 of another size. */
+function belongsTo({ sourceHash, parameters, outputs }: Module, view: PlanView): boolean {
+  return sourceHash === view.sourceHash && parameters?.logN === view.parameters.logN
+    && parameters.primes.join() === view.parameters.primes.join()
+    && outputs.every((port, i) => (port.predictedError ?? 0) === view.outputs[i]?.predictedError);
+}
+
+/**
+ * The values of the plan's inputs, out of named arrays. Errors, all at once: D110 missing, D111 of another
+ * size.
+ */
 export function plainInputs(
   view: PlanView, arrays: ReadonlyMap<string, Tensor>, source: string,
 ): Record<string, Float64Array> {
@@ -70,26 +81,20 @@ export function plainInputs(
   return Object.fromEntries(inputs);
 }
 
-export interface KeyFiles {
-  readonly secretKey: string;
-  readonly publicKey: string;
-  readonly evalKeys: string;
-  readonly evalKeysBytes: number;
-  readonly keyCount: number;
+/** Native work reports finer than anyone reads; `Progress` thins it out. */
+async function nativeWork<T>(title: string, context: Context, work: (hooks: Hooks) => Promise<T>): Promise<T> {
+  return context.interruptible((signal) => context.progress.during(title, (task) => work({
+    signal, onProgress: (detail, done, total) => task.update(total === 0 ? 0 : done / total, detail),
+  })));
 }
 
-/** Native work reports finer than anyone reads; `Progress` thins it out. */
-async function nativeWork<T>(
-  title: string, context: Context,
-  work: (hooks: { onProgress: (fraction: number, detail: string) => void; signal: AbortSignal }) => Promise<T>,
-): Promise<T> {
-  return context.interruptible((signal) => context.progress.during(title, (task) =>
-    work({ onProgress: (fraction, detail) => task.update(fraction, detail), signal })));
+function showWarnings(warnings: readonly { code: string; message: string }[], { err }: Context): void {
+  for (const { code, message } of warnings) err.write(`warning[${code}]: ${message}\n`);
 }
 
 export async function generateKeys(
   plan: LoadedPlan, directory: string, seed: number | undefined, context: Context,
-): Promise<KeyFiles> {
+): Promise<KeygenResult> {
   const { keygen } = await import('../executor/index.js');
   return nativeWork('keygen', context, (hooks) => keygen({ plan: plan.path, directory, seed, ...hooks }));
 }
@@ -98,7 +103,9 @@ export async function encryptRequest(
   plan: LoadedPlan, key: string, inputs: Readonly<Record<string, Float64Array>>, request: string, context: Context,
 ): Promise<{ bytes: number }> {
   const { encrypt } = await import('../executor/index.js');
-  await nativeWork('encrypt', context, (hooks) => encrypt({ plan: plan.path, key, inputs, out: request, ...hooks }));
+  const { warnings } = await nativeWork('encrypt', context, (hooks) =>
+    encrypt({ plan: plan.path, key, inputs, out: request, ...hooks }));
+  showWarnings(warnings, context);
   return { bytes: (await stat(request)).size };
 }
 
@@ -107,13 +114,15 @@ export interface RunFiles {
   readonly request: string;
   readonly response: string;
   readonly threads: number;
+  readonly backend?: string;
+  readonly channel?: string;
 }
 
 export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Context): Promise<RunReport> {
   const { run } = await import('../executor/index.js');
-  return nativeWork('run', context, (hooks) => run({
-    plan: plan.path, keys: files.keys, in: files.request, out: files.response, threads: files.threads, ...hooks,
-  }));
+  const { keys, request, response, threads, backend, channel } = files;
+  return nativeWork('run', context, (hooks) =>
+    run({ plan: plan.path, keys, in: request, out: response, threads, backend, channel, ...hooks }));
 }
 
 /** Outputs of the model in its own shapes. */
@@ -121,8 +130,9 @@ export async function decryptResponse(
   plan: LoadedPlan, key: string, response: string, context: Context,
 ): Promise<Map<string, Tensor>> {
   const { decrypt } = await import('../executor/index.js');
-  const outputs = await nativeWork('decrypt', context, (hooks) =>
+  const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
     decrypt({ plan: plan.path, key, in: response, ...hooks }));
+  showWarnings(warnings, context);
   return new Map(plan.view.outputs.map(({ name, shape }) =>
     [name, { dtype: 'float64', shape, data: defined(outputs[name], `output ${name}`) }]));
 }

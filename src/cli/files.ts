@@ -36,8 +36,8 @@ export async function checkInputs(paths: readonly string[]): Promise<void> {
 }
 
 /**
- * Writes all files beside their places first and renames them then, so that an interruption or a full disk leaves what
- * was there before. Error: C102.
+ * Writes all files beside their places first and renames them then, so that an interruption or a full disk
+ * leaves what was there before. Error: C102.
  */
 export async function writeTogether(outputs: readonly Output[]): Promise<void> {
   const pending = outputs.map((output) => ({ ...output, temporary: temporaryBeside(output.path) }));

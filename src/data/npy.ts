@@ -1,6 +1,6 @@
 /**
- * NumPy's .npy format, versions 1 to 3 (numpy.lib.format). Errors: D123 damaged header or size, D124 element type that
- * is not read, D125 value that a model input cannot hold.
+ * NumPy's .npy format, versions 1 to 3 (numpy.lib.format). Errors: D123 damaged header or size, D124 element
+ * type that is not read, D125 value that a model input cannot hold.
  */
 import { AegisError } from '../support/diagnostics.js';
 import { unreachable } from '../support/invariant.js';
@@ -39,7 +39,9 @@ export function readNpy(bytes: Uint8Array, source: string): Tensor {
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
   const shapeText = /'shape'\s*:\s*\(([\d,\s]*)\)/.exec(header)?.[1];
-  if (shapeText === undefined || order === undefined) throw damaged(source, 'its header has no shape or order');
+  if (shapeText === undefined || order === undefined) {
+    throw damaged(source, 'its header has no shape or order');
+  }
   const element = descr === undefined ? undefined : elements[descr.replace(/^[<>|=]/, '')];
   if (element === undefined) {
     throw new AegisError({
@@ -49,7 +51,9 @@ export function readNpy(bytes: Uint8Array, source: string): Tensor {
   }
   const shape = shapeText.split(',').map((part) => part.trim()).filter((part) => part !== '').map(Number);
   const count = elementCount(shape);
-  if (shape.length > maxRank || !Number.isSafeInteger(count)) throw damaged(source, `its shape is [${shape.join(', ')}]`);
+  if (shape.length > maxRank || !Number.isSafeInteger(count)) {
+    throw damaged(source, `its shape is [${shape.join(', ')}]`);
+  }
   if (dataOffset + count * element.bytes !== bytes.length) {
     throw damaged(source, `shape [${shape.join(', ')}] needs ${count * element.bytes} bytes of data, ` +
       `the file has ${bytes.length - dataOffset}`);
@@ -63,9 +67,13 @@ export function readNpy(bytes: Uint8Array, source: string): Tensor {
 }
 
 function readHeader(bytes: Uint8Array, source: string): { header: string; dataOffset: number } {
-  if (magic.some((byte, i) => bytes[i] !== byte)) throw damaged(source, 'it does not start with the .npy signature');
+  if (magic.some((byte, i) => bytes[i] !== byte)) {
+    throw damaged(source, 'it does not start with the .npy signature');
+  }
   const major = bytes[6] ?? 0;
-  if (major < 1 || major > 3) throw damaged(source, `its format version is ${major}, versions 1 to 3 are read`);
+  if (major < 1 || major > 3) {
+    throw damaged(source, `its format version is ${major}, versions 1 to 3 are read`);
+  }
   const lengthBytes = major === 1 ? 2 : 4;
   const headerStart = 8 + lengthBytes;
   if (bytes.length < headerStart) throw damaged(source, 'it ends inside its header');

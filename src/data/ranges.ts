@@ -23,22 +23,32 @@ export function parseRanges(text: string, source: string): Ranges {
   } catch (error) {
     throw bad(source, `it is not JSON: ${(error as Error).message}`);
   }
-  if (!isRecord(root) || root['format'] !== 'aegis-ranges') throw bad(source, 'it is not a file of calibrated ranges');
-  if (root['version'] !== 1) throw bad(source, `its version is ${JSON.stringify(root['version'])}, version 1 is read`);
+  if (!isRecord(root) || root['format'] !== 'aegis-ranges') {
+    throw bad(source, 'it is not a file of calibrated ranges');
+  }
+  if (root['version'] !== 1) {
+    throw bad(source, `its version is ${JSON.stringify(root['version'])}, version 1 is read`);
+  }
   const { model, sourceHash, nodes, probes } = root;
   if (typeof model !== 'string' || typeof sourceHash !== 'string') throw bad(source, 'it names no model');
-  if (!Array.isArray(nodes) || !Array.isArray(probes)) throw bad(source, 'it has no lists "nodes" and "probes"');
+  if (!Array.isArray(nodes) || !Array.isArray(probes)) {
+    throw bad(source, 'it has no lists "nodes" and "probes"');
+  }
   nodes.forEach((node, i) => {
     if (!isNode(node)) throw bad(source, `nodes[${i}] is not a calibrated range`);
   });
   probes.forEach((probe, i) => {
-    if (!isRecord(probe) || !Object.values(probe).every(isNumbers)) throw bad(source, `probes[${i}] is not a sample`);
+    if (!isRecord(probe) || !Object.values(probe).every(isNumbers)) {
+      throw bad(source, `probes[${i}] is not a sample`);
+    }
   });
   return root as unknown as Ranges;
 }
 
 function isNode(node: unknown): boolean {
-  if (!isRecord(node) || typeof node['node'] !== 'string' || !kinds.includes(String(node['kind']))) return false;
+  if (!isRecord(node) || typeof node['node'] !== 'string' || !kinds.includes(String(node['kind']))) {
+    return false;
+  }
   if (!Number.isSafeInteger(node['op']) || !isInterval(node['interval'])) return false;
   const attention = node['attention'];
   if (node['kind'] !== 'attention') return attention === undefined || attention === null;

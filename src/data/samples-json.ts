@@ -80,14 +80,18 @@ class Reader {
   private flat(value: Json, where: string): Float64Array | undefined {
     const numbers = Array.isArray(value) ? (value.flat(maxRank) as Json[]) : [value];
     const bad = numbers.findIndex((one) => typeof one !== 'boolean' && !Number.isFinite(one));
-    if (bad >= 0) return this.report(`${where} holds ${JSON.stringify(numbers[bad])?.slice(0, 40)}, expected a number`);
+    if (bad >= 0) {
+      return this.report(`${where} holds ${JSON.stringify(numbers[bad])?.slice(0, 40)}, expected a number`);
+    }
     return Float64Array.from(numbers as number[], Number);
   }
 
   private perSample(value: Json | undefined, name: string, count: number): Json[] | undefined {
     if (value === null || value === undefined) return undefined;
     if (!Array.isArray(value)) return this.report(`${name} is neither a list nor null`);
-    if (value.length !== count) return this.report(`${name} has ${value.length} entries for ${count} samples`);
+    if (value.length !== count) {
+      return this.report(`${name} has ${value.length} entries for ${count} samples`);
+    }
     return value;
   }
 
@@ -98,7 +102,9 @@ class Reader {
   }
 
   private report(what: string): undefined {
-    if (this.diagnostics.list.length < maxReports) this.diagnostics.report({ code: 'D103', message: this.message(what) });
+    if (this.diagnostics.list.length < maxReports) {
+      this.diagnostics.report({ code: 'D103', message: this.message(what) });
+    }
   }
 
   private error(what: string): AegisError {

@@ -1,6 +1,7 @@
 /**
- * Sample inputs for calibration and verification: `F.samples.json` (our own form, CONTRACT) or `.npz`, whose arrays
- * have the samples on their first axis; arrays called `logits` and `labels` are expected outputs there.
+ * Sample inputs for calibration and verification: `F.samples.json` (our own form, CONTRACT) or `.npz`, whose
+ * arrays have the samples on their first axis; arrays called `logits` and `labels` are expected outputs
+ * there.
  */
 import { readFile, stat } from 'node:fs/promises';
 import { AegisError, Diagnostics } from '../support/diagnostics.js';

@@ -1,4 +1,7 @@
-/** Arrays and samples as they come from files and go to files. Numbers are doubles whatever the file's type was. */
+/**
+ * Arrays and samples as they come from files and go to files. Numbers are doubles whatever the file's type
+ * was.
+ */
 export type DType = 'float32' | 'float64' | 'int64' | 'int32' | 'bool';
 
 export interface Tensor {

@@ -1,7 +1,7 @@
 /**
- * The part of ZIP that NumPy uses: entries stored or deflated, no encryption, no split archives, less than 4 GiB. The
- * central directory is believed, the local headers only tell where the data starts. Errors: D120 damaged, D121 a form
- * that is not read, D122 too large.
+ * The part of ZIP that NumPy uses: entries stored or deflated, no encryption, no split archives, less than 4
+ * GiB. The central directory is believed, the local headers only tell where the data starts. Errors: D120
+ * damaged, D121 a form that is not read, D122 too large.
  */
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { AegisError } from '../support/diagnostics.js';
@@ -58,8 +58,12 @@ function readCentralDirectory(archive: Uint8Array, view: DataView, source: strin
   if (directoryOffset === zip64Marker || count === 0xffff) {
     throw zipError('D121', `${source} is a ZIP64 archive, which is not read`);
   }
-  if (count > maxEntries) throw zipError('D122', `${source} has ${count} entries, the limit is ${maxEntries}`);
-  if (directoryOffset + directoryBytes > end) throw damaged(source, 'the central directory lies outside the file');
+  if (count > maxEntries) {
+    throw zipError('D122', `${source} has ${count} entries, the limit is ${maxEntries}`);
+  }
+  if (directoryOffset + directoryBytes > end) {
+    throw damaged(source, 'the central directory lies outside the file');
+  }
   const entries: CentralEntry[] = [];
   const names = new Set<string>();
   let at = directoryOffset;

@@ -7,6 +7,8 @@ export interface DimensionOptions {
   /** Tokens of the sequence: the value of every dynamic dimension that is not a batch and not named in `dims`. */
   readonly seqLen?: number | undefined;
   readonly dims?: Readonly<Record<string, number>> | undefined;
+  /** Shapes by input name, such as those of samples: they fill what the options above leave open. */
+  readonly shapes?: Readonly<Record<string, readonly number[]>> | undefined;
 }
 
 /** One inference at a time is what a plan is for; batches are a compiler option, not a dimension of the model. */
@@ -33,6 +35,8 @@ export function bindInputs(model: OnnxModel, options: DimensionOptions): GraphIn
       if (given !== undefined) return given;
       if (isBatch(input, position, dim)) return defaultBatch;
       if (options.seqLen !== undefined) return options.seqLen;
+      const seen = options.shapes?.[input.name];
+      if (seen?.length === input.dims.length && (seen[position] ?? 0) >= 1) return seen[position] ?? 1;
       open.add(dim === '?' ? `dimension ${position} of "${input.name}"` : dim);
       return 1;
     });
@@ -41,7 +45,7 @@ export function bindInputs(model: OnnxModel, options: DimensionOptions): GraphIn
   if (open.size > 0) {
     throw new AegisError([...open].map((name) => ({
       code: 'F112', message: `dynamic dimension without a value: ${name}`,
-      help: `give it with --dim ${/^\w+$/.test(name) ? name : 'name'}=value or --seq-len n`,
+      help: `give it with --dim ${/^\w+$/.test(name) ? name : 'name'}=value or --seq-len n, or give --samples`,
     })));
   }
   return inputs;

@@ -53,7 +53,12 @@ class Folder {
   readonly nodes: Node[] = [];
   private elements = 0;
   private work = 0;
-  constructor(readonly model: OnnxModel, private readonly problems: Diagnostics) {}
+  private readonly used: ReadonlySet<string>;
+  readonly live: readonly Node[];
+  constructor(readonly model: OnnxModel, private readonly problems: Diagnostics) {
+    this.live = liveNodes(model.nodes, model.outputs);
+    this.used = new Set([...model.outputs, ...this.live.flatMap((node) => node.inputs)]);
+  }
 
   visit(node: Node): void {
     const kernel = kernelOf(node);
@@ -76,6 +81,8 @@ class Folder {
     const isPublic = shapeOnly || call.inputs.every((input) => input === undefined || input.data !== null);
     try {
       const outputs = kernel(call);
+      const extra = node.outputs.findIndex((name, i) => i >= outputs.length && name !== '' && this.used.has(name));
+      if (extra >= 0) call.fail(`output ${extra} is not known`, 'F201');
       if (isPublic) this.charge(node, call, outputs);
       else this.nodes.push(node);
       assign(node, outputs, (name, { dtype, shape, data }) => {
@@ -104,7 +111,7 @@ export function shapeGraph(model: OnnxModel, inputs: readonly GraphInput[], prob
   const folder = new Folder(model, problems);
   model.initializers.forEach((tensor, name) => folder.values.set(name, tensor));
   inputs.forEach(({ name, dtype, shape }) => folder.values.set(name, { dtype, shape, data: null }));
-  for (const node of liveNodes(model.nodes, model.outputs)) folder.visit(node);
+  for (const node of folder.live) folder.visit(node);
   return { model, inputs, values: folder.values, nodes: folder.nodes };
 }
 

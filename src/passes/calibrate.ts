@@ -29,7 +29,9 @@ export function calibrateModule(module: Module, samples: readonly Sample[], onSa
     onSample(i + 1);
   });
   return {
-    format: 'aegis-ranges', version: 1, model: module.name, sourceHash: module.sourceHash, nodes: recorder.nodes(module),
+    format: 'aegis-ranges', version: 1, model: module.name, sourceHash: module.sourceHash,
+    shapes: Object.fromEntries(module.inputs.map((port) => [port.name, port.shape])),
+    nodes: recorder.nodes(module),
     probes: samples.slice(0, maxProbes).map((sample) =>
       Object.fromEntries(Object.entries(sample).map(([name, data]) => [name, Array.from(data)]))),
   };

@@ -1,6 +1,7 @@
 /**
- * expand-bootstrap: every ct.bootstrap becomes a call of a function that bootstraps so many ciphertexts of such a range,
- * two real ones as one complex one. The clear interpreter runs the call by what the function `models`.
+ * expand-bootstrap: every ct.bootstrap becomes a call of a function that bootstraps so many ciphertexts of
+ * such a range, two real ones as one complex one. The clear interpreter runs the call by what the function
+ * `models`.
  */
 import { defined } from '../support/invariant.js';
 import { BlockBuilder, type Ids } from '../ir/builder.js';

@@ -1,9 +1,10 @@
 /**
- * expand-polynomial: every ct.polynomial becomes products, relinearizations and rescales, at optimal depth and with
- * canonical scales throughout. See docs/passes/expand-polynomial.md.
+ * expand-polynomial: every ct.polynomial becomes products, relinearizations and rescales, at optimal depth
+ * and with canonical scales throughout. See docs/passes/expand-polynomial.md.
  *
- * Scales: both operands of a product at level l have scale D(l), so rescaling gives D(l)^2 / q(l) = D(l-1). Plaintext
- * coefficients are encoded at D(l) for the same reason. ct.adjust brings operands to a common level.
+ * Scales: both operands of a product at level l have scale D(l), so rescaling gives D(l)^2 / q(l) = D(l-1).
+ * Plaintext coefficients are encoded at D(l) for the same reason. ct.adjust brings operands to a common
+ * level.
  */
 import { defined, invariant } from '../support/invariant.js';
 import type { BlockBuilder } from '../ir/builder.js';
@@ -22,7 +23,10 @@ export function expandPolynomial(module: Module): Module {
   });
 }
 
-/** Emits sum_k coefficients[k] T_k(input); the result is ceil(log2(coefficients.length)) levels below the input. */
+/**
+ * Emits sum_k coefficients[k] T_k(input); the result is ceil(log2(coefficients.length)) levels below the
+ * input.
+ */
 export function emitPolynomial(
   builder: BlockBuilder, input: Value, coefficients: readonly number[], loc: string,
 ): Value {
@@ -46,10 +50,15 @@ class SeriesEmitter {
   private readonly joined = new Map<string, Value>();
   private readonly axis: string;
 
-  constructor(private readonly builder: BlockBuilder, private readonly input: Value, private readonly loc: string) {
+  constructor(
+    private readonly builder: BlockBuilder,
+    private readonly input: Value,
+    private readonly loc: string,
+  ) {
     const type = ctTypeOf(input);
     this.top = levelOf(input);
-    invariant(type.scale !== null && scalesEqual(type.scale, canonicalScale(this.top)), 'the scale is canonical');
+    const scale = defined(type.scale, 'scale');
+    invariant(scalesEqual(scale, canonicalScale(this.top)), 'the scale is canonical');
     this.axis = freshAxis(type, 'power');
     this.powers.set(1, [input]);
   }
@@ -118,7 +127,8 @@ class SeriesEmitter {
     const level = this.top - depthOfPower(Math.max(...leaf.powers));
     const scale = printScale(canonicalScale(level));
     const single = leaf.powers.length === 1;
-    const powers = single ? this.powerAt(defined(leaf.powers[0], 'power'), level) : this.join(leaf.powers, level);
+    const first = defined(leaf.powers[0], 'power');
+    const powers = single ? this.powerAt(first, level) : this.join(leaf.powers, level);
     const axes = single ? [] : [{ name: this.axis, size: leaf.powers.length }];
     const product = this.op('ct.contract', [powers, this.constants(leaf.coefficients, axes)],
       { over: single ? [] : [this.axis], scale });
@@ -132,7 +142,8 @@ class SeriesEmitter {
     // In front: the elements of one power stay together in memory.
     const parts = powers.map((k) => {
       const value = this.powerAt(k, level);
-      const axes = [{ name: this.axis, size: 1 }, ...ctTypeOf(value).axes.map(({ name, size }) => ({ name, size }))];
+      const others = ctTypeOf(value).axes.map((axis) => ({ ...axis }));
+      const axes = [{ name: this.axis, size: 1 }, ...others];
       return this.op('ct.reshape', [value], { axes });
     });
     const value = this.op('ct.concat', parts, { axis: this.axis });

@@ -1,7 +1,7 @@
 /**
- * lazy-mod-down: rotations that are only summed with plaintext factors stay in the extended basis, and the sums get the
- * ModDown instead, where that is cheaper. It changes rounding points, so it runs before lower-keyswitch, on the cipher
- * phase, which fixes them. See docs/passes/lazy-mod-down.md.
+ * lazy-mod-down: rotations that are only summed with plaintext factors stay in the extended basis, and the
+ * sums get the ModDown instead, where that is cheaper. It changes rounding points, so it runs before
+ * lower-keyswitch, on the cipher phase, which fixes them. See docs/passes/lazy-mod-down.md.
  */
 import { defined } from '../support/invariant.js';
 import { keySwitchCost } from '../target/cost.js';
@@ -19,7 +19,8 @@ export function lazyModDown(module: Module): Module {
     const uses = usesOf(func);
     const iterations = iterationsOf(func);
     for (const op of iterations.keys()) {
-      if (op.kind === 'ct.rotate' && op.attrs.lazy === undefined && gains(op, uses, iterations, parameters)) lazy.add(op);
+      const candidate = op.kind === 'ct.rotate' && op.attrs.lazy === undefined;
+      if (candidate && gains(op, uses, iterations, parameters)) lazy.add(op);
     }
   }
   const sources = new Set([...lazy].flatMap((op) => op.results));
@@ -50,13 +51,14 @@ function iterationsOf(func: Func): Map<Op, number> {
 }
 
 /**
- * Saved: a ModDown per rotated element. Paid: a ModDown per sum, and every product with a plaintext on K more limbs. A
- * linear layer with many outputs per input is dearer lazily; SlotsToCoeffs and narrow layers gain.
+ * Saved: a ModDown per rotated element. Paid: a ModDown per sum, and every product with a plaintext on K more
+ * limbs. A linear layer with many outputs per input is dearer lazily; SlotsToCoeffs and narrow layers gain.
  */
 function gains(op: Op, uses: Uses, iterations: ReadonlyMap<Op, number>, parameters: Parameters): boolean {
   const rotated = defined(op.results[0], 'result of ct.rotate');
   const users = uses.users(rotated);
-  if (users.length === 0 || uses.yielded(rotated) || !users.every((user) => sumsOver(user, rotated, op))) return false;
+  if (users.length === 0 || uses.yielded(rotated)) return false;
+  if (!users.every((user) => sumsOver(user, rotated, op))) return false;
 
   const level = levelOf(rotated);
   const cost = keySwitchCost(parameters, level);
@@ -82,7 +84,7 @@ function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
 
 /** Products of a contraction: one per index of all axes together. */
 function productsOf(op: Op): number {
-  const lists = op.operands.map((value) => (value.type.kind === 'ct' || value.type.kind === 'pt' ? value.type.axes : []));
+  const lists = op.operands.map(({ type }) => (type.kind === 'ct' || type.kind === 'pt' ? type.axes : []));
   const axes = broadcastAxes(...lists);
   return typeof axes === 'string' ? 0 : axesCount(axes);
 }

@@ -1,8 +1,9 @@
 /**
  * predict-error: how far decrypted outputs will be from the model's. Two parts (DESIGN section 5):
- * - noise: 6 standard deviations, from runs of the clear interpreter in which every op adds the Gaussian noise of its
- *   analytic model; so sensitivities are those of the module on real inputs, not worst cases;
- * - approximation: the largest difference between the cipher module without noise and the reference, times a margin.
+ * - noise: 6 standard deviations, from runs of the clear interpreter in which every op adds the Gaussian
+ *   noise of its analytic model; so sensitivities are those of the module on real inputs, not worst cases;
+ * - approximation: the largest difference between the cipher module without noise and the reference, times a
+ *   margin.
  */
 import { defined, invariant } from '../support/invariant.js';
 import type { Parameters } from '../target/parameters.js';
@@ -10,7 +11,7 @@ import {
   packInput, runCipherFunction, unpackOutput, type CipherValue, type NoiseModel, type RunOptions,
 } from '../ir/interpreter/cipher.js';
 import { Gaussian } from '../ir/interpreter/gaussian.js';
-import { entryName, type Module, type Port } from '../ir/module.js';
+import { entryName, type Func, type Module, type Port } from '../ir/module.js';
 import { bootstrapNoise } from './predict-error/bootstrap-noise.js';
 import { NodeTable, type NodeError } from './predict-error/node-table.js';
 import { freshNoise, opNoise, type NoiseSources } from './predict-error/noise-model.js';
@@ -23,7 +24,10 @@ export interface PredictOptions {
   readonly runs: number;
 }
 
-/** Two degrees of freedom per output element, and hundreds of elements: the largest deviation is found to 2 bits. */
+/**
+ * Two degrees of freedom per output element, and hundreds of elements: the largest deviation is found to 2
+ * bits.
+ */
 export const defaultPredictOptions: PredictOptions = { seed: 1, runs: 2 };
 const sigmas = 6;
 /** Calibration inputs are a few of all inputs. */
@@ -48,11 +52,12 @@ export interface ErrorPrediction {
 type Tensors = Readonly<Record<string, Float64Array>>;
 
 /**
- * `inputs` are calibration inputs, `references` what the model makes of them (tensor interpreter or ONNX Runtime), both
- * by port name. The module has levels and no ct.polynomial. Same arguments, same result.
+ * `inputs` are calibration inputs, `references` what the model makes of them (tensor interpreter or ONNX
+ * Runtime), both by port name. The module has levels and no ct.polynomial. Same arguments, same result.
  */
 export function predictError(
-  module: Module, inputs: readonly Tensors[], references: readonly Tensors[], options: Partial<PredictOptions> = {},
+  module: Module, inputs: readonly Tensors[], references: readonly Tensors[],
+  options: Partial<PredictOptions> = {},
 ): ErrorPrediction {
   const { seed, runs } = { ...defaultPredictOptions, ...options };
   invariant(inputs.length > 0 && inputs.length === references.length, 'calibration inputs have references');
@@ -65,7 +70,9 @@ export function predictError(
   for (let run = 0; run < runs; run++) {
     const at = run % inputs.length;
     const noisy = runner.noisy(defined(inputs[at], 'input'), run, at, table);
-    module.outputs.forEach((port, o) => addSquares(defined(squares[o], 'sums'), noisy[port.name], clean[at]?.[port.name]));
+    module.outputs.forEach(({ name }, o) => {
+      addSquares(defined(squares[o], 'sums'), noisy[name], clean[at]?.[name]);
+    });
   }
   const parts = Object.fromEntries(module.outputs.map((port, o) => {
     const worst = defined(squares[o], 'sums').reduce((max, square) => Math.max(max, square), 0);
@@ -74,18 +81,21 @@ export function predictError(
       Math.max(max, largestDifference(result[port.name], references[i]?.[port.name])), 0);
     return [port.name, { predictedError: noise + approximation, noise, approximation }];
   }));
-  const outputs = Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, part.predictedError]));
-  return { outputs, parts, nodes: table.rows() };
+  const totals = Object.entries(parts).map(([name, part]) => [name, part.predictedError] as const);
+  return { outputs: Object.fromEntries(totals), parts, nodes: table.rows() };
 }
 
-function addSquares(sums: Float64Array, noisy: Float64Array | undefined, clean: Float64Array | undefined): void {
+type Tensor = Float64Array | undefined;
+
+function addSquares(sums: Float64Array, noisy: Tensor, clean: Tensor): void {
   for (let i = 0; i < sums.length; i++) {
     sums[i] = (sums[i] ?? 0) + ((noisy?.[i] ?? NaN) - (clean?.[i] ?? NaN)) ** 2;
   }
 }
 
-function largestDifference(a: Float64Array | undefined, b: Float64Array | undefined): number {
-  invariant(a !== undefined && b !== undefined && a.length === b.length, 'reference of an output has its size');
+function largestDifference(found: Tensor, wanted: Tensor): number {
+  const [a, b] = [defined(found, 'output'), defined(wanted, 'reference')];
+  invariant(a.length === b.length, 'the reference of an output has its size');
   return a.reduce((max, value, i) => Math.max(max, Math.abs(value - (b[i] ?? NaN))), 0);
 }
 
@@ -94,8 +104,16 @@ class Runner {
   private readonly bootstraps = new Map<number, number>();
   private readonly ranges: ReadonlyMap<string, number>;
 
-  constructor(private readonly module: Module, private readonly parameters: Parameters, private readonly seed: number) {
-    this.ranges = new Map(module.functions.flatMap((f) => (f.models === undefined ? [] : [[f.name, f.models.rangeLog2]])));
+  private readonly main: Func;
+
+  constructor(
+    private readonly module: Module,
+    private readonly parameters: Parameters,
+    private readonly seed: number,
+  ) {
+    this.main = defined(module.functions.find((func) => func.name === entryName), `function @${entryName}`);
+    this.ranges = new Map(module.functions.flatMap(({ name, models }) =>
+      (models === undefined ? [] : [[name, models.rangeLog2]])));
   }
 
   clean(input: Tensors, table: NodeTable): Record<string, Float64Array> {
@@ -114,12 +132,12 @@ class Runner {
     };
     const noise: NoiseModel = { seed, stdDev: (op, element) => opNoise(op, element, sources) };
     const visit = table.noisyRun(reference);
-    return this.run(this.pack(input, new Gaussian(seed + 1)), { noise, observe: (op, values) => visit(op, values) });
+    const args = this.pack(input, new Gaussian(seed + 1));
+    return this.run(args, { noise, observe: (op, values) => visit(op, values) });
   }
 
   private run(args: readonly CipherValue[], options: RunOptions): Record<string, Float64Array> {
-    const main = defined(this.module.functions.find((func) => func.name === entryName), `function @${entryName}`);
-    const results = runCipherFunction(this.module, main, args, options);
+    const results = runCipherFunction(this.module, this.main, args, options);
     return Object.fromEntries(this.module.outputs.map((port: Port, i) => {
       const value = defined(results[i], `result ${i}`);
       invariant(value.kind === 'ct', 'an output is a ciphertext array');
@@ -129,9 +147,8 @@ class Runner {
 
   /** With a generator, the noise of fresh encryptions is added in every slot, used or not. */
   private pack(input: Tensors, gaussian: Gaussian | undefined): CipherValue[] {
-    const main = defined(this.module.functions.find((func) => func.name === entryName), `function @${entryName}`);
     return this.module.inputs.map((port, i) => {
-      const type = defined(main.body.args[i], 'argument').type;
+      const type = defined(this.main.body.args[i], 'argument').type;
       invariant(type.kind === 'ct', 'an input is a ciphertext array');
       const re = packInput(port, defined(input[port.name], `input ${port.name}`));
       const deviation = freshNoise(this.parameters, type);

@@ -33,6 +33,8 @@ export interface Ranges {
   readonly version: 1;
   readonly model: string;
   readonly sourceHash: string;
+  /** Shapes of the inputs at which the model was calibrated. */
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
   /** Calibration inputs: ranges of ciphertext values and predicted errors are measured on them after packing. */
   readonly probes: readonly Readonly<Record<string, readonly number[]>>[];

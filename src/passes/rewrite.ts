@@ -1,6 +1,6 @@
 /**
- * Copies a module through the builder, replacing ops on the way. All passes of the cipher phase are built on it: a pass
- * is a function from one op with its new operands to the values that stand for the op's results.
+ * Copies a module through the builder, replacing ops on the way. All passes of the cipher phase are built on
+ * it: a pass is a function from one op with its new operands to the values that stand for the op's results.
  */
 import { defined, invariant } from '../support/invariant.js';
 import { BlockBuilder, Ids } from '../ir/builder.js';
@@ -68,7 +68,8 @@ class Rewriter {
     private readonly options: RewriteOptions,
   ) {
     // Callees that come later still have their old types; a pass that changes types puts callees first.
-    this.resultTypes = new Map(module.functions.map((f) => [f.name, f.body.results.map((value) => value.type)]));
+    const types = module.functions.map(({ name, body }) => [name, body.results.map((r) => r.type)] as const);
+    this.resultTypes = new Map(types);
   }
 
   func(func: Func): Func {
@@ -83,7 +84,9 @@ class Rewriter {
   }
 
   /** Copies the ops of a block and returns the new values of its results. */
-  private block(block: Block, builder: BlockBuilder, values: Map<number, Value>, func: Func): readonly Value[] {
+  private block(
+    block: Block, builder: BlockBuilder, values: Map<number, Value>, func: Func,
+  ): readonly Value[] {
     const mapped = (value: Value) => defined(values.get(value.id), `new value of %${value.id}`);
     const copy = (op: Op) => this.copy(op, builder, values, func);
     for (const op of block.ops) {

@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { sourcesUnder, type SourceFile } from './sources.js';
 
-/** 110 is the habit; this is where it ends. */
-const maxColumns = 120;
+const maxColumns = 110;
 const maxFileLines = 600;
 const maxFunctionLines = 70;
 
@@ -64,7 +63,7 @@ function longFunctions({ path, lines }: SourceFile): string[] {
     const head = /^( {0,2})(?:export )?(?:private |protected |static |override |async )*(?:function\*? )?(\w+)\s*[(<].*$/;
     const match = head.exec(line);
     const isFunction = /\bfunction\b/.test(line) || (match?.[1] === '  ' && !/^(if|for|while|switch|return)$/.test(match[2] ?? ''));
-    if (match === null || !isFunction || line.trimEnd().endsWith(';')) return;
+    if (match === null || !isFunction || !/[({]$/.test(line)) return;
     const indent = match[1] ?? '';
     const length = lines.slice(start).findIndex((later) => later === `${indent}}`) + 1;
     if (length > maxFunctionLines) found.push(`${path}:${start + 1}: ${match[2]} has ${length} lines`);

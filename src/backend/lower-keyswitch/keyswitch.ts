@@ -1,6 +1,7 @@
 /**
- * Hybrid key switching in poly ops (DESIGN section 3): ModUp of digits, product with the key, ModDown; rotations with
- * the product first and the automorphism afterwards. docs/passes/lower-keyswitch.md states every rule that fixes bits.
+ * Hybrid key switching in poly ops (DESIGN section 3): ModUp of digits, product with the key, ModDown;
+ * rotations with the product first and the automorphism afterwards. docs/passes/lower-keyswitch.md states
+ * every rule that fixes bits.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { digitsAt, keyClassFor, type KeyClass } from '../../target/parameters.js';
@@ -18,11 +19,15 @@ export function classNamed(s: Scope, name: string): KeyClass {
   return defined(s.parameters.keyClasses.find((c) => c.name === name), `key class ${name}`);
 }
 
-/** Digits [axes..][digit] of an array of single polynomials, on its own limbs and the special primes of the class. */
+/**
+ * Digits [axes..][digit] of an array of single polynomials, on its own limbs and the special primes of the
+ * class.
+ */
 export function modUp(s: Scope, c: Value, keyClass: KeyClass): Value {
   const type = polyOf(c);
   const level = levelOf(c);
-  invariant(level <= keyClass.level, `key class ${keyClass.name} ends at level ${keyClass.level}, not ${level}`);
+  invariant(
+    level <= keyClass.level, `key class ${keyClass.name} ends at level ${keyClass.level}, not ${level}`);
   const digits = digitsAt(keyClass, level);
   const limbs = [...type.limbs, ...specialLimbs(s.parameters, keyClass.specials)];
   const coefficients = s.op('poly.intt', [c]);
@@ -65,8 +70,10 @@ function divide(s: Scope, value: Value, divided: readonly number[], limbs: reado
 }
 
 /** Two components [axes..][component] of c under the key, after ModDown. */
-export function keySwitch(s: Scope, c: Value, keyClass: KeyClass, key: 'relinearize' | 'to_sparse' | 'to_dense'): Value {
-  const product = s.op('poly.key_product', [modUp(s, c, keyClass)], { key, class: keyClass.name, galois: [0], over: [] });
+export function keySwitch(s: Scope, c: Value, keyClass: KeyClass,
+  key: 'relinearize' | 'to_sparse' | 'to_dense'): Value {
+  const product = s.op('poly.key_product', [modUp(s, c, keyClass)],
+    { key, class: keyClass.name, galois: [0], over: [] });
   return modDown(s, product, keyClass.specials);
 }
 
@@ -99,7 +106,9 @@ function runsOf(steps: readonly number[], rotated: (step: number) => boolean): R
   const runs: Run[] = [];
   steps.forEach((step, i) => {
     const last = runs.at(-1);
-    if (last !== undefined && last.rotated === rotated(step)) runs[runs.length - 1] = { ...last, size: last.size + 1 };
+    if (last !== undefined && last.rotated === rotated(step)) {
+      runs[runs.length - 1] = { ...last, size: last.size + 1 };
+    }
     else runs.push({ start: i, size: 1, rotated: rotated(step) });
   });
   return runs;
@@ -164,7 +173,10 @@ export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
   let out = s.undefined(result);
   for (const run of runs) {
     const axes = { [axis]: [run.start, run.size] as const };
-    if (run.rotated) out = s.into('poly.automorphism', [product(turnOf(run))], out, { axes }, { ...turnAttrs(turnOf(run)), over: [] });
+    if (run.rotated) {
+      out = s.into('poly.automorphism', [product(turnOf(run))], out, { axes },
+        { ...turnAttrs(turnOf(run)), over: [] });
+    }
     else if (lazy === undefined) out = s.into('poly.copy', [a], out, { axes }, { over: [] });
     else out = liftedInto(s, a, out, keyClass, axes);
   }
@@ -172,14 +184,18 @@ export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
 }
 
 /** The unrotated element in basis qp: P*c on the q limbs, zero on the special limbs. */
-function liftedInto(s: Scope, a: Value, out: Value, keyClass: KeyClass, axes: Record<string, readonly [number, number]>): Value {
+function liftedInto(s: Scope, a: Value, out: Value, keyClass: KeyClass, axes: Record<string,
+  readonly [number, number]>): Value {
   const special = specialLimbs(s.parameters, keyClass.specials);
   const lifted = addLifted(s, a, out, keyClass, axes, { accumulate: false });
   const nothing = shapeOf({ ...polyOf(a), axes: [], limbs: special });
   return s.into('poly.zero', [], lifted, { axes, limbs: special }, nothing);
 }
 
-/** ct.rotate_each: one ModUp and one key per element; with `sum` the sum is made in basis qp, before one ModDown. */
+/**
+ * ct.rotate_each: one ModUp and one key per element; with `sum` the sum is made in basis qp, before one
+ * ModDown.
+ */
 export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value {
   const axis = op.attrs.axis as string;
   const steps = op.attrs.steps as readonly number[];
@@ -194,7 +210,8 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value 
   };
   const product = (run: Run): Value => {
     const part = s.slice(a, axis, run.start, run.size);
-    return rotationProduct(s, s.component(part, 0), modUp(s, s.component(part, 1), keyClass), keyClass, turnOf(run));
+    return rotationProduct(s, s.component(part, 0), modUp(s, s.component(part, 1), keyClass), keyClass,
+      turnOf(run));
   };
   return op.attrs.sum === true
     ? rotateEachSum(s, a, axis, keyClass, runs, (run) => [product(run), turnOf(run)])
@@ -203,13 +220,15 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value 
 
 type Rotated = (run: Run) => readonly [product: Value, turn: Turn];
 
-function rotateEachSum(s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[], rotated: Rotated): Value {
+function rotateEachSum(s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[],
+  rotated: Rotated): Value {
   let sum: Value | undefined;
   for (const run of runs.filter((r) => r.rotated)) {
     const [product, turn] = rotated(run);
     sum = sum === undefined
       ? turned(s, product, turn, [axis])
-      : s.into('poly.automorphism', [product], sum, {}, { ...turnAttrs(turn), over: [axis], accumulate: true });
+      : s.into('poly.automorphism', [product], sum, {},
+        { ...turnAttrs(turn), over: [axis], accumulate: true });
   }
   // Nothing is rotated: P*c, then ModDown, would give c back exactly.
   if (sum === undefined) return s.op('poly.copy', [a], { over: [axis] });
@@ -221,7 +240,8 @@ function rotateEachSum(s: Scope, a: Value, axis: string, keyClass: KeyClass, run
 }
 
 function rotateEachApart(
-  s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[], rotated: Rotated, result: PolyType,
+  s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[], rotated: Rotated,
+  result: PolyType,
 ): Value {
   const [only, second] = runs;
   if (only?.rotated === true && second === undefined) {
@@ -248,15 +268,18 @@ function rotateEachApart(
 export function modRaise(s: Scope, a: Value): Value {
   invariant(levelOf(a) === 0, 'ct.mod_raise takes level 0');
   const coefficients = s.op('poly.intt', [a]);
-  const raised = s.op('poly.base_convert', [coefficients], { limbs: limbRange(0, s.parameters.maxLevel + 1) });
+  const raised = s.op('poly.base_convert', [coefficients],
+    { limbs: limbRange(0, s.parameters.maxLevel + 1) });
   return s.op('poly.ntt', [raised]);
 }
 
 export function switchSecret(s: Scope, a: Value, to: string): Value {
   invariant(to === 'sparse' || to === 'dense', `unknown secret ${to}`);
-  const [keyClass, key] = to === 'sparse' ? [classNamed(s, 'sparse'), 'to_sparse' as const] : [classNamed(s, 'top'), 'to_dense' as const];
+  const [keyClass, key] = to === 'sparse' ? [classNamed(s, 'sparse'), 'to_sparse' as const]
+    : [classNamed(s, 'top'), 'to_dense' as const];
   const switched = keySwitch(s, s.component(a, 1), keyClass, key);
-  return s.into('poly.copy', [s.component(a, 0)], switched, { axes: { [componentAxis]: [0, 1] } }, { over: [], accumulate: true });
+  return s.into('poly.copy', [s.component(a, 0)], switched, { axes: { [componentAxis]: [0, 1] } },
+    { over: [], accumulate: true });
 }
 
 export function relinearize(s: Scope, a: Value): Value {
@@ -265,7 +288,9 @@ export function relinearize(s: Scope, a: Value): Value {
   return s.op('poly.add', [s.slice(a, componentAxis, 0, 2), switched]);
 }
 
-/** Times the integer nearest to `factor` on limbs 0..level+1, then a rescale: the result has level `level`. */
+/**
+ * Times the integer nearest to `factor` on limbs 0..level+1, then a rescale: the result has level `level`.
+ */
 export function adjust(s: Scope, a: Value, level: number, factor: number): Value {
   invariant(factor >= 1 && factor < 2 ** 53, `adjusting factor ${factor} is not an exact integer`);
   const limbs = limbRange(0, level + 2);

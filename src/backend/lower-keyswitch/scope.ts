@@ -8,13 +8,18 @@ import {
 } from '../../ir/ops/poly.js';
 import type { CtType, PolyType } from '../../ir/types.js';
 
-/** A ciphertext array as a polynomial array: [axes...][component], limbs q_0..q_level, then the special primes. */
+/**
+ * A ciphertext array as a polynomial array: [axes...][component], limbs q_0..q_level, then the special
+ * primes.
+ */
 export function polyTypeOf(type: CtType, parameters: Parameters): PolyType {
-  invariant(type.level !== null && type.scale !== null, 'lower-keyswitch runs after plan-levels: a level is missing');
+  invariant(type.level !== null && type.scale !== null,
+    'lower-keyswitch runs after plan-levels: a level is missing');
   const specials = type.basis.kind === 'qp' ? type.basis.specials : 0;
   return {
     kind: 'poly', axes: [...type.axes, { name: componentAxis, size: type.degree + 1 }],
-    limbs: [...limbRange(0, type.level + 1), ...specialLimbs(parameters, specials)], form: 'ntt', sharding: [],
+    limbs: [...limbRange(0, type.level + 1), ...specialLimbs(parameters, specials)], form: 'ntt',
+    sharding: [],
   };
 }
 

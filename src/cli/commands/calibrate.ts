@@ -1,6 +1,8 @@
 import { readSamples, parseTake } from '../../data/index.js';
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
-import { checkShapeOptions, defineCommand, outputOption, parseDims, sampleOptions, shapeOptions } from '../command.js';
+import {
+  checkShapeOptions, defineCommand, outputOption, parseDims, sampleOptions, shapeOptions,
+} from '../command.js';
 
 export const calibrateCommand = defineCommand({
   command: 'calibrate <model>',
@@ -13,7 +15,10 @@ export const calibrateCommand = defineCommand({
     ...shapeOptions,
   },
   examples: [
-    ['$0 calibrate model.onnx --samples model.samples.json --take 0:16 -o ranges.json', 'the first sixteen samples'],
+    [
+      'aegis calibrate model.onnx --samples model.samples.json --take 0:16 -o ranges.json',
+      'the first sixteen samples',
+    ],
   ],
   check: checkShapeOptions,
   run: async (args, { out, err, json, progress }) => {

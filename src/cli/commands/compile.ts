@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import type { CompileOptions, CompileResult } from '../../compile.js';
 import { parseTake, readRanges, readSamples } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
@@ -21,33 +22,50 @@ export const compileCommand = defineCommand({
   describe: 'compile an ONNX model into a plan',
   positionals: { model: { type: 'string', demandOption: true, describe: 'ONNX file' } },
   options: {
-    output: { ...outputOption, describe: 'plan to write; its weights go to PLAN.weights beside it' },
+    output: { ...outputOption, describe: 'plan to write; PLAN.weights and PLAN.cipher go beside it' },
     ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
     ...sampleOptions,
     ...shapeOptions,
-    ring: { choices: ['tiny', 'small', 'secure'], default: 'secure', describe: 'tiny and small need --insecure' },
+    ring: {
+      choices: ['tiny', 'small', 'secure'], default: 'secure',
+      describe: 'tiny and small need --insecure',
+    },
     security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
     insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
-    'memory-limit': { type: 'string', requiresArg: true, describe: 'refuse a plan that needs more: bytes, or 8GiB' },
-    'emit-cipher': { type: 'string', requiresArg: true, describe: 'write the final cipher module there, as text' },
-    'dump-ir': { type: 'string', requiresArg: true, describe: 'folder for the text of the module after every pass' },
+    'memory-limit': {
+      type: 'string', requiresArg: true,
+      describe: 'refuse a plan that needs more: bytes, or 8GiB',
+    },
+    'emit-cipher': {
+      type: 'string', requiresArg: true,
+      describe: 'write the final cipher module there, as text',
+    },
+    'dump-ir': {
+      type: 'string', requiresArg: true,
+      describe: 'folder for the text of the module after every pass',
+    },
   },
   examples: [
-    ['$0 compile model.onnx --samples model.samples.json --take 0:16 -o model.aegis', '128-bit security'],
-    ['$0 compile model.onnx --ranges ranges.json --ring small --insecure -o try.aegis', 'quick trial, no security'],
+    ['aegis compile model.onnx --samples model.samples.json --take 0:16 -o model.aegis', '128-bit security'],
+    [
+      'aegis compile model.onnx --ranges ranges.json --ring small --insecure -o try.aegis',
+      'quick trial, no security',
+    ],
   ],
   check: (args) => {
-    if (args.ranges !== undefined && args.samples !== undefined) return 'give --ranges or --samples, not both';
+    if (args.ranges !== undefined && args.samples !== undefined) {
+      return 'give --ranges or --samples, not both';
+    }
     if (args.memoryLimit !== undefined && parseByteCount(args.memoryLimit) === undefined) {
       return '--memory-limit is not a number of bytes';
     }
     return checkSampleOptions(args) ?? checkShapeOptions(args);
   },
   run: async (args, context) => {
-    const cipherPath = args.emitCipher ?? `${args.output}.cipher`;
+    const cipherPath = `${args.output}.cipher`;
     const weightsPath = `${args.output}.weights`;
     await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
-    await checkOutputs([args.output, weightsPath, cipherPath]);
+    await checkOutputs([args.output, weightsPath, cipherPath, args.emitCipher].filter((path) => path !== undefined));
     const take = args.take === undefined ? undefined : parseTake(args.take);
     const result = await compileWithProgress(args.model, {
       seqLen: args.seqLen, dims: parseDims(args.dim),
@@ -60,10 +78,15 @@ export const compileCommand = defineCommand({
     const outputs: Output[] = [
       { path: weightsPath, content: result.weights }, { path: args.output, content: result.plan },
     ];
-    if (args.emitCipher !== undefined || constantBytes(result.cipher) <= maxImplicitCipherBytes) {
-      outputs.push({ path: cipherPath, content: cipherText(result.cipher) });
+    const small = constantBytes(result.cipher) <= maxImplicitCipherBytes;
+    if (small || args.emitCipher !== undefined) {
+      const content = cipherText(result.cipher);
+      if (small) outputs.push({ path: cipherPath, content });
+      if (args.emitCipher !== undefined) outputs.push({ path: args.emitCipher, content });
     }
     await writeTogether(outputs);
+    // One that an earlier compile left would be taken for this plan's.
+    if (!small) await rm(cipherPath, { force: true });
     if (context.json) context.out.write(`${JSON.stringify(result.summary)}\n`);
     else context.out.write(summaryText(args.output, result, context));
   },
@@ -111,7 +134,7 @@ function summaryText(path: string, { summary, cipher }: CompileResult, { style }
       ['security', summary.insecure ? 'INSECURE' : `${summary.securityBits} bits`],
       ['operations', `${summary.bootstraps} bootstraps, ${summary.rotations} rotations, ` +
         `${summary.ctMultiplications} products of ciphertexts`],
-      ['keys', formatBytes(summary.keyBytes)],
+      ['memory of a run', `${formatBytes(summary.peakBytes)}, keys ${formatBytes(summary.keyBytes)} of it`],
       ['predicted error', errors.join(', ')],
     ]),
   ];

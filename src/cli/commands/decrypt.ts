@@ -13,7 +13,9 @@ export const decryptCommand = defineCommand({
     in: { type: 'string', demandOption: true, requiresArg: true, describe: 'response of aegis run' },
     output: { ...outputOption, describe: '.npz to write, one array per model output' },
   },
-  examples: [['$0 decrypt model.aegis --key keys/secret.key --in response.ct -o y.npz', 'the result in the clear']],
+  examples: [
+    ['aegis decrypt model.aegis --key keys/secret.key --in response.ct -o y.npz', 'the result in the clear'],
+  ],
   run: async (args, context) => {
     await checkInputs([args.plan, args.key, args.in]);
     await checkOutputs([args.output]);

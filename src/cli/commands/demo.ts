@@ -7,7 +7,7 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { defineCommand } from '../command.js';
 import type { Context } from '../context.js';
-import { drawDigit, scoresTable, sizesTable, timeTable } from '../demo-text.js';
+import { drawDigit, scoresTable, sizesTable, timeTable, type TimeShare } from '../demo-text.js';
 import {
   decryptResponse, encryptRequest, generateKeys, loadPlan, plainInputs, runPlan, type LoadedPlan,
 } from '../engine.js';
@@ -28,13 +28,16 @@ export const demoCommand = defineCommand({
   describe: 'read a handwritten digit without seeing it: compile, encrypt, run, decrypt',
   positionals: {},
   options: {
-    secure: { type: 'boolean', default: false, describe: '128-bit parameters: more memory and minutes more time' },
+    secure: {
+      type: 'boolean', default: false,
+      describe: '128-bit parameters: more memory and minutes more time',
+    },
     output: { alias: 'o', type: 'string', requiresArg: true, describe: 'keep the files in this folder' },
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
   examples: [
-    ['$0 demo', 'the whole way in about a minute, with small INSECURE parameters'],
-    ['$0 demo -o demo-out', 'the same; the files stay, to go on with by hand'],
+    ['aegis demo', 'the whole way in about a minute, with small INSECURE parameters'],
+    ['aegis demo -o demo-out', 'the same; the files stay, to go on with by hand'],
   ],
   run: async (args, context) => {
     const folder = args.output ?? await mkdtemp(join(tmpdir(), 'aegis-demo-'));
@@ -53,6 +56,16 @@ interface DemoOptions {
   readonly kept: boolean;
   readonly secure: boolean;
   readonly threads: number;
+}
+
+/** Nodes in the order of the plan; commands of no node, such as copies of inputs, stand under one name. */
+function nodeShares(report: RunReport): TimeShare[] {
+  return report.timings.map(({ node, seconds }) => ({ name: node === '' ? '(no node)' : node, seconds, detail: '' }));
+}
+
+function kernelShares(report: RunReport): TimeShare[] {
+  return report.opcodes.filter(({ launches }) => launches > 0).map(({ op, seconds, launches }) =>
+    ({ name: op, seconds, detail: `${launches} launches` }));
 }
 
 interface Sizes {
@@ -119,7 +132,9 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   const sizes = await fileSizes(options.folder);
   say(`${sizeLines(sizes)}\n`);
   if (options.kept) say(`\n    All in ${relative(process.cwd(), options.folder) || '.'}; go on with aegis inspect, verify, run.\n`);
-  if (plan.view.parameters.insecure) say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
+  if (plan.view.parameters.insecure) {
+    say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
+  }
   if (context.json) {
     context.out.write(`${JSON.stringify({
       digit: argmax(logits), label: label ?? null, logits: [...logits], reference: [...reference], maxAbsError: error,

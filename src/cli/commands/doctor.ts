@@ -38,7 +38,7 @@ export const doctorCommand = defineCommand({
   describe: 'what this machine can do',
   positionals: {},
   options: {},
-  examples: [['$0 doctor --json', 'for bug reports']],
+  examples: [['aegis doctor --json', 'for bug reports']],
   run: async (_args, { json, out, style }) => {
     const report = await examine();
     out.write(json ? `${JSON.stringify(report)}\n` : reportText(report, style));

@@ -10,10 +10,15 @@ export const encryptCommand = defineCommand({
   positionals: { plan: { type: 'string', demandOption: true, describe: 'plan of aegis compile' } },
   options: {
     key: { type: 'string', demandOption: true, requiresArg: true, describe: 'public.key or secret.key' },
-    in: { type: 'string', demandOption: true, requiresArg: true, describe: '.npz with one array per model input' },
+    in: {
+      type: 'string', demandOption: true, requiresArg: true,
+      describe: '.npz with one array per model input',
+    },
     output: { ...outputOption, describe: 'request to write' },
   },
-  examples: [['$0 encrypt model.aegis --key keys/public.key --in x.npz -o request.ct', 'a request for the server']],
+  examples: [
+    ['aegis encrypt model.aegis --key keys/public.key --in x.npz -o request.ct', 'a request for the server'],
+  ],
   run: async (args, context) => {
     await checkInputs([args.plan, args.key, args.in]);
     await checkOutputs([args.output]);

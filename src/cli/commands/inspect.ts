@@ -22,15 +22,18 @@ export const inspectCommand = defineCommand({
   positionals: { file: { type: 'string', demandOption: true, describe: 'plan, cipher text or ONNX file' } },
   options: {
     phase: { choices: phases, describe: 'print the text of that phase' },
-    node: { type: 'string', requiresArg: true, describe: 'only what was made for ONNX nodes of that name, or part' },
+    node: {
+      type: 'string', requiresArg: true,
+      describe: 'only what was made for ONNX nodes of that name, or part',
+    },
     memory: { type: 'boolean', default: false, describe: 'bytes of buffers, weights and keys' },
     keys: { type: 'boolean', default: false, describe: 'every key that the plan needs' },
     ...shapeOptions,
   },
   examples: [
-    ['$0 inspect model.aegis', 'parameters, security, work, predicted error, bytes'],
-    ['$0 inspect model.aegis --keys', 'the keys, with their levels and sizes'],
-    ['$0 inspect model.onnx --phase tensor', 'the model as the compiler reads it'],
+    ['aegis inspect model.aegis', 'parameters, security, work, predicted error, bytes'],
+    ['aegis inspect model.aegis --keys', 'the keys, with their levels and sizes'],
+    ['aegis inspect model.onnx --phase tensor', 'the model as the compiler reads it'],
   ],
   check: checkShapeOptions,
   run: async (args, context) => {
@@ -111,7 +114,9 @@ async function inspectModule(
     throw noPhase('--memory and --keys are known of a plan only', 'compile first, then inspect the plan');
   }
   const shown = wanted.phase === undefined ? module : inPhase(module, wanted.phase);
-  if (typeof shown === 'string') return printText(shown, module.parameters?.insecure === true, 'schedule', context);
+  if (typeof shown === 'string') {
+    return printText(shown, module.parameters?.insecure === true, 'schedule', context);
+  }
   if (wanted.node !== undefined) {
     const ops = opsOfNode(shown, wanted.node);
     if (ops.length === 0) {

@@ -1,4 +1,3 @@
-import { AegisError } from '../../support/diagnostics.js';
 import { defineCommand, outputOption } from '../command.js';
 import { generateKeys, loadPlan } from '../engine.js';
 import { formatBytes, insecureNotice } from '../format.js';
@@ -11,17 +10,11 @@ export const keygenCommand = defineCommand({
     output: { ...outputOption, describe: 'folder for the keys; made if missing' },
     seed: { type: 'number', requiresArg: true, describe: 'same seed, same keys; INSECURE plans only' },
   },
-  examples: [['$0 keygen model.aegis -o keys', 'secret.key stays with you, eval.keys go to the server']],
+  examples: [['aegis keygen model.aegis -o keys', 'secret.key stays with you, eval.keys go to the server']],
   check: ({ seed }) => (seed === undefined || (Number.isSafeInteger(seed) && seed >= 0)
     ? undefined : '--seed is not a whole number of at least 0'),
   run: async (args, context) => {
     const plan = await loadPlan(args.plan);
-    if (args.seed !== undefined && !plan.view.parameters.insecure) {
-      throw new AegisError({
-        code: 'S103', message: '--seed makes guessable keys and works with INSECURE plans only',
-        help: 'leave --seed out',
-      });
-    }
     const keys = await generateKeys(plan, args.output, args.seed, context);
     const { insecure } = plan.view.parameters;
     if (context.json) {

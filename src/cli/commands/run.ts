@@ -1,5 +1,4 @@
 import { availableParallelism } from 'node:os';
-import { AegisError } from '../../support/diagnostics.js';
 import { defineCommand, outputOption } from '../command.js';
 import { loadPlan, runPlan } from '../engine.js';
 import { checkInputs, checkOutputs } from '../files.js';
@@ -17,21 +16,17 @@ export const runCommand = defineCommand({
     channel: { choices: ['local', 'mpi', 'nccl'], default: 'local', describe: 'how ranks talk' },
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
-  examples: [['$0 run model.aegis --keys keys/eval.keys --in request.ct -o response.ct', 'on all cores']],
+  examples: [['aegis run model.aegis --keys keys/eval.keys --in request.ct -o response.ct', 'on all cores']],
   check: ({ threads }) => (threads === undefined || (Number.isSafeInteger(threads) && threads > 0)
     ? undefined : '--threads is not a positive whole number'),
   run: async (args, context) => {
-    if (args.backend !== 'cpu' || args.channel !== 'local') {
-      throw new AegisError({
-        code: 'X110', message: `this build has no ${args.backend === 'cpu' ? `channel ${args.channel}` : 'backend cuda'}`,
-        help: 'run with --backend cpu --channel local; aegis doctor shows what this machine can do',
-      });
-    }
     await checkInputs([args.plan, args.keys, args.in]);
     await checkOutputs([args.output]);
     const plan = await loadPlan(args.plan);
     const threads = args.threads ?? availableParallelism();
-    const report = await runPlan(plan, { keys: args.keys, request: args.in, response: args.output, threads }, context);
+    const report = await runPlan(plan, {
+      keys: args.keys, request: args.in, response: args.output, threads, backend: args.backend, channel: args.channel,
+    }, context);
     const { insecure } = plan.view.parameters;
     if (context.json) {
       const { outputSha256, seconds, ranks } = report;

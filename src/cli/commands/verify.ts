@@ -25,20 +25,40 @@ export const verifyCommand = defineCommand({
     ...sampleOptions,
     random: { type: 'number', requiresArg: true, describe: 'number of random inputs, instead of samples' },
     seed: { type: 'number', requiresArg: true, default: 1, describe: 'of the random inputs' },
-    oracle: { choices: ['ort', 'tensor'], default: 'ort', describe: 'ONNX Runtime, or our interpreter of the model' },
-    model: { type: 'string', requiresArg: true, describe: 'ONNX file, for inputs whose outputs are not in the samples' },
-    encrypted: { type: 'boolean', default: false, describe: 'encrypt, run and decrypt; without it, in the clear' },
-    cipher: { type: 'string', requiresArg: true, describe: 'cipher module to run in the clear (default PLAN.cipher)' },
-    threads: { type: 'number', requiresArg: true, describe: 'threads of encrypted runs; all cores unless given' },
+    oracle: {
+      choices: ['ort', 'tensor'], default: 'ort',
+      describe: 'ONNX Runtime, or our interpreter of the model',
+    },
+    model: {
+      type: 'string', requiresArg: true,
+      describe: 'ONNX file, for inputs whose outputs are not in the samples',
+    },
+    encrypted: {
+      type: 'boolean', default: false,
+      describe: 'encrypt, run and decrypt; without it, in the clear',
+    },
+    cipher: {
+      type: 'string', requiresArg: true,
+      describe: 'cipher module to run in the clear (default PLAN.cipher)',
+    },
+    threads: {
+      type: 'number', requiresArg: true,
+      describe: 'threads of encrypted runs; all cores unless given',
+    },
     ...shapeOptions,
   },
   examples: [
-    ['$0 verify model.aegis --samples model.samples.json --take 16:64', 'in the clear, seconds'],
-    ['$0 verify model.aegis --samples model.samples.json --take 16:18 --encrypted', 'two encrypted runs'],
-    ['$0 verify model.aegis --random 4 --oracle ort --model model.onnx', 'random inputs against ONNX Runtime'],
+    ['aegis verify model.aegis --samples model.samples.json --take 16:64', 'in the clear, seconds'],
+    ['aegis verify model.aegis --samples model.samples.json --take 16:18 --encrypted', 'two encrypted runs'],
+    [
+      'aegis verify model.aegis --random 4 --oracle ort --model model.onnx',
+      'random inputs against ONNX Runtime',
+    ],
   ],
   check: (args) => {
-    if ((args.samples === undefined) === (args.random === undefined)) return 'give --samples or --random, one of them';
+    if ((args.samples === undefined) === (args.random === undefined)) {
+      return 'give --samples or --random, one of them';
+    }
     if (args.random !== undefined && !(Number.isSafeInteger(args.random) && args.random > 0)) {
       return '--random is not a positive whole number';
     }

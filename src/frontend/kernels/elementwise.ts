@@ -153,6 +153,7 @@ const where: Kernel = (call) => {
   const shape = broadcastShape(call, call.input(0).shape, call.input(1).shape, call.input(2).shape);
   const { dtype } = call.input(1);
   if (isBig(dtype) !== isBig(call.input(2).dtype)) call.fail('element types differ');
+  if (call.input(0).dtype !== 'bool') call.fail('the condition is not boolean');
   return [call.output(dtype, shape, (out) => {
     const condition = spread(call.tensor(0), shape);
     const [yes, no] = [spread(call.tensor(1), shape), spread(call.tensor(2), shape)] as [Float64Array, Float64Array];
@@ -222,6 +223,7 @@ const dequantize: Kernel = (call) => {
   if (scaleShape.length > 1 || ![1, shape[axis] ?? 1].includes(elementCount(scaleShape))) {
     return call.fail('only a scale a tensor or an axis is known');
   }
+  if (!isFloat(call.input(1).dtype)) return call.fail(`the scale is ${call.input(1).dtype}`);
   const inner = elementCount(shape.slice(axis + 1));
   return [call.output(call.input(1).dtype, shape, (out) => {
     const [x, scale] = [call.numbers(0), call.numbers(1)];
@@ -243,7 +245,7 @@ export const elementwiseKernels: Readonly<Record<string, Kernel>> = {
     const alpha = call.int('alpha', 1);
     return unary((x) => silu(alpha * x) / alpha)(call);
   },
-  Min: variadic(binaries.Min as Binary), Max: variadic(binaries.Max as Binary),
+  Sum: variadic(binaries.Add as Binary), Min: variadic(binaries.Min as Binary), Max: variadic(binaries.Max as Binary),
   Gelu: gelus, LeakyRelu: leaky, Clip: clip, Where: where, Cast: cast, CastLike: castLike,
   Not: test((x) => x === 0), IsNaN: test(Number.isNaN), IsInf: test((x) => Math.abs(x) === Infinity),
   DequantizeLinear: dequantize,

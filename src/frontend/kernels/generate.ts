@@ -50,6 +50,7 @@ const size: Kernel = (call) => [
 
 const range: Kernel = (call) => {
   const { dtype } = call.input(0);
+  if (call.input(1).dtype !== dtype || call.input(2).dtype !== dtype) return call.fail('element types differ');
   const [start, limit, delta] = [call.scalar(0), call.scalar(1), call.scalar(2)];
   const count = Math.max(0, Math.ceil((limit - start) / delta));
   if (!Number.isFinite(count)) return call.fail('step 0');

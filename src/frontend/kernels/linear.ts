@@ -167,8 +167,15 @@ export interface AttentionForm {
   readonly resultStrides: readonly number[];
 }
 
+/** Later opsets add windows and more; an attribute that is not here would change the meaning unnoticed. */
+const attentionAttributes = new Set([
+  'is_causal', 'kv_num_heads', 'q_num_heads', 'qk_matmul_output_mode', 'scale', 'softcap', 'softmax_precision',
+]);
+
 /** Operator Attention of opset 23, without key and value caches. */
 export function attentionForm(call: Call): AttentionForm {
+  const unknown = [...call.node.attributes.keys()].find((name) => !attentionAttributes.has(name));
+  if (unknown !== undefined) return call.fail(`attribute ${unknown} is not known`, 'F202');
   const [q, k, v] = [call.input(0).shape, call.input(1).shape, call.input(2).shape];
   if ([4, 5, 6].some((i) => call.has(i)) || call.node.outputs.length > 1) {
     return call.fail('key and value caches are not supported', 'F202');
@@ -216,7 +223,12 @@ function finishScores(form: AttentionForm, scores: Float64Array, mask: (row: num
     const capped = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
     scores[i] = form.causal && column > row ? -Infinity : capped + mask(row, column);
   }
-  for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
+  for (let row = 0; row < queries; row++) {
+    const own = scores.subarray(row * keys, (row + 1) * keys);
+    // A query that may see no key gets zeros, not NaN (ONNX 1.19, nan_robustness tests).
+    if (own.every((score) => score === -Infinity)) own.fill(0);
+    else softmaxRow(own, 0, keys);
+  }
 }
 
 const attention: Kernel = (call) => {

@@ -49,6 +49,7 @@ function reduce(reduction: Reduction): Kernel {
       const count = x.length / Math.max(out.length, 1);
       sums.forEach((sum, i) => {
         const value = reduction.end?.(sum, count) ?? sum;
+        if (isBig(dtype) && !Number.isFinite(value)) call.fail('reduces nothing');
         out[i] = isBig(dtype) ? BigInt(Math.trunc(value)) : value;
       });
     })];

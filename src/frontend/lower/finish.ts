@@ -4,6 +4,7 @@ import type { AttrValue, Constant, Module, Port, Value } from '../../ir/module.j
 import { entryName } from '../../ir/module.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { ShapedGraph } from '../evaluate.js';
+import { refuse } from '../model.js';
 import { constantKey, digestOf, Drafts, type Draft } from './drafts.js';
 import type { Lowered } from './lower.js';
 
@@ -102,7 +103,10 @@ class Names {
 
 export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
   const targets = lowered.outputs.map((output) => output.draft);
-  const rebuilt = foldForward(reachable(targets), targets, new Drafts());
+  const needed = reachable(targets);
+  const standIn = needed.find((draft) => draft.kind === 'unsupported');
+  if (standIn !== undefined) refuse({ code: 'F202', message: 'reads a value that cannot be followed', node: standIn.loc });
+  const rebuilt = foldForward(needed, targets, new Drafts());
   const roots = targets.map((draft) => defined(rebuilt.get(draft), 'output'));
   const order = reachable(roots);
   const inputs = lowered.inputs.flatMap(({ input, draft }) => {

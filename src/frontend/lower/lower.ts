@@ -30,6 +30,7 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['Tanh', (site) => elementwise.unary(site, 'tensor.tanh')],
   ['Sigmoid', (site) => elementwise.unary(site, 'tensor.sigmoid')],
   ['Gelu', (site) => elementwise.unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') })],
+  ['Sum', (site, shape) => (site.node.inputs.length === 2 ? elementwise.add(site, shape) : site.fail('more than two terms'))],
   ['Swish', swish],
 ]);
 
@@ -125,12 +126,14 @@ class Lowering implements Surroundings {
   private visit(node: Node): void {
     const kernel = kernelOf(node);
     const call = callOf(node, this.graph.model.opset, this.graph.values);
-    const shapes = node.outputs.map((name) => this.graph.values.get(name)?.shape);
+    // Trailing outputs that no operator of ours makes are read by nobody: the folder has checked that.
+    const made = node.outputs.filter((name, i) => i === 0 || this.graph.values.has(name));
+    const shapes = made.map((name) => this.graph.values.get(name)?.shape);
     const operands = node.inputs.flatMap((name) => (name === '' ? [] : [this.operand(name)]));
     const isPrivate = operands.filter((symbol) => symbol !== undefined);
     const put = (symbols: readonly Symbol[]) =>
-      symbols.forEach((symbol, i) => this.symbols.set(defined(node.outputs[i], 'output'), symbol));
-    const opaque = () => put(node.outputs.map((_, i): Symbol => ({ kind: 'opaque', shape: shapes[i] ?? [] })));
+      symbols.forEach((symbol, i) => this.symbols.set(defined(made[i], 'output'), symbol));
+    const opaque = () => put(made.map((_, i): Symbol => ({ kind: 'opaque', shape: shapes[i] ?? [] })));
     if (kernel === undefined || shapes.includes(undefined)) return opaque();
     const sizes = shapes as (readonly number[])[];
     if (isPrivate.every((symbol) => symbol.kind === 'client') && !boundary.has(node.opType)) {
@@ -228,6 +231,9 @@ export function lowerGraph(graph: ShapedGraph, earlier: readonly Diagnostic[]): 
   const problems = new Diagnostics();
   earlier.forEach((diagnostic) => problems.report(diagnostic));
   const lowered = new Lowering(graph, problems).run();
+  if (!problems.failed && lowered.outputs.length < graph.model.outputs.length) {
+    problems.report({ code: 'F202', message: 'an output depends on a node that cannot be followed' });
+  }
   problems.throwIfAny();
   return lowered;
 }

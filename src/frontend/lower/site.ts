@@ -106,6 +106,7 @@ export class Site {
     const { draft, index } = view;
     const count = elementCount(view.shape);
     if (rows * columns !== count) return this.fail(`[${view.shape.join(', ')}] is not ${rows} tokens of ${columns} features`);
+    if (count === 0) return this.fail('an encrypted value without elements');
     if (count > maxViewElements) return this.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
     if (draft.kind === 'input') {
       const indices = index ?? Int32Array.from({ length: count }, (_, i) => i);

@@ -1,16 +1,19 @@
 /**
- * The poly phase: each op is one plan command (runtime/hal/kernels.h says what it computes) or a view that costs
- * nothing. Values are arrays of RNS polynomials; a ciphertext is an array whose last axis is `component`.
+ * The poly phase: each op is one plan command (runtime/hal/kernels.h says what it computes) or a view that
+ * costs nothing. Values are arrays of RNS polynomials; a ciphertext is an array whose last axis is
+ * `component`.
  *
  * A command makes a new array, or, with the operand `into`, writes a window of an array that nothing reads
- * afterwards and returns that array: `window.axes[name] = [start, size]` restricts an axis, `window.limbs` the limbs,
- * what is not named is written in full. Axes that the command's own result lacks are broadcast over the window. With
- * `accumulate` the window's old values are part of the sum. So parts of an array are made in place, not copied there.
+ * afterwards and returns that array: `window.axes[name] = [start, size]` restricts an axis, `window.limbs`
+ * the limbs, what is not named is written in full. Axes that the command's own result lacks are broadcast
+ * over the window. With `accumulate` the window's old values are part of the sum. So parts of an array are
+ * made in place, not copied there.
  */
 import { digitsAt, type KeyClass, type Parameters } from '../../target/parameters.js';
 import type { Attrs } from '../module.js';
 import type { InferContext, OpDef } from '../opdef.js';
-import { axesCount, axisSize, broadcastAxes, withoutAxes, type Axis, type PolyType, type PtType, type Type } from '../types.js';
+import { axesCount, axisSize, broadcastAxes, withoutAxes, type Axis, type PolyType, type PtType,
+  type Type } from '../types.js';
 
 export const componentAxis = 'component';
 export const digitAxis = 'digit';
@@ -29,7 +32,9 @@ export function windowType(type: PolyType, window: Window): PolyType | string {
   for (const [name, [start, size]] of Object.entries(window.axes ?? {})) {
     const full = axisSize(type.axes, name);
     if (full === undefined) return `window restricts axis ${name}, which the array lacks`;
-    if (start < 0 || size < 1 || start + size > full) return `window ${start}+${size} leaves axis ${name} of size ${full}`;
+    if (start < 0 || size < 1 || start + size > full) {
+      return `window ${start}+${size} leaves axis ${name} of size ${full}`;
+    }
   }
   const missing = window.limbs?.find((limb) => !type.limbs.includes(limb));
   if (missing !== undefined) return `window names limb ${missing}, which the array lacks`;
@@ -48,17 +53,22 @@ function inserted(into: Type, produced: PolyType, attrs: Attrs): PolyType | stri
   if (target.limbs.join() !== produced.limbs.join()) {
     return `window has limbs [${target.limbs.join()}] but the result has [${produced.limbs.join()}]`;
   }
-  if (target.form !== produced.form) return `into has form ${target.form} but the result has ${produced.form}`;
+  if (target.form !== produced.form) {
+    return `into has form ${target.form} but the result has ${produced.form}`;
+  }
   for (const axis of produced.axes) {
     const size = axisSize(target.axes, axis.name);
-    if (size !== axis.size) return `axis ${axis.name} has size ${axis.size} but the window has ${String(size)}`;
+    if (size !== axis.size) {
+      return `axis ${axis.name} has size ${axis.size} but the window has ${String(size)}`;
+    }
   }
   return into;
 }
 
 type PolyInfer = (operands: readonly Type[], attrs: Attrs, context: InferContext) => PolyType | string;
 
-const windowAttrs = { window: { kind: 'json', optional: true, doc: 'part of `into` that is written: {axes, limbs}' } } as const;
+const windowAttrs = { window: { kind: 'json', optional: true,
+  doc: 'part of `into` that is written: {axes, limbs}' } } as const;
 const accumulateAttr = { accumulate: { kind: 'bool', optional: true, doc: 'add to the window' } } as const;
 
 function command(
@@ -68,7 +78,9 @@ function command(
     name, phase: 'poly', summary, operands: [...operands, 'into...'], attrs: { ...attrs, ...windowAttrs },
     infer: (types, given, context) => {
       const own = types.slice(0, operands.length);
-      if (types.length < operands.length || types.length > operands.length + 1) return `${name} has ${types.length} operands`;
+      if (types.length < operands.length || types.length > operands.length + 1) {
+        return `${name} has ${types.length} operands`;
+      }
       const result = infer(own, given, context);
       if (typeof result === 'string') return result;
       const into = types[operands.length];
@@ -91,7 +103,9 @@ function joined(types: readonly Type[], form?: PolyType['form']): PolyType | str
   for (const type of rest) {
     if (!isPoly(type)) return 'operands must be polynomial arrays';
     if (type.form !== first.form) return `operands have forms ${first.form} and ${type.form}`;
-    if (type.limbs.join() !== first.limbs.join()) return `operands have limbs [${first.limbs.join()}] and [${type.limbs.join()}]`;
+    if (type.limbs.join() !== first.limbs.join()) {
+      return `operands have limbs [${first.limbs.join()}] and [${type.limbs.join()}]`;
+    }
     const both = broadcastAxes(axes, type.axes);
     if (typeof both === 'string') return both;
     axes = both;
@@ -124,7 +138,8 @@ function withPlain(types: readonly Type[]): PolyType | string {
 
 const overAttr = { over: { kind: 'strings', doc: 'axes that are summed' } } as const;
 const scaleAttr = {
-  scale: { kind: 'real', doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials' },
+  scale: { kind: 'real',
+    doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials' },
 } as const;
 const shapeAttrs = {
   axes: { kind: 'axes', doc: 'array axes, slowest first' }, limbs: { kind: 'ints', doc: 'prime indices' },
@@ -145,15 +160,19 @@ const commands: readonly OpDef[] = [
   command('poly.add', ['a', 'b'], 'a + b', {}, (types) => joined(types)),
   command('poly.sub', ['a', 'b'], 'a - b', {}, (types) => joined(types)),
   command('poly.add_plain', ['a', 'p'], 'a + p', scaleAttr, withPlain),
-  command('poly.contract', ['a', 'p'], 'sum over axes of a * p', { ...overAttr, ...scaleAttr, ...accumulateAttr },
+  command('poly.contract', ['a', 'p'], 'sum over axes of a * p',
+    { ...overAttr, ...scaleAttr, ...accumulateAttr },
     (types, attrs) => summed(withPlain(types), attrs)),
   command('poly.tensor', ['a', 'b'], 'sum over axes of the product of two ciphertexts: three components',
     { ...overAttr, ...accumulateAttr }, ([x, y], attrs) => {
       if (!isPoly(x) || !isPoly(y)) return 'operands must be polynomial arrays';
-      if (axisSize(x.axes, componentAxis) !== 2 || axisSize(y.axes, componentAxis) !== 2) return 'operands must have two components';
+      if (axisSize(x.axes, componentAxis) !== 2 || axisSize(y.axes, componentAxis) !== 2) {
+        return 'operands must have two components';
+      }
       const batch = [x, y].map((type) => ({ ...type, axes: withoutAxes(type.axes, [componentAxis]) }));
       const type = summed(joined(batch, 'ntt'), attrs);
-      return typeof type === 'string' ? type : { ...type, axes: [...type.axes, { name: componentAxis, size: 3 }] };
+      return typeof type === 'string' ? type
+        : { ...type, axes: [...type.axes, { name: componentAxis, size: 3 }] };
     }),
   command('poly.ntt', ['a'], 'coefficients to NTT form', {}, (types) => {
     const type = joined(types, 'coeff');
@@ -180,8 +199,10 @@ const commands: readonly OpDef[] = [
   command('poly.key_product', ['digits'], 'inner product of digits and switching keys: two components', {
     key: { kind: 'string', doc: '`relinearize`, `galois`, `to_sparse` or `to_dense`' },
     class: { kind: 'string', doc: 'name of the key class' },
-    galois: { kind: 'ints', doc: 'Galois element of entry i + iteration * (size of axis); [0] for other keys' },
-    axis: { kind: 'string', optional: true, doc: 'axis along which the key changes; added last if the digits lack it' },
+    galois: { kind: 'ints',
+      doc: 'Galois element of entry i + iteration * (size of axis); [0] for other keys' },
+    axis: { kind: 'string', optional: true,
+      doc: 'axis along which the key changes; added last if the digits lack it' },
     ...overAttr, ...accumulateAttr,
   }, keyProduct),
   command('poly.automorphism', ['a'], 'X -> X^galois, summed over axes', {
@@ -216,7 +237,8 @@ function keyProduct(types: readonly Type[], attrs: Attrs, { parameters }: InferC
     axes = [...axes, { name: axis, size: (attrs.galois as readonly number[]).length }];
   }
   const result = entriesProblem(axes, attrs) ?? summed({ ...digits, axes }, attrs);
-  return typeof result === 'string' ? result : { ...result, axes: [...result.axes, { name: componentAxis, size: 2 }] };
+  return typeof result === 'string' ? result
+    : { ...result, axes: [...result.axes, { name: componentAxis, size: 2 }] };
 }
 
 /** Digits must be those of the class, on limbs q_0..q_level and all special primes of the class. */
@@ -228,10 +250,12 @@ function digitsProblem(type: PolyType, keyClass: KeyClass, parameters: Parameter
   }
   const count = digitsAt(keyClass, level).length;
   const given = axisSize(type.axes, digitAxis);
-  return given === count ? undefined : `key class ${keyClass.name} has ${count} digits at level ${level}, not ${String(given)}`;
+  return given === count ? undefined
+    : `key class ${keyClass.name} has ${count} digits at level ${level}, not ${String(given)}`;
 }
 
-function view(name: string, summary: string, attrs: OpDef['attrs'], infer: (a: PolyType, attrs: Attrs) => PolyType | string): OpDef {
+function view(name: string, summary: string, attrs: OpDef['attrs'],
+  infer: (a: PolyType, attrs: Attrs) => PolyType | string): OpDef {
   return {
     name, phase: 'poly', operands: ['a'], summary, attrs,
     infer: ([a], given) => {
@@ -244,43 +268,52 @@ function view(name: string, summary: string, attrs: OpDef['attrs'], infer: (a: P
 
 const views: readonly OpDef[] = [
   view('poly.index', 'one index of an axis; the axis goes', {
-    axis: { kind: 'string', doc: 'existing axis' }, index: { kind: 'int', doc: 'index in the first iteration' },
+    axis: { kind: 'string', doc: 'existing axis' },
+    index: { kind: 'int', doc: 'index in the first iteration' },
     loopStride: { kind: 'int', optional: true, doc: 'added per iteration of the innermost enclosing loop' },
   }, (a, attrs) => {
     const size = axisSize(a.axes, attrs.axis as string);
     const index = attrs.index as number;
-    if (size === undefined || index < 0 || index >= size) return `no index ${index} on axis ${String(attrs.axis)}`;
+    if (size === undefined || index < 0 || index >= size) {
+      return `no index ${index} on axis ${String(attrs.axis)}`;
+    }
     return { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
   }),
   view('poly.slice', 'indices start .. start+size-1 of an axis', {
     axis: { kind: 'string', doc: 'existing axis' },
     start: { kind: 'int', doc: 'first index' }, size: { kind: 'int', doc: 'number of indices' },
-  }, (a, attrs) => windowType(a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } })),
+  }, (a, attrs) => windowType(a, { axes: { [attrs.axis as string]: [
+    attrs.start as number, attrs.size as number] } })),
   view('poly.limbs', 'some limbs, evenly spaced in memory', { limbs: { kind: 'ints', doc: 'prime indices' } },
     (a, attrs) => windowType(a, { limbs: attrs.limbs as readonly number[] })),
-  view('poly.reshape', 'same elements in row-major order under other axes; a copy where strides do not allow it', {
+  view('poly.reshape',
+    'same elements in row-major order under other axes; a copy where strides do not allow it', {
     axes: { kind: 'axes', doc: 'new axes' },
   }, (a, attrs) => {
     const axes = attrs.axes as unknown as readonly Axis[];
-    return axesCount(axes) === axesCount(a.axes) ? { ...a, axes } : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
+    return axesCount(axes) === axesCount(a.axes) ? { ...a, axes }
+      : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
   }),
 ];
 
 export const polyOps: readonly OpDef[] = [
   ...commands,
   {
-    name: 'poly.undefined', phase: 'poly', operands: [], attrs: shapeAttrs, infer: (_, attrs) => [shape(attrs)],
+    name: 'poly.undefined', phase: 'poly', operands: [], attrs: shapeAttrs,
+    infer: (_, attrs) => [shape(attrs)],
     summary: 'memory for an array that is made piece by piece; every piece is written before it is read',
   },
   ...views,
   {
-    name: 'poly.residues', phase: 'poly', operands: [], summary: 'one integer constant, given by its residues',
+    name: 'poly.residues', phase: 'poly', operands: [],
+    summary: 'one integer constant, given by its residues',
     attrs: { limbs: { kind: 'ints', doc: 'prime indices' }, residues: { kind: 'ints', doc: 'one per limb' } },
     infer: (_, attrs) => ((attrs.limbs as unknown[]).length === (attrs.residues as unknown[]).length
       ? [exactPlain(1, false)] : 'one residue per limb is needed'),
   },
   {
-    name: 'poly.monomial', phase: 'poly', operands: [], summary: 'the monomial X^power; power N/2 is the imaginary unit',
+    name: 'poly.monomial', phase: 'poly', operands: [],
+    summary: 'the monomial X^power; power N/2 is the imaginary unit',
     attrs: { power: { kind: 'int', doc: 'exponent' } }, infer: () => [exactPlain(1, true)],
   },
 ];

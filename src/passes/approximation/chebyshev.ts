@@ -1,6 +1,7 @@
 /**
- * Chebyshev series on an interval: evaluation (Clenshaw), interpolation, division by T_g. Trefethen, Approximation
- * Theory and Approximation Practice, chapters 3 and 19. The variable x in [a, b] is mapped to t = (2x - a - b)/(b - a).
+ * Chebyshev series on an interval: evaluation (Clenshaw), interpolation, division by T_g. Trefethen,
+ * Approximation Theory and Approximation Practice, chapters 3 and 19. The variable x in [a, b] is mapped to t
+ * = (2x - a - b)/(b - a).
  */
 
 export type RealFunction = (x: number) => number;
@@ -24,7 +25,9 @@ export function fromUnit(a: number, b: number, t: number): number {
   return (a + b) / 2 + ((b - a) / 2) * t;
 }
 
-/** Coefficients of the polynomial through f at the degree + 1 Chebyshev points of the first kind on [-1, 1]. */
+/**
+ * Coefficients of the polynomial through f at the degree + 1 Chebyshev points of the first kind on [-1, 1].
+ */
 export function interpolate(f: RealFunction, degree: number): number[] {
   const n = degree + 1;
   const values = Array.from({ length: n }, (_, i) => f(Math.cos((Math.PI * (i + 0.5)) / n)));
@@ -39,8 +42,10 @@ export function interpolate(f: RealFunction, degree: number): number[] {
 }
 
 /** p = q T_g + r with deg r < g, from T_g T_j = (T_{g+j} + T_{|g-j|}) / 2; needs deg p < 2g. */
-export function divideByChebyshev(p: readonly number[], g: number): { quotient: number[]; remainder: number[] } {
-  const quotient = Array.from({ length: Math.max(0, p.length - g) }, (_, j) => (p[g + j] ?? 0) * (j === 0 ? 1 : 2));
+export function divideByChebyshev(
+  p: readonly number[], g: number,
+): { quotient: number[]; remainder: number[] } {
+  const quotient = p.slice(g).map((c, j) => (j === 0 ? c : 2 * c));
   const remainder = p.slice(0, g);
   for (let j = 1; j < quotient.length; j++) {
     remainder[g - j] = (remainder[g - j] ?? 0) - (quotient[j] ?? 0) / 2;

@@ -1,10 +1,12 @@
 /**
- * EvalMod: t = I + eps, |I| <= 15 an integer, |eps| <= 2^-10, goes to c sin(2 pi t) / (2 pi) ~ c eps. A polynomial
- * approximates the cosine of an eighth of the angle, three double angles follow: Han and Ki, "Better bootstrapping for
- * approximate homomorphic encryption" (CT-RSA 2020); Bossuat et al. 2021, section 4.
+ * EvalMod: t = I + eps, |I| <= 15 an integer, |eps| <= 2^-10, goes to c sin(2 pi t) / (2 pi) ~ c eps. A
+ * polynomial approximates the cosine of an eighth of the angle, three double angles follow: Han and Ki,
+ * "Better bootstrapping for approximate homomorphic encryption" (CT-RSA 2020); Bossuat et al. 2021, section
+ * 4.
  *
- * cos(2 pi (K x - 1/4) / 8), x = t / K, is fitted near the integers only: on all of [-1, 1] degree 30 leaves 2^-32.7
- * of the cosine, which three double angles and the message ratio turn into 14.6 bits (NUMBERS section 3).
+ * cos(2 pi (K x - 1/4) / 8), x = t / K, is fitted near the integers only: on all of [-1, 1] degree 30 leaves
+ * 2^-32.7 of the cosine, which three double angles and the message ratio turn into 14.6 bits (NUMBERS section
+ * 3).
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { evaluateChebyshev } from './chebyshev.js';
@@ -24,7 +26,9 @@ export interface EvalMod {
   readonly constants: readonly number[];
 }
 
-/** The result is `slope` sin(2 pi t) / (2 pi); any factor wanted behind EvalMod is folded in here for nothing. */
+/**
+ * The result is `slope` sin(2 pi t) / (2 pi); any factor wanted behind EvalMod is folded in here for nothing.
+ */
 export function evalMod(slope: number): EvalMod {
   const amplitude = slope / (2 * Math.PI);
   invariant(amplitude > 0, 'the slope of EvalMod is positive');
@@ -35,10 +39,12 @@ export function evalMod(slope: number): EvalMod {
 
 /** What the polynomial and the double angles make of t, without noise. */
 export function evaluateEvalMod({ coefficients, constants }: EvalMod, t: number): number {
-  return constants.reduce((y, constant) => 2 * y * y - constant, evaluateChebyshev(coefficients, t / evalModBound));
+  const cosine = evaluateChebyshev(coefficients, t / evalModBound);
+  return constants.reduce((y, constant) => 2 * y * y - constant, cosine);
 }
 
-const cosine = (x: number): number => Math.cos((2 * Math.PI * (evalModBound * x - 0.25)) / 2 ** doubleAngles);
+const wantedCosine = (x: number): number =>
+  Math.cos((2 * Math.PI * (evalModBound * x - 0.25)) / 2 ** doubleAngles);
 
 let cosineSeriesKnown: readonly number[] | undefined;
 
@@ -51,8 +57,9 @@ function cosineSeries(): readonly number[] {
 /** Points in each cluster |eps| <= 1.05 * 2^-10. */
 const clusterPoints = 9;
 /**
- * I is a sum of 33 uniform variables, variance 33/12 = 1.66^2: rare integers may be fitted less well. The floor keeps
- * them far below failure; 2.2 flattens the weights so that |I| = 5, which occurs in every ciphertext, keeps its bits.
+ * I is a sum of 33 uniform variables, variance 33/12 = 1.66^2: rare integers may be fitted less well. The
+ * floor keeps them far below failure; 2.2 flattens the weights so that |I| = 5, which occurs in every
+ * ciphertext, keeps its bits.
  */
 const [integerDeviation, flattening, weightFloor] = [1.66, 2.2, 1e-3];
 
@@ -65,7 +72,7 @@ function fitCosine(): number[] {
       const eps = ((2 * p) / (clusterPoints - 1) - 1) * 1.05 * 2 ** -messageRatioBits;
       const x = (i + eps) / evalModBound;
       rows.push(chebyshevRow(x, evalModDegree).map((value) => weight * value));
-      values.push(weight * cosine(x));
+      values.push(weight * wantedCosine(x));
     }
   }
   return leastSquares(rows, values);

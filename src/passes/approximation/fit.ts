@@ -1,6 +1,7 @@
 /**
- * Fits a Chebyshev series to a function on an interval, to a wanted error at the least depth, then at the least degree
- * of that depth. Interpolation is refined to the minimax polynomial by Remez exchange (remez.ts) where that helps.
+ * Fits a Chebyshev series to a function on an interval, to a wanted error at the least depth, then at the
+ * least degree of that depth. Interpolation is refined to the minimax polynomial by Remez exchange (remez.ts)
+ * where that helps.
  */
 import { AegisError } from '../../support/diagnostics.js';
 import { invariant } from '../../support/invariant.js';
@@ -32,15 +33,17 @@ export interface FitOptions {
 /** Depth 8; more is cheaper by composition. */
 export const defaultMaxDegree = 255;
 /**
- * Remez is tried where interpolation misses a wanted absolute error by no more than this factor (the Lebesgue constant
- * of 256 points is below 5). Relative errors gain by the spread of |f| as well: there it is always tried.
+ * Remez is tried where interpolation misses a wanted absolute error by no more than this factor (the Lebesgue
+ * constant of 256 points is below 5). Relative errors gain by the spread of |f| as well: there it is always
+ * tried.
  */
 const remezGain = 16;
 
 /** Errors: A101 if no degree up to `maxDegree` reaches `maxError`. */
 export function fitChebyshev(f: RealFunction, a: number, b: number, options: FitOptions): ChebyshevFit {
   invariant(b > a, `the interval [${a}, ${b}] is empty`);
-  invariant((options.maxError === undefined) !== (options.degree === undefined), 'one of maxError and degree');
+  const given = [options.maxError, options.degree].filter((value) => value !== undefined);
+  invariant(given.length === 1, 'one of maxError and degree is given');
   const onUnit = (t: number) => f(fromUnit(a, b, t));
   const weight = options.relative === true ? (t: number) => 1 / Math.abs(onUnit(t)) : () => 1;
   const fit = (degree: number, target: number): ChebyshevFit => {
@@ -77,7 +80,10 @@ export function fitChebyshev(f: RealFunction, a: number, b: number, options: Fit
   return least;
 }
 
-/** The better of the interpolant and the minimax polynomial; the latter only if the former's error asks for it. */
+/**
+ * The better of the interpolant and the minimax polynomial; the latter only if the former's error asks for
+ * it.
+ */
 function fitDegree(
   f: RealFunction, weight: RealFunction, degree: number, tryRemez: (plainError: number) => boolean,
 ): Omit<ChebyshevFit, 'a' | 'b'> {

@@ -5,7 +5,8 @@ import type { RealFunction } from './chebyshev.js';
 /** Named functions of one variable; `exp` is exp(scale x). */
 export type NonlinearFunction =
   | { readonly kind: 'exp'; readonly scale: number }
-  | { readonly kind: 'gelu' | 'gelu-tanh' | 'tanh' | 'relu' | 'sigmoid' | 'silu' | 'inverse' | 'inverse-sqrt' | 'erf' };
+  | { readonly kind: 'gelu' | 'gelu-tanh' | 'tanh' | 'relu' | 'sigmoid' | 'silu' }
+  | { readonly kind: 'inverse' | 'inverse-sqrt' | 'erf' };
 
 export function realFunction(fn: NonlinearFunction): RealFunction {
   switch (fn.kind) {
@@ -40,7 +41,10 @@ export function geluTanh(x: number): number {
   return x * sigmoid(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
 }
 
-/** Below this |x| the power series is used, above it the continued fraction: 1 - erf(1) loses less than one digit. */
+/**
+ * Below this |x| the power series is used, above it the continued fraction: 1 - erf(1) loses less than one
+ * digit.
+ */
 const seriesLimit = 1;
 
 export function erf(x: number): number {
@@ -52,7 +56,10 @@ export function erfc(x: number): number {
   return x <= -seriesLimit ? 2 - erfcFraction(-x) : 1 - erfSeries(x);
 }
 
-/** erf x = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!: all terms of one sign (Abramowitz and Stegun 7.1.6). */
+/**
+ * erf x = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!: all terms of one sign (Abramowitz and Stegun
+ * 7.1.6).
+ */
 function erfSeries(x: number): number {
   let term = x;
   let sum = x;

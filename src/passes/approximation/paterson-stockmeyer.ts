@@ -1,10 +1,11 @@
 /**
- * Plans the evaluation of a Chebyshev series at optimal depth ceil(log2(degree + 1)) with few ciphertext products:
- * Paterson and Stockmeyer 1973 in the Chebyshev basis, with the first parts of each division split further, as in
- * Bossuat et al., "Efficient bootstrapping for approximate homomorphic encryption with non-sparse keys" (2021), 3.2.
+ * Plans the evaluation of a Chebyshev series at optimal depth ceil(log2(degree + 1)) with few ciphertext
+ * products: Paterson and Stockmeyer 1973 in the Chebyshev basis, with the first parts of each division split
+ * further, as in Bossuat et al., "Efficient bootstrapping for approximate homomorphic encryption with
+ * non-sparse keys" (2021), 3.2.
  *
- * Depths count levels used: T_k has depth ceil(log2 k), a product one more than its operands, a product with a
- * plaintext as well. p = sum_i q_i T_(g_i) + r, each g_i a power of two, is relinearized and rescaled once.
+ * Depths count levels used: T_k has depth ceil(log2 k), a product one more than its operands, a product with
+ * a plaintext as well. p = sum_i q_i T_(g_i) + r, each g_i a power of two, is relinearized and rescaled once.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { degreeOf, divideByChebyshev } from './chebyshev.js';
@@ -16,13 +17,18 @@ export interface PowerStep {
   readonly b: number;
 }
 
-/** constant + sum of coefficient T_power: plaintext products only. All powers are brought to the depth of the last. */
+/**
+ * constant + sum of coefficient T_power: plaintext products only. All powers are brought to the depth of the
+ * last.
+ */
 export interface Leaf {
   readonly powers: readonly number[];
   readonly coefficients: readonly number[];
 }
 
-/** sum of quotient T_power + leaves + constant, at the depth given; without products it is just its leaves. */
+/**
+ * sum of quotient T_power + leaves + constant, at the depth given; without products it is just its leaves.
+ */
 export interface SeriesNode {
   readonly depth: number;
   readonly products: readonly { readonly quotient: SeriesNode; readonly power: number }[];
@@ -44,7 +50,9 @@ export interface SeriesCounts {
   readonly plainProducts: number;
 }
 
-/** Coefficients this much smaller than the largest are rounding errors of a fit: 255 of them stay below 2^-42. */
+/**
+ * Coefficients this much smaller than the largest are rounding errors of a fit: 255 of them stay below 2^-42.
+ */
 export const negligible = 2 ** -50;
 
 /** Relative costs; key switching dominates by far (NUMBERS section 1). */
@@ -91,7 +99,8 @@ function divided(series: readonly number[], depth: number, babies: number): Seri
   for (let degree = degreeOf(rest); degree >= babies || leafDepth(degree) > depth; degree = degreeOf(rest)) {
     const power = 2 ** Math.floor(Math.log2(degree));
     const { quotient, remainder } = divideByChebyshev(rest.slice(0, degree + 1), power);
-    if (degreeOf(quotient) === 0) leaves.push({ powers: [power], coefficients: [defined(quotient[0], 'quotient')] });
+    const constant = defined(quotient[0], 'quotient');
+    if (degreeOf(quotient) === 0) leaves.push({ powers: [power], coefficients: [constant] });
     else products.push({ quotient: divided(quotient, depth - 1, babies), power });
     rest = remainder;
   }
@@ -124,7 +133,10 @@ function countsOf(root: SeriesNode, powers: number): SeriesCounts {
   return { products, relinearizations, plainProducts };
 }
 
-/** Steps to the wanted powers at the depths they must have, through as few other powers as a greedy choice finds. */
+/**
+ * Steps to the wanted powers at the depths they must have, through as few other powers as a greedy choice
+ * finds.
+ */
 function powerSteps(wanted: readonly number[]): PowerStep[] {
   const steps: PowerStep[] = [];
   const ready = new Set([0, 1]);

@@ -1,6 +1,7 @@
 /**
- * Minimax polynomials by Remez exchange in barycentric form: Pachon and Trefethen, "Barycentric-Remez algorithms for
- * best polynomial approximation in the chebfun system", BIT 49 (2009). O(degree^2) an iteration.
+ * Minimax polynomials by Remez exchange in barycentric form: Pachon and Trefethen, "Barycentric-Remez
+ * algorithms for best polynomial approximation in the chebfun system", BIT 49 (2009). O(degree^2) an
+ * iteration.
  */
 import { defined } from '../../support/invariant.js';
 import { interpolate, type RealFunction } from './chebyshev.js';
@@ -10,7 +11,10 @@ const maxIterations = 30;
 const agreement = 1e-3;
 const pointsPerDegree = 24;
 
-/** Chebyshev coefficients on [-1, 1] that minimise max |p - f| weight; undefined if the exchange does not settle. */
+/**
+ * Chebyshev coefficients on [-1, 1] that minimise max |p - f| weight; undefined if the exchange does not
+ * settle.
+ */
 export function remez(f: RealFunction, weight: RealFunction, degree: number): number[] | undefined {
   const count = degree + 2;
   let nodes = Array.from({ length: count }, (_, i) => -Math.cos((Math.PI * i) / (count - 1)));
@@ -50,7 +54,7 @@ function levelledInterpolant(
   });
   const error = -above / below;
   const levels = nodes.map((x, i) => f(x) + ((i % 2 === 0 ? 1 : -1) * error) / weight(x));
-  // One node more than the degree needs; with the levelled error the same polynomial passes through all of them.
+  // One node more than the degree needs; with the levelled error one polynomial passes through all of them.
   const kept = nodes.slice(0, -1);
   const w = barycentricWeights(kept);
   const evaluate = (t: number): number => {
@@ -78,7 +82,9 @@ function barycentricWeights(nodes: readonly number[]): number[] {
 }
 
 /** `count` extrema of alternating sign, the largest one among them. */
-function alternation(grid: readonly number[], errors: readonly number[], count: number): number[] | undefined {
+function alternation(
+  grid: readonly number[], errors: readonly number[], count: number,
+): number[] | undefined {
   // The largest error of each run of one sign.
   const extrema: number[] = [];
   errors.forEach((error, i) => {

@@ -1,12 +1,12 @@
 /**
- * The body of a bootstrap of `count` real ciphertexts, SlotsToCoeffs first (docs/passes/expand-bootstrap.md). Exported
- * in its parts, because the clear interpreter can run each part but not ModRaise between them.
+ * The body of a bootstrap of `count` real ciphertexts, SlotsToCoeffs first (docs/passes/expand-bootstrap.md).
+ * Exported in its parts, because the clear interpreter can run each part but not ModRaise between them.
  *
  * Values, with R = 2^rangeLog2, D_l the canonical scales and x the slot value, |x| <= R:
- *   SlotsToCoeffs   coefficients m = D_0 x / R at level 0, scale D_0; the transform takes slots to coefficients as is
- *   ModRaise        m + q_0 I; read at scale 16 q_0 this is t / 16, t = I + eps, eps = D_0 x / (R q_0), |t| < 16
+ *   SlotsToCoeffs   coefficients m = D_0 x / R at level 0, scale D_0: slots become coefficients as they are
+ *   ModRaise        m + q_0 I; at scale 16 q_0 this is t / 16, t = I + eps, eps = D_0 x / (R q_0), |t| < 16
  *   CoeffsToSlots   slots t / 16 at level evalModTop, scale canonical
- *   EvalMod         y = slope sin(2 pi t) / (2 pi) ~ slope eps at level computeTop, scale E = D^2 / q of the level above
+ *   EvalMod         y = slope sin(2 pi t) / (2 pi) at level computeTop, scale E = D^2 / q of the level above
  *   reinterpret     E y / D_computeTop = x, which fixes slope = R (q_0 / D_0) (D_computeTop / E)
  */
 import { defined, invariant } from '../../support/invariant.js';
@@ -67,14 +67,21 @@ export class BootstrapBody {
     if (pairs > 0) {
       const paired = (value: Value): Value => (odd ? this.slice(value, pairAxis, 0, pairs) : value);
       const imaginary = this.op('ct.mul_i', [this.op('ct.sub', [paired(conjugated), paired(w)])]);
-      const columns = [paired(real), imaginary].map((v) => this.reshape(v, [[pairAxis, pairs], [partAxis, 1]]));
+      const column = (value: Value): Value => this.reshape(value, [[pairAxis, pairs], [partAxis, 1]]);
+      const columns = [column(paired(real)), column(imaginary)];
       parts.push(this.reshape(this.concat(columns, partAxis), [[realAxis, 2 * pairs]]));
     }
-    if (odd) parts.push(this.reshape(count === 1 ? real : this.slice(real, pairAxis, pairs, 1), [[realAxis, 1]]));
+    if (odd) {
+      const last = count === 1 ? real : this.slice(real, pairAxis, pairs, 1);
+      parts.push(this.reshape(last, [[realAxis, 1]]));
+    }
     return this.concat(parts, realAxis);
   }
 
-  /** Level bootstrapInputLevel to 0. The range is divided out in equal shares, the last group sets the scale to D_0. */
+  /**
+   * Level bootstrapInputLevel to 0. The range is divided out in equal shares, the last group sets the scale
+   * to D_0.
+   */
   slotsToCoeffs(input: Value): Value {
     const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.stcLevels);
     const share = (g: number): number => Math.round((g * this.rangeLog2) / groups.length);
@@ -100,7 +107,10 @@ export class BootstrapBody {
     return this.op('ct.reinterpret', [raised], { scale: printScale(scale), factor });
   }
 
-  /** Level maxLevel to evalModTop: half the inverse transform; the factor 16 of the scale goes in equal shares. */
+  /**
+   * Level maxLevel to evalModTop: half the inverse transform; the factor 16 of the scale goes in equal
+   * shares.
+   */
   coeffsToSlots(input: Value): Value {
     const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.ctsLevels).reverse();
     const target = canonicalScale(this.parameters.evalModTop);

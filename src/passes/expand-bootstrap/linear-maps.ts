@@ -1,7 +1,8 @@
 /**
- * SlotsToCoeffs and CoeffsToSlots: the slot transform without bit reversal, its butterfly stages multiplied together in
- * groups of one level each. A group of `count` stages from stage `first` on has diagonals at multiples k 2^(first-1),
- * |k| < 2^count; in the last group they wrap around, k and k - 2^count being the same (ir/interpreter/dft.ts).
+ * SlotsToCoeffs and CoeffsToSlots: the slot transform without bit reversal, its butterfly stages multiplied
+ * together in groups of one level each. A group of `count` stages from stage `first` on has diagonals at
+ * multiples k 2^(first-1), |k| < 2^count; in the last group they wrap around, k and k - 2^count being the
+ * same (ir/interpreter/dft.ts).
  */
 import { invariant } from '../../support/invariant.js';
 import { keyClassFor, type Parameters } from '../../target/parameters.js';
@@ -22,12 +23,15 @@ export interface GroupSteps {
 }
 
 /**
- * A giant step costs ModUp, key product and ModDown, a lazy baby step the key product only: 122 against 35 ms on
- * the machine of NUMBERS section 1.
+ * A giant step costs ModUp, key product and ModDown, a lazy baby step the key product only: 122 against 35 ms
+ * on the machine of NUMBERS section 1.
  */
 const giantCost = 3;
 
-/** Stages 1..logSlots in `groups` groups; where sizes differ the later are larger, because the last has fewest steps. */
+/**
+ * Stages 1..logSlots in `groups` groups; where sizes differ the later are larger, because the last has fewest
+ * steps.
+ */
 export function stageGroups(logSlots: number, groups: number): StageGroup[] {
   invariant(groups >= 1 && groups <= logSlots, `${logSlots} stages cannot fill ${groups} levels`);
   const result: StageGroup[] = [];
@@ -64,7 +68,10 @@ export interface LinearMapStage extends StageGroup {
   readonly plainScale: Scale;
 }
 
-/** One group as a matrix-vector product: hoisted lazy baby steps, ModDown per giant step, rotated sum, rescale. */
+/**
+ * One group as a matrix-vector product: hoisted lazy baby steps, ModDown per giant step, rotated sum,
+ * rescale.
+ */
 export function emitStageGroup(
   builder: BlockBuilder, parameters: Parameters, input: Value, stage: LinearMapStage, loc: string,
 ): Value {
@@ -74,7 +81,8 @@ export function emitStageGroup(
   const rotated = builder.op('ct.rotate', [input], { axis: 'baby', steps: baby, lazy }, loc);
   const axes = [{ name: 'giant', size: giant.length }, { name: 'baby', size: baby.length }];
   const diagonals = builder.op('pt.dft', [], { axes, inverse, first, count, baby, giant, factor }, loc);
-  const product = builder.op('ct.contract', [rotated, diagonals], { over: ['baby'], scale: printScale(stage.plainScale) }, loc);
+  const scale = printScale(stage.plainScale);
+  const product = builder.op('ct.contract', [rotated, diagonals], { over: ['baby'], scale }, loc);
   const parts = builder.op('ct.mod_down', [product], {}, loc);
   const sum = giant.length === 1
     ? builder.op('ct.index', [parts], { axis: 'giant', index: 0 }, loc)

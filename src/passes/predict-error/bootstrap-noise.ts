@@ -1,13 +1,14 @@
 /**
- * Error of a bootstrap, by simulation: the EvalMod part of its body runs in the clear interpreter on I + eps with the
- * noise of its own ops. What comes before adds little, because SlotsToCoeffs goes first (NUMBERS section 3): the noise
- * of CoeffsToSlots is added to the input, that of SlotsToCoeffs and of the sparse secret stays 2^-5 below the rest.
+ * Error of a bootstrap, by simulation: the EvalMod part of its body runs in the clear interpreter on I + eps
+ * with the noise of its own ops. What comes before adds little, because SlotsToCoeffs goes first (NUMBERS
+ * section 3): the noise of CoeffsToSlots is added to the input, that of SlotsToCoeffs and of the sparse
+ * secret stays 2^-5 below the rest.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { ephemeralHammingWeight } from '../../target/security.js';
 import type { Parameters } from '../../target/parameters.js';
 import { BlockBuilder, Ids } from '../../ir/builder.js';
-import { runCipherFunction } from '../../ir/interpreter/cipher.js';
+import { runCipherFunction, type CipherValue } from '../../ir/interpreter/cipher.js';
 import { Gaussian } from '../../ir/interpreter/gaussian.js';
 import type { Func, Module, Op } from '../../ir/module.js';
 import { canonicalScale } from '../../ir/scale.js';
@@ -18,18 +19,20 @@ import { BootstrapBody } from '../expand-bootstrap/body.js';
 import { opNoise } from './noise-model.js';
 
 /**
- * Variance at EvalMod's input, in rescales: w + conj w doubles the deviation of the last group's rescale and of its
- * ModDown (2 * 4), the conjugation adds its own ModDown.
+ * Variance at EvalMod's input, in rescales: w + conj w doubles the deviation of the last group's rescale and
+ * of its ModDown (2 * 4), the conjugation adds its own ModDown.
  */
 const inputRescales = 9;
 
 /** Deviation of slots bootstrapped with |x| <= 2^rangeLog2. */
 export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: number): number {
   const level = parameters.evalModTop;
-  const type: CtType = { kind: 'ct', axes: [], degree: 1, basis: qBasis, level, scale: canonicalScale(level) };
+  const scale = canonicalScale(level);
+  const type: CtType = { kind: 'ct', axes: [], degree: 1, basis: qBasis, level, scale };
   const builder = new BlockBuilder(new Ids(), parameters, [type]);
   const body = new BootstrapBody(builder, parameters, rangeLog2, 'bootstrap-noise');
-  const func: Func = { name: 'main', body: builder.finish([body.evalMod(defined(builder.args[0], 'argument'))]) };
+  const output = body.evalMod(defined(builder.args[0], 'argument'));
+  const func: Func = { name: 'main', body: builder.finish([output]) };
   const module: Module = {
     phase: 'cipher', name: 'bootstrap-noise', sourceHash: '', parameters, functions: [func],
     constants: new Map(), tables: new Map(), inputs: [], outputs: [],
@@ -53,11 +56,15 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   const t = x.map((value) => {
     let integer = 0;
     for (let i = 0; i <= ephemeralHammingWeight; i++) integer += uniform() - 0.5;
-    return (Math.round(integer) + value / (2 ** rangeLog2 * ratio)) / evalModBound + inputNoise * gaussian.next();
+    const wrapped = Math.round(integer) + value / (2 ** rangeLog2 * ratio);
+    return wrapped / evalModBound + inputNoise * gaussian.next();
   });
-  const [y] = runCipherFunction(module, func, [{ kind: 'ct', axes: [], re: [t], im: null }], { noise: { stdDev, seed } });
+  const input: CipherValue = { kind: 'ct', axes: [], re: [t], im: null };
+  const [y] = runCipherFunction(module, func, [input], { noise: { stdDev, seed } });
   invariant(y?.kind === 'ct' && y.re[0] !== undefined, 'EvalMod has a result');
   const result = y.re[0];
-  const squares = x.reduce((sum, value, i) => sum + (defined(result[i], 'slot') - unit * Math.sin(value / unit)) ** 2, 0);
+  const squares = x.reduce((sum, value, i) => {
+    return sum + (defined(result[i], 'slot') - unit * Math.sin(value / unit)) ** 2;
+  }, 0);
   return Math.sqrt(squares / slots);
 }

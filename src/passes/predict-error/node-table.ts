@@ -1,6 +1,7 @@
 /**
- * What noise does to each node: runs with noise are compared with the run without, op by op, on a sample of slots. Ops
- * run in the same order in every run, so the n-th call of an observer is the same op on the same iteration.
+ * What noise does to each node: runs with noise are compared with the run without, op by op, on a sample of
+ * slots. Ops run in the same order in every run, so the n-th call of an observer is the same op on the same
+ * iteration.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
@@ -106,7 +107,8 @@ export class NodeTable {
 function sampleOf(value: CipherValue): Float64Array {
   const elements = Math.min(sampleElements, value.re.length);
   return Float64Array.from({ length: elements * sampleSlots }, (_, i) => {
-    const vector = defined(value.re[Math.floor((Math.floor(i / sampleSlots) * value.re.length) / elements)], 'element');
+    const element = Math.floor((Math.floor(i / sampleSlots) * value.re.length) / elements);
+    const vector = defined(value.re[element], 'element');
     const stride = Math.max(1, Math.floor(vector.length / sampleSlots)) | 1;
     return defined(vector[((i % sampleSlots) * stride) % vector.length], 'slot');
   });

@@ -1,8 +1,9 @@
 /**
- * Standard deviation of the noise that each op adds to one slot, as a slot value. A polynomial whose coefficients have
- * independent errors of deviation s has slot errors of deviation s sqrt(N), half of the variance in the real part:
- * s sqrt(N/2) / scale. Formulas: Costache, Curtis, Hales, Murphy, Ogilvie and Player, "On the precision loss in
- * approximate homomorphic encryption" (SAC 2023); the dense secret is uniform ternary, E s_i^2 = 2/3.
+ * Standard deviation of the noise that each op adds to one slot, as a slot value. A polynomial whose
+ * coefficients have independent errors of deviation s has slot errors of deviation s sqrt(N), half of the
+ * variance in the real part: s sqrt(N/2) / scale. Formulas: Costache, Curtis, Hales, Murphy, Ogilvie and
+ * Player, "On the precision loss in approximate homomorphic encryption" (SAC 2023); the dense secret is
+ * uniform ternary, E s_i^2 = 2/3.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import type { Op, Value } from '../../ir/module.js';
@@ -16,7 +17,10 @@ const freshDeviation = 3.2;
 const roundingVariance = 1 / 12;
 const secretVariance = 2 / 3;
 
-/** Root mean square of an op's results in a run without noise: errors of encoded plaintexts are relative to it. */
+/**
+ * Root mean square of an op's results in a run without noise: errors of encoded plaintexts are relative to
+ * it.
+ */
 export type Magnitude = (value: Value) => number;
 
 export interface NoiseSources {
@@ -50,9 +54,13 @@ export function opNoise(op: Op, element: number, sources: NoiseSources): number 
     case 'ct.contract': return contractNoise(op, sources);
     case 'ct.add_plain': return plainNoise(parameters, op.operands[1]) / numericScale(type.scale, parameters);
     case 'ct.bootstrap': return sources.bootstrap(op.attrs.rangeLog2 as number);
-    case 'call': return sources.bootstrap(defined(sources.modelledRange(op.attrs.callee as string), 'range of the call'));
-    case 'ct.add': case 'ct.sub': case 'ct.mul': case 'ct.mul_i': case 'ct.sum': case 'ct.index': case 'ct.slice':
-    case 'ct.concat': case 'ct.reshape': case 'ct.mod_raise': case 'ct.reinterpret': case 'ct.zero':
+    case 'call': {
+      const range = sources.modelledRange(op.attrs.callee as string);
+      return sources.bootstrap(defined(range, 'range of a modelled call'));
+    }
+    case 'ct.add': case 'ct.sub': case 'ct.mul': case 'ct.mul_i': case 'ct.sum': case 'ct.index':
+    case 'ct.slice': case 'ct.concat': case 'ct.reshape': case 'ct.mod_raise': case 'ct.reinterpret':
+    case 'ct.zero':
       return 0;
     default: invariant(false, `no noise model of ${op.kind}`);
   }
@@ -64,7 +72,9 @@ function numericScale(scale: Scale, parameters: Parameters): number {
   for (const [level, exponent] of scale.canonical) {
     bits += exponent * Math.log2(defined(parameters.scales[level], 'canonical scale'));
   }
-  for (const [prime, exponent] of scale.primes) bits += exponent * Math.log2(Number(parameters.primes[prime]));
+  for (const [prime, exponent] of scale.primes) {
+    bits += exponent * Math.log2(Number(parameters.primes[prime]));
+  }
   return 2 ** bits;
 }
 
@@ -126,8 +136,9 @@ function rotateEachVariance(op: Op, element: number, level: number, parameters: 
 }
 
 /**
- * Deviation of an encoded plaintext's real slots, in units of 1 / scale. A vector of period c has 2c coefficients that
- * are not zero; of a real vector they come in pairs and all error is real. A constant is one coefficient.
+ * Deviation of an encoded plaintext's real slots, in units of 1 / scale. A vector of period c has 2c
+ * coefficients that are not zero; of a real vector they come in pairs and all error is real. A constant is
+ * one coefficient.
  */
 function plainNoise(parameters: Parameters, plain: Value | undefined): number {
   const type = plain?.type;
@@ -144,9 +155,11 @@ function contractNoise(op: Op, sources: NoiseSources): number {
   const over = op.attrs.over as readonly string[];
   const sizes = new Map([a, p].flatMap((value) => {
     const type = value?.type;
-    return type?.kind === 'ct' || type?.kind === 'pt' ? type.axes.map(({ name, size }) => [name, size] as const) : [];
+    const axes = type?.kind === 'ct' || type?.kind === 'pt' ? type.axes : [];
+    return axes.map(({ name, size }) => [name, size] as const);
   }));
   const terms = over.reduce((product, name) => product * (sizes.get(name) ?? 1), 1);
-  const relative = plainNoise(sources.parameters, p) / numericScale(defined(scale, 'plaintext scale'), sources.parameters);
+  const { parameters } = sources;
+  const relative = plainNoise(parameters, p) / numericScale(defined(scale, 'plaintext scale'), parameters);
   return Math.sqrt(terms) * relative * sources.magnitude(defined(a, 'operand'));
 }

@@ -1,0 +1,45 @@
+// One request through one plan, from files to a file: what `aegis run` and `aegis-exec` both do.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "client/context.h"
+
+namespace aegis {
+
+struct RunJob {
+  std::string plan, weights, keys, in, out;  // paths; weights "": beside the plan, PLAN.weights
+  std::string backend = "cpu", channel = "local";
+  uint32_t threads = 0;                      // 0: as many as the machine has
+  Progress progress;
+};
+
+struct RankReport {
+  uint32_t rank = 0;
+  uint64_t peakBytes = 0, staticBytes = 0;
+};
+
+struct NamedSeconds {
+  std::string name;
+  double seconds = 0;
+  uint64_t launches = 0, rowBytes = 0;  // of opcodes only
+};
+
+struct RunReport {
+  std::string outputSha256;
+  double seconds = 0;      // of the run itself
+  double loadSeconds = 0;  // keys, weights, request
+  bool insecure = false;
+  std::vector<RankReport> ranks;
+  std::vector<NamedSeconds> nodes;    // ONNX nodes that took time, in the order of the plan
+  std::vector<NamedSeconds> opcodes;
+};
+
+// R113: the weights file is not the plan's. R311: keys and request come from different runs of keygen. R310: a secret
+// key was given. R404: backend or channel that this build does not have. And the errors of PlanFile, EvalKeys,
+// CiphertextReader and Session. The response appears whole or not at all.
+RunReport runJob(const RunJob& job);
+
+}  // namespace aegis

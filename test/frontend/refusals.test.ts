@@ -1,0 +1,241 @@
+import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import onnxProto from 'onnx-proto';
+import { describe, expect, it } from 'vitest';
+import { frontendCodes } from '../../src/frontend/codes.js';
+import { importModel, readGraph } from '../../src/frontend/index.js';
+import { maxElements } from '../../src/frontend/model.js';
+import { Chain, encode, floats, ints, modelProto, refusalOf, weights, type ModelSpec } from './onnx-builder.js';
+
+const { onnx } = onnxProto;
+const seen = new Set<string>();
+
+/** The codes of a refused model; remembers that they were tested. */
+function codesOf(run: () => unknown): string[] {
+  const { codes } = refusalOf(run);
+  codes.forEach((code) => seen.add(code));
+  return codes;
+}
+
+const importBytes = (bytes: Uint8Array) => () => importModel({ bytes });
+const importSpec = (spec: ModelSpec) => importBytes(encode(spec));
+
+function plain(): ModelSpec {
+  const c = new Chain();
+  return c.model({ x: [1, 4, 8] }, c.step('MatMul', ['x', weights(1, 8, 8)]));
+}
+
+type Proto = ReturnType<typeof modelProto>;
+
+function edited(edit: (model: Proto) => void): () => unknown {
+  const model = modelProto(plain());
+  edit(model);
+  return importBytes(onnx.ModelProto.encode(model).finish());
+}
+
+describe('malformed files', () => {
+  it('F101: not ONNX, truncated, empty, missing', () => {
+    const bytes = encode(plain());
+    expect(codesOf(importBytes(Buffer.from('this is no protobuf at all')))).toEqual(['F101']);
+    expect(codesOf(importBytes(bytes.subarray(0, bytes.length - 20)))).toEqual(['F101']);
+    expect(codesOf(importBytes(new Uint8Array()))).toEqual(['F101']);
+    expect(codesOf(() => importModel('/nonexistent/model.onnx'))).toEqual(['F101']);
+  });
+
+  it('F102: more elements than any model has', () => {
+    const huge = onnx.TensorProto.create({ name: 'w', dataType: 1, dims: [maxElements, 3], rawData: new Uint8Array(8) });
+    expect(codesOf(edited((m) => m.graph?.initializer?.push(huge)))).toEqual(['F102']);
+  });
+
+  it('F103: unsupported element types', () => {
+    const complex = onnx.TensorProto.create({ name: 'w', dataType: 14, dims: [1], rawData: new Uint8Array(8) });
+    expect(codesOf(edited((m) => m.graph?.initializer?.push(complex)))).toEqual(['F103']);
+  });
+
+  it('F104: sizes and data disagree', () => {
+    const short = onnx.TensorProto.create({ name: 'w', dataType: 1, dims: [4, 4], rawData: new Uint8Array(8) });
+    const typed = onnx.TensorProto.create({ name: 'v', dataType: 7, dims: [4], int64Data: [1, 2] });
+    expect(codesOf(edited((m) => m.graph?.initializer?.push(short, typed)))).toEqual(['F104', 'F104']);
+  });
+
+  it('F106: opset too old or too new', () => {
+    for (const opset of [8, 99]) expect(codesOf(importSpec({ ...plain(), opset }))).toEqual(['F106']);
+  });
+
+  it('F107: outputs that nothing makes, inputs without a shape', () => {
+    expect(codesOf(importSpec({ ...plain(), outputs: ['nothing'] }))).toEqual(['F107']);
+    expect(codesOf(edited((m) => {
+      const type = m.graph?.input?.[0]?.type?.tensorType;
+      if (type) delete type.shape;
+    }))).toEqual(['F107']);
+  });
+
+  it('F108, F109, F110: undefined, doubly defined and circular values', () => {
+    const node = (input: string, out: string) => ({ op: 'Relu', in: [input], out: [out] });
+    const model = (...nodes: ReturnType<typeof node>[]): ModelSpec => ({ inputs: { x: [1, 2] }, outputs: ['y'], nodes });
+    expect(codesOf(importSpec(model(node('a', 'y'), node('b', 'z'))))).toEqual(['F108', 'F108']);
+    expect(codesOf(importSpec(model(node('x', 'y'), node('x', 'y'))))).toEqual(['F109']);
+    expect(codesOf(importSpec(model(node('b', 'a'), node('a', 'b'), node('x', 'y'))))).toEqual(['F110']);
+  });
+
+  it('sorts nodes that are out of order', () => {
+    const nodes = [{ op: 'Relu', in: ['a'], out: ['y'] }, { op: 'Relu', in: ['x'], out: ['a'] }];
+    expect(() => importSpec({ inputs: { x: [1, 2] }, outputs: ['y'], nodes })()).not.toThrow();
+  });
+
+  it('F111: subgraphs, functions, sparse tensors', () => {
+    const body = onnx.GraphProto.create({ name: 'body' });
+    const branch = onnx.NodeProto.create({
+      opType: 'If', input: ['x'], output: ['b'], attribute: [{ name: 'then_branch', type: 5, g: body }],
+    });
+    expect(codesOf(edited((m) => m.graph?.node?.push(branch)))).toEqual(['F111']);
+    const call = onnx.NodeProto.create({ opType: 'Mine', domain: 'local', input: ['x'], output: ['b'] });
+    expect(codesOf(edited((m) => {
+      m.functions.push(onnx.FunctionProto.create({ name: 'Mine', domain: 'local' }));
+      m.graph?.node?.push(call);
+    }))).toEqual(['F111']);
+    expect(codesOf(edited((m) => {
+      if (m.graph) m.graph.sparseInitializer = [{ dims: [1] }];
+    }))).toEqual(['F111']);
+  });
+
+  it('F113: inputs that do not fit', () => {
+    const c = new Chain();
+    expect(codesOf(importSpec(c.model({ x: [1, 4, 8] }, c.step('MatMul', ['x', weights(1, 9, 8)]))))).toEqual(['F113']);
+  });
+
+  it('F114: a folded constant too large to be one', () => {
+    const c = new Chain();
+    const big = c.step('Expand', [floats([1], [1]), ints(16384, 16384)]);
+    expect(codesOf(importSpec(c.model({ x: [1, 4] }, c.step('Add', ['x', c.step('ReduceSum', [big])]))))).toEqual(['F114']);
+  });
+
+  it('F115: inputs of a run', () => {
+    const graph = readGraph({ bytes: encode(plain()) });
+    expect(codesOf(() => graph.run({}))).toEqual(['F115']);
+    expect(codesOf(() => graph.run({ x: [1, 2, 3] }))).toEqual(['F115']);
+  });
+});
+
+describe('external data', () => {
+  function withExternal(location: string, extra: Record<string, string> = {}): Uint8Array {
+    const model = modelProto(plain());
+    const [tensor] = model.graph?.initializer ?? [];
+    if (!tensor) throw new Error('no initializer');
+    delete tensor.rawData;
+    tensor.dataLocation = 1;
+    tensor.externalData = Object.entries({ location, ...extra }).map(([key, value]) => ({ key, value }));
+    return onnx.ModelProto.encode(model).finish();
+  }
+  const data = new Uint8Array(Float32Array.from(weights(1, 8, 8).floats ?? []).buffer);
+
+  it('gives the same module as inline data', () => {
+    const bytes = withExternal('w.bin', { offset: '16', length: '256' });
+    const padded = new Uint8Array(16 + 256);
+    padded.set(data, 16);
+    const external = importModel({ bytes, externalData: (name) => (name === 'w.bin' ? padded : undefined) }).module;
+    const inline = importModel({ bytes: encode(plain()) }).module;
+    expect([...external.constants]).toEqual([...inline.constants]);
+    expect(external.sourceHash).not.toBe(inline.sourceHash);
+  });
+
+  it('F105: missing, outside of the folder, short, negative', () => {
+    const load = (bytes: Uint8Array) => () => importModel({ bytes, externalData: () => data });
+    expect(codesOf(importBytes(withExternal('w.bin')))).toEqual(['F105']);
+    for (const location of ['../w.bin', '/etc/passwd', 'a/../../w.bin', 'C:\\w.bin', '']) {
+      expect(codesOf(load(withExternal(location)))).toEqual(['F105']);
+    }
+    expect(codesOf(load(withExternal('w.bin', { offset: '1' })))).toEqual(['F105']);
+    expect(codesOf(load(withExternal('w.bin', { offset: '-1' })))).toEqual(['F105']);
+    expect(codesOf(load(withExternal('w.bin', { length: '12' })))).toEqual(['F104']);
+  });
+
+  it('F105: a symbolic link out of the folder', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'aegis-'));
+    mkdirSync(join(folder, 'model'));
+    writeFileSync(join(folder, 'secret.bin'), data);
+    symlinkSync(join(folder, 'secret.bin'), join(folder, 'model/w.bin'));
+    const path = join(folder, 'model/m.onnx');
+    writeFileSync(path, withExternal('w.bin'));
+    expect(codesOf(() => importModel(path))).toEqual(['F105']);
+  });
+});
+
+describe('dynamic dimensions', () => {
+  function dynamic(): Uint8Array {
+    const c = new Chain();
+    return encode(c.model({ x: ['batch', 'tokens', 8] }, c.step('MatMul', ['x', weights(1, 8, 8)])));
+  }
+
+  it('the batch is one, the sequence needs a value', () => {
+    const refused = refusalOf(importBytes(dynamic()));
+    expect(codesOf(importBytes(dynamic()))).toEqual(['F112']);
+    expect(refused.text).toContain('tokens');
+    expect(refused.text).toContain('--dim tokens=value or --seq-len n');
+    expect(importModel({ bytes: dynamic() }, { seqLen: 3 }).module.inputs[0]?.shape).toEqual([1, 3, 8]);
+    expect(importModel({ bytes: dynamic() }, { dims: { tokens: 7 } }).module.inputs[0]?.shape).toEqual([1, 7, 8]);
+    expect(codesOf(() => importModel({ bytes: dynamic() }, { seqLen: 0 }))).toEqual(['F112']);
+  });
+});
+
+describe('what is not supported on encrypted values', () => {
+  it('is reported completely, by node name', () => {
+    const c = new Chain();
+    const a = c.step('Softmax', ['x']);
+    const b = c.step('MatMul', [c.step('Exp', ['x']), weights(1, 8, 8)]);
+    const d = c.step('Div', [b, c.step('MatMul', ['x', weights(2, 8, 8)])]);
+    const refused = refusalOf(importSpec(c.model({ x: [1, 4, 8] }, [a, d])));
+    expect(refused.codes).toEqual(['F201', 'F202', 'F202']);
+    expect(refused.nodes.sort()).toEqual(['n0_Softmax', 'n1_Exp', 'n4_Div']);
+    refused.codes.forEach((code) => seen.add(code));
+  });
+
+  it('names fused operators of other domains', () => {
+    const c = new Chain();
+    const spec = c.model({ x: [1, 4, 8] }, c.step('FastGelu', ['x']));
+    const nodes = spec.nodes.map((node) => ({ ...node, domain: 'com.microsoft' }));
+    expect(refusalOf(importSpec({ ...spec, nodes })).text).toContain('com.microsoft.FastGelu');
+  });
+
+  function attention(mask: (c: Chain, scores: string) => string, batch = 1): ModelSpec {
+    const c = new Chain();
+    const [q, k, v] = [1, 2, 3].map((seed) => {
+      const own = c.step('Reshape', [c.step('MatMul', ['x', weights(seed, 8, 8)]), ints(batch, 4, 2, 4)]);
+      return c.step('Transpose', [own], { perm: [0, 2, 1, 3] });
+    }) as [string, string, string];
+    const scores = c.step('MatMul', [q, c.step('Transpose', [k], { perm: [0, 1, 3, 2] })]);
+    const mixed = c.step('MatMul', [c.step('Softmax', [mask(c, scores)], { axis: -1 }), v]);
+    const flat = c.step('Reshape', [c.step('Transpose', [mixed], { perm: [0, 2, 1, 3] }), ints(batch, 4, 8)]);
+    return c.model({ x: [batch, 4, 8] }, flat);
+  }
+  const triangle = (open: number, closed: number) =>
+    Array.from({ length: 16 }, (_, i) => (i % 4 <= Math.floor(i / 4) ? open : closed));
+
+  it('F203, F204: masks and causal attention', () => {
+    const padding = floats([1, 1, 1, 4], [0, 0, 0, -10000]);
+    expect(codesOf(importSpec(attention((c, s) => c.step('Add', [s, padding]))))).toEqual(['F203']);
+    expect(codesOf(importSpec(attention((c, s) => c.step('Add', [s, floats([4, 4], triangle(0, -1e9))]))))).toEqual(['F204']);
+    const causal = { dims: [1, 1, 4, 4], bools: triangle(1, 0).map((one) => one === 1) };
+    expect(codesOf(importSpec(attention((c, s) => c.step('Where', [causal, s, c.scalar(-1e9)]))))).toEqual(['F204']);
+    expect(() => importSpec(attention((_, s) => s))()).not.toThrow();
+  });
+
+  it('F207: a batch', () => {
+    expect(codesOf(importSpec(attention((_, s) => s, 2)))).toEqual(['F207']);
+  });
+
+  it('F205, F206: integer inputs and positions that depend on encrypted data', () => {
+    const c = new Chain();
+    const vectors = c.step('Gather', [weights(1, 20, 8), 'i_ids']);
+    const out = c.step('MatMul', [vectors, weights(2, 8, 8)]);
+    expect(codesOf(importSpec(c.model({ i_ids: [1, 4] }, out)))).toEqual(['F205']);
+    const d = new Chain();
+    const ids = d.step('Cast', [d.step('Relu', ['x'])], { to: 7 });
+    expect(codesOf(importSpec(d.model({ x: [1, 4] }, d.step('Reshape', ['x', ids]))))).toEqual(['F202', 'F206']);
+  });
+});
+
+it('every code of the frontend has been seen', () => {
+  expect(Object.keys(frontendCodes).filter((code) => !seen.has(code))).toEqual([]);
+});
