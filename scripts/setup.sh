@@ -78,6 +78,7 @@ configure_runtime() {
 build_runtime() {
   configure_runtime
   cmake --build build/runtime -j "$(nproc)"
+  ln -sfn runtime/bin build/bin
 }
 
 sources() { find src -name '*.ts' | LC_ALL=C sort; }

@@ -167,7 +167,7 @@ Napi::Value decrypt(const Napi::CallbackInfo& info) {
             insecure = file.insecure()](Napi::Env env) -> Napi::Value {
       const Napi::Object outputs = Napi::Object::New(env), noise = Napi::Object::New(env);
       for (const auto& [name, values] : decrypted.outputs) {
-        const auto array = Napi::Float64Array::New(env, values.size());
+        auto array = Napi::Float64Array::New(env, values.size());
         std::memcpy(array.Data(), values.data(), values.size() * sizeof(double));
         outputs.Set(name, array);
       }
@@ -235,7 +235,9 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+}  // namespace
+
+static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("doctor", Napi::Function::New(env, doctor, "doctor"));
   exports.Set("validatePlan", Napi::Function::New(env, validatePlan, "validatePlan"));
   exports.Set("keygen", Napi::Function::New(env, keygen, "keygen"));
@@ -245,10 +247,10 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   return exports;
 }
 
-}  // namespace
-
-Napi::Object initializeAddon(Napi::Env env, Napi::Object exports) { return initialize(env, exports); }
-
 }  // namespace aegis::addon
 
-NODE_API_MODULE(aegis, aegis::addon::initializeAddon)
+// The macro takes an unqualified name.
+static Napi::Object initializeAegis(Napi::Env env, Napi::Object exports) {
+  return aegis::addon::initialize(env, exports);
+}
+NODE_API_MODULE(aegis, initializeAegis)

@@ -49,13 +49,21 @@ KeySpec readKey(const plan::Key& from, const ClientParameters& p) {
 }
 
 std::string hashOf(const ClientParameters& p) {
-  std::string text = "aegis-parameters 1\nlogN " + std::to_string(p.logN) + "\nprimes";
-  for (uint64_t prime : p.primes) text += " " + std::to_string(prime);
-  text += "\nmaxLevel " + std::to_string(p.maxLevel) + "\nephemeralWeight " + std::to_string(p.ephemeralWeight);
+  std::string text = "aegis-parameters 1\nlogN";
+  const auto add = [&](uint64_t value) { text.append(" ").append(std::to_string(value)); };
+  add(p.logN);
+  text += "\nprimes";
+  for (uint64_t prime : p.primes) add(prime);
+  text += "\nmaxLevel";
+  add(p.maxLevel);
+  text += "\nephemeralWeight";
+  add(p.ephemeralWeight);
   for (const KeyClassShape& c : p.keyClasses) {
-    text += "\nclass " + std::to_string(c.level) + " " + std::to_string(c.specials);
-    for (const auto& digit : c.digits) text += " " + std::to_string(digit.count);
-    text += " " + c.name;
+    text += "\nclass";
+    add(c.level);
+    add(c.specials);
+    for (const auto& digit : c.digits) add(digit.count);
+    text.append(" ").append(c.name);
   }
   return sha256Hex(text.data(), text.size());
 }

@@ -37,7 +37,7 @@ void testHeaders(Checker& c) {
   c.refuses("R106", "a file cut in its data", [&] { cut(bytes.size() - 1); });
   const auto entry = [](const std::string& fields) { return "{\"a\":{" + fields + "}}"; };
   refusesHeader(c, "R104", "[]", 0);
-  refusesHeader(c, "R104", "{", 0);
+  refusesHeader(c, "R104", "{ ", 0);
   refusesHeader(c, "R104", std::string(100000, '['), 0);
   refusesHeader(c, "R104", R"({"a":{"a":{}}})", 0);
   refusesHeader(c, "R104", R"({"__metadata__":{"a":1}})", 0);

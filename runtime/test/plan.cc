@@ -182,15 +182,18 @@ void checkLaunchChecks(Checker& checker) {
   refuse("R231", "more summed dimensions than dimensions", [](PlanT& p) { command(p, plan::Opcode_Copy).reduce_rank = 3; });
   refuse("R231", "a sum where there is none", [](PlanT& p) { command(p, plan::Opcode_Zero).reduce_rank = 1; });
   refuse("R231", "accumulation where there is none", [](PlanT& p) { command(p, plan::Opcode_Ntt).accumulate = true; });
-  refuse("R231", "an output that moves along a sum", [](PlanT& p) { command(p, plan::Opcode_Copy).out->strides[1] = 1; });
+  refuse("R231", "an output that moves along a sum", [](PlanT& p) {
+    command(p, plan::Opcode_Copy).limbs.pop_back();
+    command(p, plan::Opcode_Copy).out->strides[1] = 1;
+  });
   refuse("R231", "no limbs", [](PlanT& p) { command(p, plan::Opcode_Zero).limbs.clear(); });
   refuse("R231", "a limb that is no prime", [](PlanT& p) { command(p, plan::Opcode_Zero).limbs[0] = 8; });
   refuse("R231", "a limb twice", [](PlanT& p) { command(p, plan::Opcode_Zero).limbs[0] = 1; });
   refuse("R232", "a missing operand", [](PlanT& p) { command(p, plan::Opcode_Add).b = nullptr; });
   refuse("R232", "an operand without a buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->buffer = 99; });
-  refuse("R232", "an offset past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->offset = 1; });
+  refuse("R232", "an offset past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).b->offset = 1; });
   refuse("R232", "an offset beyond 64 bits of rows", [](PlanT& p) { command(p, plan::Opcode_Add).a->offset = ~0ull; });
-  refuse("R232", "a stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = 7; });
+  refuse("R232", "a stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).b->strides[0] = 7; });
   refuse("R232", "a stride before the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = -1; });
   refuse("R232", "the lowest stride", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = INT64_MIN; });
   refuse("R232", "a limb stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->limb_stride = 3; });
@@ -296,7 +299,8 @@ void checkRowSets(Checker& checker) {
     meetings += !common.empty();
     repeats += repeated;
   }
-  checker.check(wrong == 0 && meetings > 500 && repeats > 500, "row sets agree with enumeration", std::to_string(wrong));
+  checker.check(wrong == 0 && meetings > 200 && repeats > 200, "row sets agree with enumeration",
+                std::to_string(meetings) + " meetings, " + std::to_string(repeats) + " repeats");
 }
 
 // Runs whatever was accepted, with keys and inputs of the right shape, for a moment.

@@ -21,6 +21,7 @@ import { Interrupted, type Context, type MakeContext } from './context.js';
 
 export const exitCodes = { ok: 0, userError: 1, usage: 2, internal: 70 } as const;
 const maxHelpColumns = 110;
+const description = 'Runs ONNX Transformers on encrypted data: compiles a model into a plan over CKKS.';
 
 /** In the order in which they are used. */
 const commands = [
@@ -46,7 +47,7 @@ async function parse(argv: readonly string[], context: Context): Promise<void> {
   const invoke: Invoke = async (given) => void (work = given);
   const parser = commands.reduce((cli, make) => cli.command(make(invoke)), yargs()
     .scriptName('aegis')
-    .usage('$0 <command>\n\nRuns ONNX Transformers on encrypted data: compiles a model into a plan over CKKS.')
+    .usage(`$0 <command>\n\n${description}`)
     .locale('en')
     .parserConfiguration({ 'greedy-arrays': false })
     .option('json', { type: 'boolean', describe: 'print one JSON document on standard output, nothing else' })
@@ -76,7 +77,7 @@ function report(error: unknown, argv: readonly string[], context: Context): numb
   if (error instanceof AegisError) return show(error.diagnostics, exitCodes.userError, context);
   if (error instanceof UsageError) {
     const name = argv.find((word) => !word.startsWith('-')) ?? '';
-    const known = commands.some((make) => make(async () => undefined).command?.toString().split(' ')[0] === name);
+    const known = commandNames().includes(name);
     const help = `aegis ${known ? `${name} ` : ''}--help shows the commands and options`;
     return show([{ code: 'C101', message: usageMessage(error.message), help }], exitCodes.usage, context);
   }
@@ -89,6 +90,10 @@ function report(error: unknown, argv: readonly string[], context: Context): numb
     context.err.write(`${error.stack}\n`);
   }
   return status;
+}
+
+function commandNames(): (string | undefined)[] {
+  return commands.map((make) => make(async () => undefined).command?.toString().split(' ')[0]);
 }
 
 function show(diagnostics: readonly Diagnostic[], status: number, context: Context): number {

@@ -1,5 +1,6 @@
 /** The one form in which commands are declared, and what all of them share. */
 import type { Argv, CommandModule, InferredOptionTypes, Options, PositionalOptions } from 'yargs';
+import { parseTake, readSamples, type Samples } from '../data/index.js';
 import type { Context } from './context.js';
 
 type Definitions = Readonly<Record<string, Options>>;
@@ -26,7 +27,9 @@ export interface CommandSpec<P extends Positionals, O extends Definitions> {
 export type Invoke = (work: (context: Context) => Promise<void>) => Promise<void>;
 export type MakeCommand = (invoke: Invoke) => CommandModule;
 
-export function defineCommand<P extends Positionals, O extends Definitions>(spec: CommandSpec<P, O>): MakeCommand {
+export function defineCommand<P extends Positionals, O extends Definitions>(
+  spec: CommandSpec<P, O>,
+): MakeCommand {
   return (invoke) => ({
     command: spec.command,
     describe: spec.describe,
@@ -35,7 +38,7 @@ export function defineCommand<P extends Positionals, O extends Definitions>(spec
         .reduce((all: Argv, [name, definition]) => all.positional(name, definition), yargs);
       return withPositionals
         .options(spec.options)
-        .epilogue(['Examples:', ...spec.examples.map(([line, meaning]) => `  ${line}\n      ${meaning}`)].join('\n'))
+        .epilogue(exampleText(spec.examples))
         .check((args) => {
           for (const [name, definition] of Object.entries({ ...spec.positionals, ...spec.options })) {
             if (Array.isArray(args[name]) && definition.array !== true) {
@@ -54,6 +57,10 @@ export function defineCommand<P extends Positionals, O extends Definitions>(spec
     // yargs parsed exactly these definitions.
     handler: (args) => invoke((context) => spec.run(args as unknown as ArgsOf<P> & ArgsOf<O>, context)),
   });
+}
+
+function exampleText(examples: readonly (readonly [string, string])[]): string {
+  return ['Examples:', ...examples.map(([line, meaning]) => `  ${line}\n      ${meaning}`)].join('\n');
 }
 
 export const outputOption = { alias: 'o', type: 'string', demandOption: true, requiresArg: true } as const;
@@ -96,6 +103,11 @@ export function checkShapeOptions(args: { seqLen?: number | undefined; dim?: rea
   } catch (error) {
     return (error as Error).message;
   }
+}
+
+/** The samples of `sampleOptions`. */
+export async function readTaken(samples: string, take: string | undefined): Promise<Samples> {
+  return readSamples(samples, take === undefined ? undefined : parseTake(take));
 }
 
 export function checkSampleOptions(args: { samples?: string | undefined; take?: string | undefined }):

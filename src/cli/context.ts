@@ -52,7 +52,8 @@ async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Prom
   const controller = new AbortController();
   const handlers = Object.entries(signalNumbers).map(([name, number]) => {
     const handler = () => {
-      if (controller.signal.aborted) process.exit(128 + number); // asked twice: do not wait for the kernel at work
+      // Asked twice: do not wait for the kernel at work.
+      if (controller.signal.aborted) process.exit(128 + number);
       controller.abort(new Interrupted(128 + number));
     };
     process.on(name, handler);

@@ -24,8 +24,9 @@ export function scoresTable(encrypted: Float64Array, reference: Float64Array, st
     `    ${digit}`, value.toFixed(5), (reference[digit] ?? NaN).toFixed(5),
     Math.abs(value - (reference[digit] ?? NaN)).toExponential(1), digit === best ? '<- read as' : '',
   ]);
-  const lines = formatTable([['digit', 'encrypted', 'ONNX Runtime', 'error', ''], ...rows], [0, 1, 2, 3]).split('\n');
-  return lines.map((line, i) => (i === best + 1 ? bold(style, line) : line)).map((line) => `    ${line}`).join('\n');
+  const head = ['digit', 'encrypted', 'ONNX Runtime', 'error', ''];
+  return formatTable([head, ...rows], [0, 1, 2, 3]).split('\n')
+    .map((line, i) => `    ${i === best + 1 ? bold(style, line) : line}`).join('\n');
 }
 
 export interface TimeShare {

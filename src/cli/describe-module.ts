@@ -57,9 +57,11 @@ export function moduleText(path: string, d: ModuleDescription, style: Style): st
   if (d.logN !== null) rows.unshift(['ring', `N = 2^${d.logN}, log2(QP) = ${(d.logQP ?? 0).toFixed(1)}`]);
   const errors = d.outputs.filter((port) => port.predictedError !== null);
   if (errors.length > 0) {
-    rows.push(['predicted error', errors.map((port) => `${port.name} ${formatError(port.predictedError ?? 0)}`).join(', ')]);
+    const texts = errors.map((port) => `${port.name} ${formatError(port.predictedError ?? 0)}`);
+    rows.push(['predicted error', texts.join(', ')]);
   }
-  const head = `${bold(style, path)}: ${d.file === 'model' ? 'model' : 'module'} ${d.model}, phase ${d.phase}`;
+  const kind = d.file === 'model' ? 'model' : 'module';
+  const head = `${bold(style, path)}: ${kind} ${d.model}, phase ${d.phase}`;
   return `${[head, ...(d.insecure ? [insecureNotice(style)] : []), formatFields(rows)].join('\n')}\n`;
 }
 
@@ -77,7 +79,8 @@ export function opsOfNode(module: Module, name: string): NodeOp[] {
     walkOps(func.body, (op: Op) => {
       if (!op.loc.includes(name)) return;
       found.push({
-        function: func.name, op: op.kind, node: op.loc, result: op.results.map((value) => printType(value.type)).join(', '),
+        function: func.name, op: op.kind, node: op.loc,
+        result: op.results.map((value) => printType(value.type)).join(', '),
       });
     });
   }

@@ -57,7 +57,8 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
   const launches = countLaunches(functions);
   const ports = (list: PlanView['inputs']): PortDescription[] => list.map((port) => ({
     name: port.name, shape: port.shape, ciphertexts: port.elements, level: port.level,
-    bound: port.bound === 0 ? null : port.bound, predictedError: port.predictedError === 0 ? null : port.predictedError,
+    bound: port.bound === 0 ? null : port.bound,
+    predictedError: port.predictedError === 0 ? null : port.predictedError,
   }));
   return {
     file: 'plan', model: plan.modelName, sourceHash: plan.sourceHash, compilerVersion: plan.compilerVersion,
@@ -71,9 +72,13 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
       name: func.name, commands: countCommands(func.commands),
       launches: sumOf(defined(launches[i], `launches of ${func.name}`)),
     })),
-    launches: Object.fromEntries([...defined(launches.at(-1), 'entry function')].sort(([a], [b]) => (a < b ? -1 : 1))),
+    launches: sorted(defined(launches.at(-1), 'entry function')),
     memory: memoryOf(plan, functions),
   };
+}
+
+function sorted(counts: ReadonlyMap<string, number>): Record<string, number> {
+  return Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 function sumOf(counts: ReadonlyMap<string, number>): number {
@@ -91,7 +96,9 @@ function countLaunches(functions: readonly PlanFunction[]): Map<string, number>[
     for (const command of commands) {
       if (command.op === 'loop') add(counts, command.body, times * command.tripCount);
       else if (command.op === 'call') {
-        for (const [op, count] of known[command.callee] ?? []) counts.set(op, (counts.get(op) ?? 0) + times * count);
+        for (const [op, count] of known[command.callee] ?? []) {
+          counts.set(op, (counts.get(op) ?? 0) + times * count);
+        }
       } else counts.set(command.op, (counts.get(command.op) ?? 0) + times);
     }
   };
@@ -106,7 +113,7 @@ function countLaunches(functions: readonly PlanFunction[]): Map<string, number>[
 function memoryOf(plan: PlanView, functions: readonly PlanFunction[]): MemoryDescription {
   const rowBytes = 2 ** plan.parameters.logN * wordBytes;
   const entry = defined(functions.at(-1), 'entry function');
-  const argumentRows = entry.buffers.filter((buffer) => buffer.argument).reduce((sum, buffer) => sum + buffer.rows, 0);
+  const argumentRows = entry.buffers.reduce((sum, { argument, rows }) => sum + (argument ? rows : 0), 0);
   return {
     frameBytes: (entry.frameRows + argumentRows) * rowBytes,
     plaintextBytes: plan.plaintexts.reduce((sum, one) => sum + plaintextBytes(one), 0),
@@ -137,8 +144,10 @@ export function describeKeys(plan: PlanView): KeyDescription[] {
     const shape = defined(keyClasses[key.keyClass], 'key class');
     const rows = shape.digits.length * (shape.level + 1 + shape.specials);
     return {
-      kind: key.kind, galois: key.galois, rotation: key.kind === 'galois' ? steps.get(key.galois) ?? null : null,
-      keyClass: shape.name, level: shape.level, digits: shape.digits.length, bytes: rows * 2 ** logN * wordBytes,
+      kind: key.kind, galois: key.galois,
+      rotation: key.kind === 'galois' ? steps.get(key.galois) ?? null : null,
+      keyClass: shape.name, level: shape.level, digits: shape.digits.length,
+      bytes: rows * 2 ** logN * wordBytes,
     };
   });
 }
@@ -169,7 +178,8 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
       ...d.outputs.map((port) => portRow('  output', port)),
     ], [3, 4])}`,
     `${bold(style, 'work')}\n${formatFields([
-      ['ciphertexts', `${d.bootstraps} bootstraps, ${d.rotations} rotations, ${d.ctMultiplications} products`],
+      ['ciphertexts', `${d.bootstraps} bootstraps, ${d.rotations} rotations, ` +
+        `${d.ctMultiplications} products`],
       ['commands', d.functions.map((func) => `${func.name} ${func.commands}`).join(', ')],
       ['launches', Object.entries(d.launches).map(([name, count]) => `${name} ${count}`).join(', ')],
     ])}`,
@@ -211,8 +221,8 @@ export function keysText(keys: readonly KeyDescription[]): string {
   return `${formatTable([
     ['kind', 'galois', 'rotation', 'class', 'level', 'digits', 'bytes'],
     ...keys.map((key) => [
-      key.kind, key.kind === 'galois' ? String(key.galois) : '-', rotationText(key), key.keyClass, String(key.level),
-      String(key.digits), formatBytes(key.bytes),
+      key.kind, key.kind === 'galois' ? String(key.galois) : '-', rotationText(key), key.keyClass,
+      String(key.level), String(key.digits), formatBytes(key.bytes),
     ]),
   ], [1, 2, 4, 5, 6])}\n${keys.length} keys, ${formatBytes(keys.reduce((sum, key) => sum + key.bytes, 0))}\n`;
 }

@@ -82,7 +82,9 @@ export function plainInputs(
 }
 
 /** Native work reports finer than anyone reads; `Progress` thins it out. */
-async function nativeWork<T>(title: string, context: Context, work: (hooks: Hooks) => Promise<T>): Promise<T> {
+async function nativeWork<T>(
+  title: string, context: Context, work: (hooks: Hooks) => Promise<T>,
+): Promise<T> {
   return context.interruptible((signal) => context.progress.during(title, (task) => work({
     signal, onProgress: (detail, done, total) => task.update(total === 0 ? 0 : done / total, detail),
   })));
@@ -100,7 +102,8 @@ export async function generateKeys(
 }
 
 export async function encryptRequest(
-  plan: LoadedPlan, key: string, inputs: Readonly<Record<string, Float64Array>>, request: string, context: Context,
+  plan: LoadedPlan, key: string, inputs: Readonly<Record<string, Float64Array>>, request: string,
+  context: Context,
 ): Promise<{ bytes: number }> {
   const { encrypt } = await import('../executor/index.js');
   const { warnings } = await nativeWork('encrypt', context, (hooks) =>

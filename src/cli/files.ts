@@ -18,7 +18,9 @@ export async function checkOutputs(paths: readonly string[]): Promise<void> {
     if (found?.isDirectory() === true) diagnostics.report({ code: 'C102', message: `${path} is a folder` });
     const writable = await access(folder, constants.W_OK).then(() => true, () => false);
     if (!writable) {
-      diagnostics.report({ code: 'C102', message: `${path} cannot be written: ${folder} is missing or not writable` });
+      diagnostics.report({
+        code: 'C102', message: `${path} cannot be written: ${folder} is missing or not writable`,
+      });
     }
   }
   diagnostics.throwIfAny();
@@ -30,7 +32,9 @@ export async function checkInputs(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
     const found = await stat(path).catch(() => undefined);
     if (found === undefined) diagnostics.report({ code: 'C103', message: `${path} does not exist` });
-    else if (found.isDirectory()) diagnostics.report({ code: 'C103', message: `${path} is a folder, expected a file` });
+    else if (found.isDirectory()) {
+      diagnostics.report({ code: 'C103', message: `${path} is a folder, expected a file` });
+    }
   }
   diagnostics.throwIfAny();
 }
@@ -55,7 +59,8 @@ export async function writeTogether(outputs: readonly Output[]): Promise<void> {
   } catch (error) {
     for (const { temporary } of pending) await unlink(temporary).catch(() => undefined);
     const reason = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw new AegisError({ code: 'C102', message: `${outputs.map((o) => o.path).join(', ')} not written: ${reason}` });
+    const paths = outputs.map((output) => output.path).join(', ');
+    throw new AegisError({ code: 'C102', message: `${paths} cannot be written: ${reason}` });
   }
 }
 

@@ -25,7 +25,8 @@ export function formatError(error: number): string {
 
 /** Columns apart by two blanks; those named in `right` are flushed right. */
 export function formatTable(rows: readonly (readonly string[])[], right: readonly number[] = []): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => (row[column] ?? '').length)));
   return rows.map((row) => row.map((cell, column) => {
     const width = widths[column] ?? 0;
     return right.includes(column) ? cell.padStart(width) : cell.padEnd(width);

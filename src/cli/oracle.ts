@@ -57,7 +57,8 @@ export function randomSamples(
     source: `${count} random inputs`, count, logits: null, labels: null,
     inputs: new Map(ports.map(({ name, shape, bound }) => {
       const size = shape.reduce((a, b) => a * b, 1);
-      const data = Array.from({ length: count }, () => Float64Array.from({ length: size }, () => bound * uniform()));
+      const one = () => Float64Array.from({ length: size }, () => bound * uniform());
+      const data = Array.from({ length: count }, one);
       return [name, { dtype: 'float32' as const, shape, data }];
     })),
   };

@@ -20,7 +20,10 @@ export interface Task {
 }
 
 export class Progress {
-  constructor(private readonly stream: Stream, private readonly now: () => number = () => performance.now()) {}
+  constructor(
+    private readonly stream: Stream,
+    private readonly now: () => number = () => performance.now(),
+  ) {}
 
   start(title: string): Task {
     const begun = this.now();
@@ -36,7 +39,8 @@ export class Progress {
     };
     const line = (fraction: number, detail: string) => {
       const elapsed = formatSeconds((this.now() - begun) / 1000);
-      this.stream.write(`${title}: ${percent(fraction)} after ${elapsed}${detail === '' ? '' : `, ${detail}`}\n`);
+      const suffix = detail === '' ? '' : `, ${detail}`;
+      this.stream.write(`${title}: ${percent(fraction)} after ${elapsed}${suffix}\n`);
     };
     return {
       update: (fraction, detail = '') => {

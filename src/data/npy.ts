@@ -45,7 +45,8 @@ export function readNpy(bytes: Uint8Array, source: string): Tensor {
   const element = descr === undefined ? undefined : elements[descr.replace(/^[<>|=]/, '')];
   if (element === undefined) {
     throw new AegisError({
-      code: 'D124', message: `${source} has elements of type ${descr ?? 'record'}, which no model input takes`,
+      code: 'D124',
+      message: `${source} has elements of type ${descr ?? 'record'}, which no model input takes`,
       help: 'convert it with .astype(numpy.float32) or .astype(numpy.int64)',
     });
   }
@@ -124,7 +125,8 @@ function halfToNumber(half: number): number {
 export function writeNpy(tensor: Tensor): Uint8Array {
   const { descr, bytes } = writeElements(tensor);
   const comma = tensor.shape.length === 1 ? ',' : '';
-  const fields = `{'descr': '${descr}', 'fortran_order': False, 'shape': (${tensor.shape.join(', ')}${comma}), }`;
+  const shape = `(${tensor.shape.join(', ')}${comma})`;
+  const fields = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${shape}, }`;
   const padding = (headerAlignment - ((10 + fields.length + 1) % headerAlignment)) % headerAlignment;
   const header = `${fields}${' '.repeat(padding)}\n`;
   const prefix = Uint8Array.from([...magic, 1, 0, header.length & 0xff, header.length >> 8]);
@@ -132,7 +134,8 @@ export function writeNpy(tensor: Tensor): Uint8Array {
 }
 
 function writeElements({ dtype, data }: Tensor): { descr: string; bytes: Uint8Array } {
-  const make = (descr: string, size: number, set: (view: DataView, offset: number, value: number) => void) => {
+  type Set = (view: DataView, offset: number, value: number) => void;
+  const make = (descr: string, size: number, set: Set) => {
     const view = new DataView(new ArrayBuffer(data.length * size));
     data.forEach((value, i) => set(view, i * size, value));
     return { descr, bytes: new Uint8Array(view.buffer) };
@@ -141,7 +144,8 @@ function writeElements({ dtype, data }: Tensor): { descr: string; bytes: Uint8Ar
     case 'float32': return make('<f4', 4, (view, offset, value) => view.setFloat32(offset, value, true));
     case 'float64': return make('<f8', 8, (view, offset, value) => view.setFloat64(offset, value, true));
     case 'int32': return make('<i4', 4, (view, offset, value) => view.setInt32(offset, value, true));
-    case 'int64': return make('<i8', 8, (view, offset, value) => view.setBigInt64(offset, BigInt(value), true));
+    case 'int64':
+      return make('<i8', 8, (view, offset, value) => view.setBigInt64(offset, BigInt(value), true));
     case 'bool': return make('|b1', 1, (view, offset, value) => view.setUint8(offset, value === 0 ? 0 : 1));
     default: return unreachable(dtype);
   }

@@ -10,7 +10,8 @@ export function parseNpz(archive: Uint8Array, source: string): Map<string, Tenso
   const tensors = new Map<string, Tensor>();
   for (const { name, bytes } of readZip(archive, source)) {
     if (!name.endsWith(suffix)) {
-      throw new AegisError({ code: 'D121', message: `${source} holds ${JSON.stringify(name)}, expected .npy files only` });
+      const message = `${source} holds ${JSON.stringify(name)}, expected .npy files only`;
+      throw new AegisError({ code: 'D121', message });
     }
     const key = name.slice(0, -suffix.length);
     tensors.set(key, readNpy(bytes, `array ${JSON.stringify(key)} of ${source}`));
@@ -19,5 +20,6 @@ export function parseNpz(archive: Uint8Array, source: string): Map<string, Tenso
 }
 
 export function formatNpz(tensors: ReadonlyMap<string, Tensor>): Uint8Array {
-  return writeZip([...tensors].map(([name, tensor]) => ({ name: `${name}${suffix}`, bytes: writeNpy(tensor) })));
+  return writeZip([...tensors].map(([name, tensor]) =>
+    ({ name: `${name}${suffix}`, bytes: writeNpy(tensor) })));
 }

@@ -58,7 +58,8 @@ function isNode(node: unknown): boolean {
 }
 
 function isInterval(value: unknown): value is Interval {
-  return isRecord(value) && isNumbers([value['min'], value['max']]) && (value['min'] as number) <= (value['max'] as number);
+  if (!isRecord(value) || !isNumbers([value['min'], value['max']])) return false;
+  return (value['min'] as number) <= (value['max'] as number);
 }
 
 function isNumbers(value: unknown): boolean {
@@ -71,6 +72,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function bad(source: string, what: string): AegisError {
   return new AegisError({
-    code: 'D106', message: `${source}: ${what}`, help: 'make one with aegis calibrate MODEL --samples F -o RANGES.json',
+    code: 'D106', message: `${source}: ${what}`,
+    help: 'make one with aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }

@@ -53,7 +53,8 @@ class Reader {
     if (!isRecord(value)) return this.report(`${where} is not an object`);
     const dtype = dtypes.find((known) => known === value['dtype']);
     if (dtype === undefined) {
-      return this.report(`${where}.dtype is ${JSON.stringify(value['dtype'])}, expected ${dtypes.join(', ')}`);
+      const given = JSON.stringify(value['dtype']);
+      return this.report(`${where}.dtype is ${given}, expected ${dtypes.join(', ')}`);
     }
     const shape = value['shape'];
     if (!Array.isArray(shape) || shape.length > maxRank || !shape.every(isSize)) {
@@ -63,7 +64,8 @@ class Reader {
     const size = elementCount(sizes);
     const data = value['data'];
     if (!Array.isArray(data)) return this.report(`${where}.data is not a list of samples`);
-    return { dtype, shape: sizes, data: data.map((one, i) => this.values(one, size, dtype, `${where}.data[${i}]`)) };
+    const values = data.map((one, i) => this.values(one, size, dtype, `${where}.data[${i}]`));
+    return { dtype, shape: sizes, data: values };
   }
 
   private values(value: Json, size: number, dtype: DType, where: string): Float64Array {

@@ -77,7 +77,8 @@ export function takeSamples(samples: Samples, take: Take): Samples {
   return {
     ...samples,
     count: Math.min(to, samples.count) - from,
-    inputs: new Map([...samples.inputs].map(([name, input]) => [name, { ...input, data: input.data.slice(from, to) }])),
+    inputs: new Map([...samples.inputs].map(([name, input]) =>
+      [name, { ...input, data: input.data.slice(from, to) }])),
     logits: samples.logits?.slice(from, to) ?? null,
     labels: samples.labels?.slice(from, to) ?? null,
   };

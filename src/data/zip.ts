@@ -72,7 +72,8 @@ function readCentralDirectory(archive: Uint8Array, view: DataView, source: strin
       throw damaged(source, `entry ${i} of the central directory is cut or damaged`);
     }
     const nameBytes = view.getUint16(at + 28, true);
-    const next = at + centralBytes + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+    const extraBytes = view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+    const next = at + centralBytes + nameBytes + extraBytes;
     if (next > end) throw damaged(source, `entry ${i} of the central directory is cut`);
     const name = decodeName(archive.subarray(at + centralBytes, at + centralBytes + nameBytes), source);
     if (names.has(name)) throw damaged(source, `entry ${JSON.stringify(name)} occurs twice`);
@@ -91,9 +92,8 @@ function readCentralDirectory(archive: Uint8Array, view: DataView, source: strin
 function findEnd(view: DataView, source: string): number {
   const first = Math.max(0, view.byteLength - endBytes - maxCommentBytes);
   for (let at = view.byteLength - endBytes; at >= first; at--) {
-    if (view.getUint32(at, true) === endSignature && at + endBytes + view.getUint16(at + 20, true) === view.byteLength) {
-      return at;
-    }
+    if (view.getUint32(at, true) !== endSignature) continue;
+    if (at + endBytes + view.getUint16(at + 20, true) === view.byteLength) return at;
   }
   throw damaged(source, 'it has no end-of-archive record; the file is cut or not a ZIP archive');
 }

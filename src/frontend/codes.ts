@@ -1,4 +1,7 @@
-/** Every code the frontend reports, with what it stands for; docs/onnx-support.md is generated from this table. */
+/**
+ * Every code the frontend reports, with what it stands for; docs/onnx-support.md is generated from this
+ * table.
+ */
 export const frontendCodes = {
   F101: 'not an ONNX file, or truncated',
   F102: 'file or tensor larger than the limits',

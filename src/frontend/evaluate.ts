@@ -3,7 +3,9 @@ import { AegisError, Diagnostics } from '../support/diagnostics.js';
 import { defined } from '../support/invariant.js';
 import { Call, type Output } from './kernels/call.js';
 import { kernelOf, workPerElement } from './kernels/table.js';
-import { elementCount, refuse, type DType, type Known, type Node, type OnnxModel, type Tensor } from './model.js';
+import {
+  elementCount, refuse, type DType, type Known, type Node, type OnnxModel, type Tensor,
+} from './model.js';
 
 export interface GraphInput {
   readonly name: string;
@@ -21,7 +23,10 @@ export interface ShapedGraph {
   readonly nodes: readonly Node[];
 }
 
-/** Folding is for masks, positions and weights: these bounds are far above any of them, and stop hostile files. */
+/**
+ * Folding is for masks, positions and weights: these bounds are far above any of them, and stop hostile
+ * files.
+ */
 const maxFoldedElements = 2 ** 26;
 const maxFoldedWork = 2 ** 33;
 
@@ -65,8 +70,13 @@ class Folder {
     if (kernel === undefined) {
       const domain = node.domain === '' ? '' : `${node.domain}.`;
       this.problems.report({
-        code: 'F201', message: `operator ${domain}${node.opType} is not known`, node: node.name,
-        help: node.domain === '' ? 'see docs/onnx-support.md' : 'export without fused operators (no graph optimisation)',
+        code: 'F201',
+        message: `operator ${domain}${node.opType} is not known`,
+        node: node.name,
+        help:
+          node.domain === ''
+            ? 'see docs/onnx-support.md'
+            : 'export without fused operators (no graph optimisation)',
       });
       this.nodes.push(node);
       return;
@@ -81,7 +91,9 @@ class Folder {
     const isPublic = shapeOnly || call.inputs.every((input) => input === undefined || input.data !== null);
     try {
       const outputs = kernel(call);
-      const extra = node.outputs.findIndex((name, i) => i >= outputs.length && name !== '' && this.used.has(name));
+      const extra = node.outputs.findIndex(
+        (name, i) => i >= outputs.length && name !== '' && this.used.has(name),
+      );
       if (extra >= 0) call.fail(`output ${extra} is not known`, 'F201');
       if (isPublic) this.charge(node, call, outputs);
       else this.nodes.push(node);
@@ -97,17 +109,28 @@ class Folder {
 
   private charge(node: Node, call: Call, outputs: readonly Output[]): void {
     const count = outputs.reduce((sum, output) => sum + elementCount(output.shape), 0);
-    const inputs = call.inputs.reduce((sum, input) => sum + (input === undefined ? 0 : elementCount(input.shape)), 0);
+    const inputs = call.inputs.reduce(
+      (sum, input) => sum + (input === undefined ? 0 : elementCount(input.shape)),
+      0,
+    );
     this.elements += node.opType === 'Constant' ? 0 : count;
     this.work += inputs + count * workPerElement(node, call.inputs.map((input) => input?.shape));
     if (this.elements > maxFoldedElements || this.work > maxFoldedWork) {
-      refuse({ code: 'F114', message: 'evaluating the public part of the graph takes too much', node: node.name });
+      refuse({
+        code: 'F114',
+        message: 'evaluating the public part of the graph takes too much',
+        node: node.name,
+      });
     }
   }
 }
 
 /** Gives every value a shape and evaluates what does not depend on the inputs. */
-export function shapeGraph(model: OnnxModel, inputs: readonly GraphInput[], problems: Diagnostics): ShapedGraph {
+export function shapeGraph(
+  model: OnnxModel,
+  inputs: readonly GraphInput[],
+  problems: Diagnostics,
+): ShapedGraph {
   const folder = new Folder(model, problems);
   model.initializers.forEach((tensor, name) => folder.values.set(name, tensor));
   inputs.forEach(({ name, dtype, shape }) => folder.values.set(name, { dtype, shape, data: null }));

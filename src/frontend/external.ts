@@ -32,7 +32,8 @@ export class ExternalData {
       this.files.set(location, bytes);
     }
     if (offset + length > bytes.length) {
-      const message = `${what} needs bytes ${offset} to ${offset + length} of "${location}", which has ${bytes.length}`;
+      const range = `bytes ${offset} to ${offset + length}`;
+      const message = `${what} needs ${range} of "${location}", which has ${bytes.length}`;
       refuse({ code: 'F105', message });
     }
     return bytes.subarray(offset, offset + length);

@@ -51,13 +51,16 @@ function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
   const count = elementCount(input.shape);
   if (values?.length !== count) {
     return refuse({
-      code: 'F115', message: `input "${input.name}" needs ${count} values but has ${values?.length ?? 'none'}`,
+      code: 'F115',
+      message: `input "${input.name}" needs ${count} values but has ${values?.length ?? 'none'}`,
     });
   }
   const data: Data = containerOf(input.dtype, count);
   for (let i = 0; i < count; i++) {
     const value = values[i] as number | bigint;
-    if (data instanceof BigInt64Array) data[i] = typeof value === 'bigint' ? value : BigInt(Math.trunc(value));
+    if (data instanceof BigInt64Array) {
+      data[i] = typeof value === 'bigint' ? value : BigInt(Math.trunc(value));
+    }
     else data[i] = Number(value);
   }
   return { dtype: input.dtype, shape: input.shape, data };

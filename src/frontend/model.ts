@@ -1,6 +1,6 @@
 /**
- * The imported graph before canonicalisation: ONNX nodes over named values, with typed tensors. Element types narrower
- * than their container keep their ONNX name in `dtype`; the container is chosen by `containerOf`.
+ * The imported graph before canonicalisation: ONNX nodes over named values, with typed tensors. Element types
+ * narrower than their container keep their ONNX name in `dtype`; the container is chosen by `containerOf`.
  */
 import { AegisError, type Diagnostic } from '../support/diagnostics.js';
 

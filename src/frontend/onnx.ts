@@ -1,4 +1,7 @@
-/** ONNX bytes to a checked graph: names defined once and before use, no subgraphs, a known opset, nodes sorted. */
+/**
+ * ONNX bytes to a checked graph: names defined once and before use, no subgraphs, a known opset, nodes
+ * sorted.
+ */
 import { createHash } from 'node:crypto';
 import onnxProto from 'onnx-proto';
 import type { onnx } from 'onnx-proto';
@@ -22,7 +25,11 @@ function decodeModel(bytes: Uint8Array): onnx.ModelProto {
   } catch (error) {
     // Wire errors, bad UTF-8 and nesting deeper than the stack all mean the same to the user.
     const reason = error instanceof Error ? error.message : String(error);
-    return refuse({ code: 'F101', message: `not an ONNX file, or truncated: ${reason}`, help: 'export the model again' });
+    return refuse({
+      code: 'F101',
+      message: `not an ONNX file, or truncated: ${reason}`,
+      help: 'export the model again',
+    });
   }
 }
 
@@ -65,7 +72,11 @@ function decodeInputs(graph: onnx.IGraphProto, initializers: ReadonlyMap<string,
       return refuse({ code: 'F107', message: `input "${name}" has no name or is not a tensor` });
     }
     if (type.shape === null || type.shape === undefined) {
-      return refuse({ code: 'F107', message: `input "${name}" has no shape`, help: 'export the model with shapes' });
+      return refuse({
+        code: 'F107',
+        message: `input "${name}" has no shape`,
+        help: 'export the model with shapes',
+      });
     }
     const dims = (type.shape.dim ?? []).map((dim) => {
       if ((dim.dimParam ?? '') !== '') return dim.dimParam ?? '?';
@@ -77,7 +88,9 @@ function decodeInputs(graph: onnx.IGraphProto, initializers: ReadonlyMap<string,
   });
 }
 
-function decodeInitializers(graph: onnx.IGraphProto, read: ExternalReader, problems: Diagnostics): Map<string, Tensor> {
+function decodeInitializers(
+  graph: onnx.IGraphProto, read: ExternalReader, problems: Diagnostics,
+): Map<string, Tensor> {
   const result = new Map<string, Tensor>();
   for (const proto of graph.initializer ?? []) {
     const name = proto.name ?? '';

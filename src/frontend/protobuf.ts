@@ -1,4 +1,6 @@
-/** Decoding of ONNX tensors and attributes from protobuf messages: sizes are checked before memory is taken. */
+/**
+ * Decoding of ONNX tensors and attributes from protobuf messages: sizes are checked before memory is taken.
+ */
 import type { onnx } from 'onnx-proto';
 import { defined } from '../support/invariant.js';
 import {
@@ -12,7 +14,9 @@ export type ExternalReader = (location: string, offset: number, length: number, 
 type Int64Field = number | { readonly low: number; readonly high: number };
 
 export function toBig(value: Int64Field): bigint {
-  return typeof value === 'number' ? BigInt(Math.trunc(value)) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
+  return typeof value === 'number'
+    ? BigInt(Math.trunc(value))
+    : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
 }
 
 /** Beyond 2^53 the value saturates: such numbers are only used as "to the end". */
@@ -23,10 +27,18 @@ export function toNumber(value: Int64Field | bigint): number {
 }
 
 const elementTypes: ReadonlyMap<number, { readonly dtype: DType; readonly bytes: number }> = new Map([
-  [1, { dtype: 'float32', bytes: 4 }], [2, { dtype: 'uint8', bytes: 1 }], [3, { dtype: 'int8', bytes: 1 }],
-  [4, { dtype: 'uint16', bytes: 2 }], [5, { dtype: 'int16', bytes: 2 }], [6, { dtype: 'int32', bytes: 4 }],
-  [7, { dtype: 'int64', bytes: 8 }], [9, { dtype: 'bool', bytes: 1 }], [10, { dtype: 'float16', bytes: 2 }],
-  [11, { dtype: 'float64', bytes: 8 }], [12, { dtype: 'uint32', bytes: 4 }], [16, { dtype: 'bfloat16', bytes: 2 }],
+  [1, { dtype: 'float32', bytes: 4 }],
+  [2, { dtype: 'uint8', bytes: 1 }],
+  [3, { dtype: 'int8', bytes: 1 }],
+  [4, { dtype: 'uint16', bytes: 2 }],
+  [5, { dtype: 'int16', bytes: 2 }],
+  [6, { dtype: 'int32', bytes: 4 }],
+  [7, { dtype: 'int64', bytes: 8 }],
+  [9, { dtype: 'bool', bytes: 1 }],
+  [10, { dtype: 'float16', bytes: 2 }],
+  [11, { dtype: 'float64', bytes: 8 }],
+  [12, { dtype: 'uint32', bytes: 4 }],
+  [16, { dtype: 'bfloat16', bytes: 2 }],
 ]);
 
 export function elementType(code: number, what: string): DType {
@@ -63,19 +75,31 @@ function fromBytes(dtype: DType, bytes: Uint8Array, count: number): Data {
   // Not bytes.slice(): that of a Node Buffer is a view into its pool.
   const copy = () => new Uint8Array(bytes).buffer;
   switch (dtype) {
-    case 'float32': return new Float32Array(copy());
-    case 'float64': return new Float64Array(copy());
-    case 'int64': return new BigInt64Array(copy());
-    case 'int32': return new Int32Array(copy());
-    case 'uint8': return Int32Array.from(bytes);
-    case 'bool': return Uint8Array.from(bytes, (byte) => (byte === 0 ? 0 : 1));
-    case 'int8': return Int32Array.from({ length: count }, (_, i) => view.getInt8(i));
-    case 'int16': return Int32Array.from({ length: count }, (_, i) => view.getInt16(2 * i, true));
-    case 'uint16': return Int32Array.from({ length: count }, (_, i) => view.getUint16(2 * i, true));
-    case 'uint32': return BigInt64Array.from({ length: count }, (_, i) => BigInt(view.getUint32(4 * i, true)));
+    case 'float32':
+      return new Float32Array(copy());
+    case 'float64':
+      return new Float64Array(copy());
+    case 'int64':
+      return new BigInt64Array(copy());
+    case 'int32':
+      return new Int32Array(copy());
+    case 'uint8':
+      return Int32Array.from(bytes);
+    case 'bool':
+      return Uint8Array.from(bytes, (byte) => (byte === 0 ? 0 : 1));
+    case 'int8':
+      return Int32Array.from({ length: count }, (_, i) => view.getInt8(i));
+    case 'int16':
+      return Int32Array.from({ length: count }, (_, i) => view.getInt16(2 * i, true));
+    case 'uint16':
+      return Int32Array.from({ length: count }, (_, i) => view.getUint16(2 * i, true));
+    case 'uint32':
+      return BigInt64Array.from({ length: count }, (_, i) => BigInt(view.getUint32(4 * i, true)));
     case 'float16':
-    case 'bfloat16': return Float32Array.from({ length: count }, (_, i) => half(dtype, view.getUint16(2 * i, true)));
-    default: return dtype satisfies never;
+    case 'bfloat16':
+      return Float32Array.from({ length: count }, (_, i) => half(dtype, view.getUint16(2 * i, true)));
+    default:
+      return dtype satisfies never;
   }
 }
 
@@ -99,7 +123,9 @@ function fromFields(dtype: DType, proto: onnx.ITensorProto): Data {
   }
 }
 
-function externalBytes(proto: onnx.ITensorProto, what: string, byteCount: number, read: ExternalReader): Uint8Array {
+function externalBytes(
+  proto: onnx.ITensorProto, what: string, byteCount: number, read: ExternalReader,
+): Uint8Array {
   const entries = new Map((proto.externalData ?? []).map((entry) => [entry.key ?? '', entry.value ?? '']));
   const location = entries.get('location') ?? '';
   const number = (key: string, fallback: number) => {
@@ -123,7 +149,9 @@ export function decodeTensor(proto: onnx.ITensorProto, what: string, read: Exter
     refuse({ code: 'F104', message: `${what} has shape [${shape.join(', ')}]` });
   }
   const count = elementCount(shape);
-  if (count > maxElements) refuse({ code: 'F102', message: `${what} has ${count} elements, more than ${maxElements}` });
+  if (count > maxElements) {
+    refuse({ code: 'F102', message: `${what} has ${count} elements, more than ${maxElements}` });
+  }
   const byteCount = count * defined(elementTypes.get(proto.dataType ?? 0), 'element type').bytes;
   if (proto.dataLocation === 1) {
     return { dtype, shape, data: fromBytes(dtype, externalBytes(proto, what, byteCount, read), count) };
@@ -164,6 +192,10 @@ export function decodeAttribute(proto: onnx.IAttributeProto, node: string, read:
         help: 'export without control flow (If, Loop, Scan)',
       });
     default:
-      return refuse({ code: 'F107', message: `attribute ${name} has unknown type ${String(proto.type)}`, node });
+      return refuse({
+        code: 'F107',
+        message: `attribute ${name} has unknown type ${String(proto.type)}`,
+        node,
+      });
   }
 }

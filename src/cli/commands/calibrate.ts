@@ -1,7 +1,6 @@
-import { readSamples, parseTake } from '../../data/index.js';
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import {
-  checkShapeOptions, defineCommand, outputOption, parseDims, sampleOptions, shapeOptions,
+  checkShapeOptions, defineCommand, outputOption, parseDims, readTaken, sampleOptions, shapeOptions,
 } from '../command.js';
 
 export const calibrateCommand = defineCommand({
@@ -25,7 +24,7 @@ export const calibrateCommand = defineCommand({
     await checkInputs([args.model, args.samples]);
     await checkOutputs([args.output]);
     const { calibrate } = await import('../../compile.js');
-    const samples = await readSamples(args.samples, args.take === undefined ? undefined : parseTake(args.take));
+    const samples = await readTaken(args.samples, args.take);
     const ranges = await progress.during('calibrate', (task) => calibrate(args.model, samples, {
       seqLen: args.seqLen, dims: parseDims(args.dim),
       onProgress: (fraction) => task.update(fraction, `${samples.count} samples`),

@@ -1,14 +1,14 @@
 import { rm } from 'node:fs/promises';
 import type { CompileOptions, CompileResult } from '../../compile.js';
-import { parseTake, readRanges, readSamples } from '../../data/index.js';
+import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
 import type { Module } from '../../ir/module.js';
 import { AegisError, renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
 import type { SecurityBits } from '../../target/security.js';
 import {
-  checkSampleOptions, checkShapeOptions, defineCommand, outputOption, parseByteCount, parseDims, sampleOptions,
-  shapeOptions,
+  checkSampleOptions, checkShapeOptions, defineCommand, outputOption, parseByteCount, parseDims, readTaken,
+  sampleOptions, shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
 import { formatFields, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
@@ -65,13 +65,13 @@ export const compileCommand = defineCommand({
     const cipherPath = `${args.output}.cipher`;
     const weightsPath = `${args.output}.weights`;
     await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
-    await checkOutputs([args.output, weightsPath, cipherPath, args.emitCipher].filter((path) => path !== undefined));
-    const take = args.take === undefined ? undefined : parseTake(args.take);
+    const paths = [args.output, weightsPath, cipherPath, args.emitCipher];
+    await checkOutputs(paths.filter((path) => path !== undefined));
     const result = await compileWithProgress(args.model, {
       seqLen: args.seqLen, dims: parseDims(args.dim),
       ring: args.ring as RingName, security: args.security as SecurityBits, insecure: args.insecure,
       ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
-      samples: args.samples === undefined ? undefined : await readSamples(args.samples, take),
+      samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
       dumpIr: args.dumpIr,
     }, context);
     checkMemory(result, args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit));
@@ -99,7 +99,9 @@ export async function compileWithProgress(
   const { compile } = await import('../../compile.js');
   const result = await progress.during('compile', (task) =>
     compile(model, { ...options, onProgress: (pass, fraction) => task.update(fraction, pass) }));
-  for (const warning of result.warnings) err.write(`${renderDiagnostic(warning).replace(/^error/, 'warning')}\n`);
+  for (const warning of result.warnings) {
+    err.write(`${renderDiagnostic(warning).replace(/^error/, 'warning')}\n`);
+  }
   return result;
 }
 

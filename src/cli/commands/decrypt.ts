@@ -28,7 +28,8 @@ export const decryptCommand = defineCommand({
       context.out.write(`${JSON.stringify({ output: args.output, arrays: shapes, insecure })}\n`);
       return;
     }
-    context.out.write(`${args.output}: ${shapes.map((one) => `${one.name} [${one.shape.join(', ')}]`).join(', ')}\n`);
+    const names = shapes.map(({ name, shape }) => `${name} [${shape.join(', ')}]`);
+    context.out.write(`${args.output}: ${names.join(', ')}\n`);
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
   },
 });

@@ -60,7 +60,8 @@ interface DemoOptions {
 
 /** Nodes in the order of the plan; commands of no node, such as copies of inputs, stand under one name. */
 function nodeShares(report: RunReport): TimeShare[] {
-  return report.timings.map(({ node, seconds }) => ({ name: node === '' ? '(no node)' : node, seconds, detail: '' }));
+  return report.timings.map(({ node, seconds }) =>
+    ({ name: node === '' ? '(no node)' : node, seconds, detail: '' }));
 }
 
 function kernelShares(report: RunReport): TimeShare[] {
@@ -96,7 +97,8 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
 
   heading('2  The data owner makes keys');
   const [keys, keySeconds] = await timed(() => generateKeys(plan, options.folder, undefined, context));
-  say(`    ${keys.keyCount} keys for the server, ${formatBytes(keys.evalKeysBytes)}, in ${formatSeconds(keySeconds)}\n`);
+  say(`    ${keys.keyCount} keys for the server, ${formatBytes(keys.evalKeysBytes)}, ` +
+    `in ${formatSeconds(keySeconds)}\n`);
 
   const sample = sampleAt(samples, shownSample);
   const input = defined(plan.view.inputs[0], 'input').name;
@@ -113,7 +115,8 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
     keys: keys.evalKeys, request: file('request.ct'), response: file('response.ct'), threads: options.threads,
   }, context);
   const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
-  say(`    ${formatSeconds(report.seconds)} on ${options.threads} threads, at most ${formatBytes(peakBytes)}\n\n`);
+  say(`    ${formatSeconds(report.seconds)} on ${options.threads} threads, ` +
+    `at most ${formatBytes(peakBytes)}\n\n`);
   say(`${timeTable('model node', nodeShares(report), maxTimeRows)}\n\n`);
   say(`${timeTable('kernel', kernelShares(report), maxTimeRows)}\n`);
 
@@ -131,14 +134,18 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   heading('Files');
   const sizes = await fileSizes(options.folder);
   say(`${sizeLines(sizes)}\n`);
-  if (options.kept) say(`\n    All in ${relative(process.cwd(), options.folder) || '.'}; go on with aegis inspect, verify, run.\n`);
+  if (options.kept) {
+    const place = relative(process.cwd(), options.folder) || '.';
+    say(`\n    All in ${place}; go on with aegis inspect, verify, run.\n`);
+  }
   if (plan.view.parameters.insecure) {
     say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
   }
   if (context.json) {
     context.out.write(`${JSON.stringify({
-      digit: argmax(logits), label: label ?? null, logits: [...logits], reference: [...reference], maxAbsError: error,
-      predictedError: output.predictedError, seconds: report.seconds, insecure: plan.view.parameters.insecure, ...sizes,
+      digit: argmax(logits), label: label ?? null, logits: [...logits], reference: [...reference],
+      maxAbsError: error, predictedError: output.predictedError, seconds: report.seconds,
+      insecure: plan.view.parameters.insecure, ...sizes,
     })}\n`);
   }
 }
@@ -169,7 +176,8 @@ function planLines({ view }: LoadedPlan): string {
   const { parameters: p, summary: s } = view;
   const security = p.insecure ? 'no security' : `${p.securityBits}-bit security`;
   return `    ring N = 2^${p.logN}, log2(QP) = ${p.logQP.toFixed(0)}, ${security}\n` +
-    `    ${s.bootstraps} bootstraps, ${s.rotations} rotations, ${s.ctMultiplications} products of ciphertexts\n`;
+    `    ${s.bootstraps} bootstraps, ${s.rotations} rotations, ` +
+    `${s.ctMultiplications} products of ciphertexts\n`;
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {

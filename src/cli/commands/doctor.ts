@@ -48,13 +48,14 @@ export const doctorCommand = defineCommand({
 async function examine(): Promise<DoctorReport> {
   const found = await examineRuntime();
   const runtime = typeof found === 'string' ? null : found;
+  const able = runtime !== null;
   return {
     platform: `${process.platform} ${process.arch}`, node: process.version,
     cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(),
     memoryBytes: totalmem(), freeMemoryBytes: freemem(), cpuFeatures: cpuFeatures(),
     runtime, runtimeProblem: typeof found === 'string' ? found : null,
     nvidiaDriver: nvidiaDriver(), gpus: gpuCount(),
-    possible: { compile: true, keygen: runtime !== null, encrypt: runtime !== null, run: runtime !== null, cuda: false },
+    possible: { compile: true, keygen: able, encrypt: able, run: able, decrypt: able, cuda: false },
   };
 }
 
@@ -75,7 +76,8 @@ function cpuFeatures(): string[] {
 }
 
 function nvidiaDriver(): string | null {
-  return /Kernel Module\S*\s+(?:for \S+\s+)?([\d.]+)/.exec(readIfPresent('/proc/driver/nvidia/version'))?.[1] ?? null;
+  const version = readIfPresent('/proc/driver/nvidia/version');
+  return /Kernel Module\S*\s+(?:for \S+\s+)?([\d.]+)/.exec(version)?.[1] ?? null;
 }
 
 function gpuCount(): number {
@@ -105,7 +107,10 @@ function reportText(r: DoctorReport, style: Style): string {
     bold(style, 'runtime'),
     formatFields(r.runtime === null
       ? [['library', `not loaded: ${r.runtimeProblem}`]]
-      : [['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`], ['libsodium', r.runtime.sodium]]),
+      : [
+        ['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`],
+        ['libsodium', r.runtime.sodium],
+      ]),
     bold(style, 'possible here'),
     formatFields([
       ['compile', 'yes'],

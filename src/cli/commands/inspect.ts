@@ -120,7 +120,8 @@ async function inspectModule(
   if (wanted.node !== undefined) {
     const ops = opsOfNode(shown, wanted.node);
     if (ops.length === 0) {
-      throw new AegisError({ code: 'C112', message: `nothing was made for a node named ${JSON.stringify(wanted.node)}` });
+      const message = `nothing was made for a node named ${JSON.stringify(wanted.node)}`;
+      throw new AegisError({ code: 'C112', message });
     }
     context.out.write(context.json ? `${JSON.stringify({ ops })}\n` : nodeOpsText(ops));
     return;

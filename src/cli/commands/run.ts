@@ -25,7 +25,8 @@ export const runCommand = defineCommand({
     const plan = await loadPlan(args.plan);
     const threads = args.threads ?? availableParallelism();
     const report = await runPlan(plan, {
-      keys: args.keys, request: args.in, response: args.output, threads, backend: args.backend, channel: args.channel,
+      keys: args.keys, request: args.in, response: args.output, threads,
+      backend: args.backend, channel: args.channel,
     }, context);
     const { insecure } = plan.view.parameters;
     if (context.json) {
@@ -35,7 +36,8 @@ export const runCommand = defineCommand({
     }
     const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
     context.out.write(
-      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, at most ${formatBytes(peakBytes)}\n` +
+      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, ` +
+      `at most ${formatBytes(peakBytes)}\n` +
       `sha256 ${report.outputSha256}\n`,
     );
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);

@@ -2,15 +2,16 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { PlanPort } from '../../backend/plan-view.js';
-import { parseTake, readSamples, sampleAt, type Samples } from '../../data/index.js';
+import { sampleAt, type Samples } from '../../data/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import {
-  checkSampleOptions, checkShapeOptions, defineCommand, parseDims, sampleOptions, shapeOptions,
+  checkSampleOptions, checkShapeOptions, defineCommand, parseDims, readTaken, sampleOptions, shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
 import {
-  cipherBeside, decryptResponse, encryptRequest, generateKeys, loadPlan, plainInputs, runPlan, type LoadedPlan,
+  cipherBeside, decryptResponse, encryptRequest, generateKeys, loadPlan, plainInputs, runPlan,
+  type LoadedPlan,
 } from '../engine.js';
 import { checkInputs } from '../files.js';
 import { formatError, formatFields, insecureNotice } from '../format.js';
@@ -67,11 +68,12 @@ export const verifyCommand = defineCommand({
     return checkSampleOptions(args) ?? checkShapeOptions(args);
   },
   run: async (args, context) => {
-    await checkInputs([args.plan, args.samples, args.model, args.cipher].filter((path) => path !== undefined));
+    const files = [args.plan, args.samples, args.model, args.cipher];
+    await checkInputs(files.filter((path) => path !== undefined));
     const plan = await loadPlan(args.plan);
     const port = defined(plan.view.outputs[0], 'output of the plan');
     const samples = args.random === undefined
-      ? await readSamples(defined(args.samples, 'samples'), args.take === undefined ? undefined : parseTake(args.take))
+      ? await readTaken(defined(args.samples, 'samples'), args.take)
       : randomSamples(plan.view.inputs.map(boundedPort), args.random, args.seed);
     // Wrong shapes are reported before anything is run.
     const inputs = Array.from({ length: samples.count }, (_, i) =>
@@ -97,7 +99,8 @@ function boundedPort(port: PlanPort): { name: string; shape: readonly number[]; 
 }
 
 async function referencesOf(
-  samples: Samples, model: string | undefined, kind: 'ort' | 'tensor', shapes: Parameters<typeof openOracle>[2],
+  samples: Samples, model: string | undefined, kind: 'ort' | 'tensor',
+  shapes: Parameters<typeof openOracle>[2],
 ): Promise<readonly Float64Array[]> {
   if (samples.logits !== null) return samples.logits;
   if (model === undefined) {
@@ -114,7 +117,8 @@ async function referencesOf(
 
 /** The clear interpreter of the final cipher module: layouts, approximations, bootstraps; no noise. */
 async function clearRuns(
-  plan: LoadedPlan, inputs: readonly Inputs[], port: PlanPort, cipherPath: string | undefined, context: Context,
+  plan: LoadedPlan, inputs: readonly Inputs[], port: PlanPort, cipherPath: string | undefined,
+  context: Context,
 ): Promise<Float64Array[]> {
   const { runCipher } = await import('../../ir/interpreter/cipher.js');
   const module = await cipherBeside(plan, cipherPath);

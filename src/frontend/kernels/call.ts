@@ -1,6 +1,6 @@
 /**
- * One call of an ONNX operator. A kernel is written once: it states the element type and shape of its outputs and, in
- * thunks, how to compute them. Shape inference ignores the thunks, the evaluator calls them.
+ * One call of an ONNX operator. A kernel is written once: it states the element type and shape of its outputs
+ * and, in thunks, how to compute them. Shape inference ignores the thunks, the evaluator calls them.
  */
 import { defined } from '../../support/invariant.js';
 import {
@@ -15,8 +15,8 @@ export interface Output {
   readonly shape: readonly number[];
   readonly data: () => Data;
   /**
-   * Set by pure data movement from input 0: flat source index of every element (-1 is zero), null for "unchanged".
-   * The canonicaliser follows values through it.
+   * Set by pure data movement from input 0: flat source index of every element (-1 is zero), null for
+   * "unchanged". The canonicaliser follows values through it.
    */
   readonly movement?: () => Int32Array | null;
 }
@@ -57,7 +57,9 @@ export class Call {
   /** An integer input as a list; huge values saturate at 2^53. */
   ints(index: number): number[] {
     const { data } = this.tensor(index);
-    return Array.from(data as ArrayLike<number | bigint>, (v) => (typeof v === 'bigint' ? toNumber(v) : Math.trunc(v)));
+    return Array.from(data as ArrayLike<number | bigint>, (v) =>
+      typeof v === 'bigint' ? toNumber(v) : Math.trunc(v),
+    );
   }
 
   scalar(index: number): number {
@@ -97,7 +99,9 @@ export class Call {
 
   axis(value: number, rank: number): number {
     const axis = value < 0 ? value + rank : value;
-    if (!Number.isInteger(axis) || axis < 0 || axis >= rank) return this.fail(`axis ${value} of ${rank} dimensions`);
+    if (!Number.isInteger(axis) || axis < 0 || axis >= rank) {
+      return this.fail(`axis ${value} of ${rank} dimensions`);
+    }
     return axis;
   }
 
@@ -154,7 +158,9 @@ export function asNumbers(tensor: Tensor): Exclude<Data, BigInt64Array> {
 
 /** Elements by flat index; -1 gives zero. */
 export function take(data: Data, index: Int32Array): Data {
-  if (data instanceof BigInt64Array) return BigInt64Array.from(index, (i) => (i < 0 ? 0n : (data[i] as bigint)));
+  if (data instanceof BigInt64Array) {
+    return BigInt64Array.from(index, (i) => (i < 0 ? 0n : (data[i] as bigint)));
+  }
   const out = new (data.constructor as new (count: number) => Exclude<Data, BigInt64Array>)(index.length);
   for (let i = 0; i < index.length; i++) {
     const from = index[i] as number;
@@ -165,7 +171,9 @@ export function take(data: Data, index: Int32Array): Data {
 
 export function stridesOf(shape: readonly number[]): number[] {
   const strides = shape.map(() => 1);
-  for (let d = shape.length - 2; d >= 0; d--) strides[d] = defined(strides[d + 1], 'stride') * defined(shape[d + 1], 'size');
+  for (let d = shape.length - 2; d >= 0; d--) {
+    strides[d] = defined(strides[d + 1], 'stride') * defined(shape[d + 1], 'size');
+  }
   return strides;
 }
 

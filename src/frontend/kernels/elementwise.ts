@@ -1,8 +1,13 @@
-/** Elementwise operators with numpy broadcasting. Integers of 64 bit are computed exactly and wrap like ONNX's. */
+/**
+ * Elementwise operators with numpy broadcasting. Integers of 64 bit are computed exactly and wrap like
+ * ONNX's.
+ */
 import { erf, gelu, geluTanh, relu, sigmoid, silu } from '../../ir/interpreter/tensor-functions.js';
 import { containerOf, elementCount, isBig, isFloat, type Data, type DType, type Tensor } from '../model.js';
 import { elementType } from '../protobuf.js';
-import { asNumbers, broadcastIndex, broadcastShape, take, type Call, type Kernel, type Output } from './call.js';
+import {
+  asNumbers, broadcastIndex, broadcastShape, take, type Call, type Kernel, type Output,
+} from './call.js';
 
 type Real = (x: number) => number;
 
@@ -71,12 +76,19 @@ function spread(tensor: Tensor, shape: readonly number[]): Data {
 }
 
 /** Numbers of both operands without copying scalars out; `step` 0 repeats the first. */
-function operand(tensor: Tensor, shape: readonly number[]): { readonly x: ArrayLike<number>; readonly step: 0 | 1 } {
+function operand(
+  tensor: Tensor,
+  shape: readonly number[],
+): { readonly x: ArrayLike<number>; readonly step: 0 | 1 } {
   if (tensor.data.length === 1) return { x: asNumbers(tensor), step: 0 };
   return { x: asNumbers({ ...tensor, data: spread(tensor, shape) }), step: 1 };
 }
 
-function applyBinary(call: Call, op: Binary, left: Tensor, right: Tensor, shape: readonly number[], out: Data): void {
+function applyBinary(
+  call: Call, op: Binary, left: Tensor, right: Tensor,
+  shape: readonly number[],
+  out: Data,
+): void {
   if (out instanceof BigInt64Array) {
     const [x, y] = [spread(left, shape) as BigInt64Array, spread(right, shape) as BigInt64Array];
     const exact = op.big ?? call.fail('not defined on integers');
@@ -101,7 +113,9 @@ function binary(op: Binary): Kernel {
   return (call) => {
     const [left, right] = [call.input(0), call.input(1)];
     const mixed = call.node.opType === 'Pow';
-    if (isBig(left.dtype) !== isBig(right.dtype) && !mixed) call.fail(`operands are ${left.dtype} and ${right.dtype}`);
+    if (isBig(left.dtype) !== isBig(right.dtype) && !mixed) {
+      call.fail(`operands are ${left.dtype} and ${right.dtype}`);
+    }
     const shape = broadcastShape(call, left.shape, right.shape);
     return [call.output(left.dtype, shape, (out) => {
       let [a, b] = [call.tensor(0), call.tensor(1)];
@@ -109,7 +123,9 @@ function binary(op: Binary): Kernel {
         // Pow may mix; the exponent takes the base's container.
         b = { ...b, data: isBig(a.dtype) ? BigInt64Array.from(call.ints(1), BigInt) : asNumbers(b) };
       }
-      if (call.int('fmod', 0) !== 0) applyBinary(call, { real: (x, y) => x % y, big: (x, y) => x % y }, a, b, shape, out);
+      if (call.int('fmod', 0) !== 0) {
+        applyBinary(call, { real: (x, y) => x % y, big: (x, y) => x % y }, a, b, shape, out);
+      }
       else applyBinary(call, op, a, b, shape, out);
     })];
   };
@@ -139,7 +155,9 @@ function variadic(op: Binary): Kernel {
   return (call) => {
     const shape = broadcastShape(call, ...call.inputs.map((_, i) => call.input(i).shape));
     const { dtype } = call.input(0);
-    if (call.inputs.some((_, i) => isBig(call.input(i).dtype) !== isBig(dtype))) call.fail('element types differ');
+    if (call.inputs.some((_, i) => isBig(call.input(i).dtype) !== isBig(dtype))) {
+      call.fail('element types differ');
+    }
     return [call.output(dtype, shape, (out) => {
       (out as Float64Array).set(spread(call.tensor(0), shape) as Float64Array);
       for (let i = 1; i < call.inputs.length; i++) {
@@ -156,13 +174,19 @@ const where: Kernel = (call) => {
   if (call.input(0).dtype !== 'bool') call.fail('the condition is not boolean');
   return [call.output(dtype, shape, (out) => {
     const condition = spread(call.tensor(0), shape);
-    const [yes, no] = [spread(call.tensor(1), shape), spread(call.tensor(2), shape)] as [Float64Array, Float64Array];
+    const [yes, no] = [spread(call.tensor(1), shape), spread(call.tensor(2), shape)] as [
+      Float64Array,
+      Float64Array,
+    ];
     const target = out as Float64Array;
     for (let i = 0; i < target.length; i++) target[i] = (condition[i] ? yes[i] : no[i]) as number;
   })];
 };
 
-/** ONNX Cast: floats truncate towards zero, anything but zero is true. Float16 keeps its range but not its rounding. */
+/**
+ * ONNX Cast: floats truncate towards zero, anything but zero is true. Float16 keeps its range but not its
+ * rounding.
+ */
 export function convert(tensor: Tensor, to: DType): Data {
   const { data } = tensor;
   const out = containerOf(to, data.length);
@@ -207,7 +231,9 @@ const clip: Kernel = (call) => {
     const low = call.has(1) ? call.scalar(1) : call.int('min', -Infinity);
     const high = call.has(2) ? call.scalar(2) : call.int('max', Infinity);
     const x = call.numbers(0);
-    for (let i = 0; i < x.length; i++) (out as Float64Array)[i] = Math.min(Math.max(x[i] as number, low), high);
+    for (let i = 0; i < x.length; i++) {
+      (out as Float64Array)[i] = Math.min(Math.max(x[i] as number, low), high);
+    }
   })];
 };
 
@@ -239,14 +265,22 @@ export const elementwiseKernels: Readonly<Record<string, Kernel>> = {
   ...Object.fromEntries(Object.entries(realFunctions).map(([name, f]) => [name, unary(f)])),
   ...Object.fromEntries(Object.entries(binaries).map(([name, op]) => [name, binary(op)])),
   ...Object.fromEntries(Object.entries(comparisons).map(([name, f]) => [name, compare(f)])),
-  Neg: unary((x) => -x, (x) => -x), Abs: unary(Math.abs, (x) => (x < 0n ? -x : x)),
+  Neg: unary(
+    (x) => -x,
+    (x) => -x,
+  ),
+  Abs: unary(Math.abs, (x) => (x < 0n ? -x : x)),
   Sign: unary(Math.sign, (x) => (x > 0n ? 1n : x < 0n ? -1n : 0n)),
   Swish: (call) => {
     const alpha = call.int('alpha', 1);
     return unary((x) => silu(alpha * x) / alpha)(call);
   },
-  Sum: variadic(binaries.Add as Binary), Min: variadic(binaries.Min as Binary), Max: variadic(binaries.Max as Binary),
+  Sum: variadic(binaries.Add as Binary),
+  Min: variadic(binaries.Min as Binary),
+  Max: variadic(binaries.Max as Binary),
   Gelu: gelus, LeakyRelu: leaky, Clip: clip, Where: where, Cast: cast, CastLike: castLike,
-  Not: test((x) => x === 0), IsNaN: test(Number.isNaN), IsInf: test((x) => Math.abs(x) === Infinity),
+  Not: test((x) => x === 0),
+  IsNaN: test(Number.isNaN),
+  IsInf: test((x) => Math.abs(x) === Infinity),
   DequantizeLinear: dequantize,
 };

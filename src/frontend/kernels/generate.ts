@@ -39,7 +39,8 @@ const constantOfShape: Kernel = (call) => {
 
 const shape: Kernel = (call) => {
   const known = call.input(0).shape;
-  const clamp = (value: number) => Math.min(Math.max(value < 0 ? value + known.length : value, 0), known.length);
+  const clamp = (value: number) =>
+    Math.min(Math.max(value < 0 ? value + known.length : value, 0), known.length);
   const part = known.slice(clamp(call.int('start', 0)), clamp(call.int('end', known.length)));
   return [given({ dtype: 'int64', shape: [part.length], data: BigInt64Array.from(part, BigInt) })];
 };
@@ -50,7 +51,9 @@ const size: Kernel = (call) => [
 
 const range: Kernel = (call) => {
   const { dtype } = call.input(0);
-  if (call.input(1).dtype !== dtype || call.input(2).dtype !== dtype) return call.fail('element types differ');
+  if (call.input(1).dtype !== dtype || call.input(2).dtype !== dtype) {
+    return call.fail('element types differ');
+  }
   const [start, limit, delta] = [call.scalar(0), call.scalar(1), call.scalar(2)];
   const count = Math.max(0, Math.ceil((limit - start) / delta));
   if (!Number.isFinite(count)) return call.fail('step 0');
@@ -66,7 +69,9 @@ const range: Kernel = (call) => {
 const nonZero: Kernel = (call) => {
   const { shape: from } = call.input(0);
   const { data } = call.tensor(0);
-  const hits = Array.from(data as ArrayLike<number | bigint>, (v, i) => (v == 0 ? -1 : i)).filter((i) => i >= 0);
+  const hits = Array.from(data as ArrayLike<number | bigint>, (v, i) => (v == 0 ? -1 : i)).filter(
+    (i) => i >= 0,
+  );
   return [call.output('int64', [from.length, hits.length], (out) => {
     let stride = 1;
     for (let d = from.length - 1; d >= 0; d--) {
@@ -112,6 +117,6 @@ const oneHot: Kernel = (call) => {
 };
 
 export const generateKernels: Readonly<Record<string, Kernel>> = {
-  Constant: constant, ConstantOfShape: constantOfShape, Shape: shape, Size: size, Range: range, NonZero: nonZero,
-  EyeLike: eyeLike, OneHot: oneHot,
+  Constant: constant, ConstantOfShape: constantOfShape, Shape: shape, Size: size, Range: range,
+  NonZero: nonZero, EyeLike: eyeLike, OneHot: oneHot,
 };

@@ -2,7 +2,9 @@
 import { defined } from '../../support/invariant.js';
 import { matmul, matmulTransposed, softmaxRow } from '../../ir/interpreter/tensor-functions.js';
 import { elementCount, isFloat } from '../model.js';
-import { affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel } from './call.js';
+import {
+  affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel,
+} from './call.js';
 
 const matMul: Kernel = (call) => {
   const [a, b] = [call.input(0).shape, call.input(1).shape];
@@ -36,7 +38,9 @@ const gemm: Kernel = (call) => {
   const [alpha, beta] = [call.int('alpha', 1), call.int('beta', 1)];
   if (call.has(2)) {
     const full = broadcastShape(call, call.input(2).shape, [rows, columns]);
-    if (full.length !== 2 || full[0] !== rows || full[1] !== columns) return call.fail('bias does not fit the result');
+    if (full.length !== 2 || full[0] !== rows || full[1] !== columns) {
+      return call.fail('bias does not fit the result');
+    }
   }
   return [call.floats([rows, columns], (out) => {
     const x = call.numbers(0);
@@ -45,7 +49,10 @@ const gemm: Kernel = (call) => {
     if (transB) matmulTransposed(left, 0, call.numbers(1), 0, out, 0, sizes);
     else matmul(left, 0, call.numbers(1), 0, out, 0, sizes);
     const c = call.has(2) ? call.numbers(2) : undefined;
-    const at = affineIndex([rows, columns], broadcastStrides(call.has(2) ? call.input(2).shape : [], [rows, columns]));
+    const at = affineIndex(
+      [rows, columns],
+      broadcastStrides(call.has(2) ? call.input(2).shape : [], [rows, columns]),
+    );
     for (let i = 0; i < out.length; i++) {
       out[i] = alpha * (out[i] as number) + (c === undefined ? 0 : beta * (c[at[i] as number] as number));
     }
@@ -93,12 +100,17 @@ export function convForm(call: Call): ConvForm {
     const reach = ((kernel[d] ?? 1) - 1) * (dilations[d] ?? 1) + 1;
     return Math.floor((size + (pads[d] ?? 0) + (pads[d + dims] ?? 0) - reach) / (strides[d] ?? 1)) + 1;
   });
-  if (grid.some((size) => !(size > 0)) || strides.some((s) => s < 1)) return call.fail('the kernel is larger than the input');
+  if (grid.some((size) => !(size > 0)) || strides.some((s) => s < 1)) {
+    return call.fail('the kernel is larger than the input');
+  }
   const per = channels / groups;
   const patch = per * elementCount(kernel);
   const positions = elementCount(grid);
   if (groups * positions * patch > maxPatchElements) {
-    return call.fail(`patches have ${groups * positions * patch} elements, more than ${maxPatchElements}`, 'F102');
+    return call.fail(
+      `patches have ${groups * positions * patch} elements, more than ${maxPatchElements}`,
+      'F102',
+    );
   }
   const index = () => {
     const inStrides = stridesOf(spatial);
@@ -128,7 +140,9 @@ export function convForm(call: Call): ConvForm {
 
 const conv: Kernel = (call) => {
   const form = convForm(call);
-  if (call.has(2) && elementCount(call.input(2).shape) !== form.outputs) return call.fail('bias does not fit');
+  if (call.has(2) && elementCount(call.input(2).shape) !== form.outputs) {
+    return call.fail('bias does not fit');
+  }
   return [call.floats(form.shape, (out) => {
     const index = form.index();
     const [x, w] = [call.numbers(0), call.numbers(1)];
@@ -139,7 +153,9 @@ const conv: Kernel = (call) => {
       const patches = take(image, index) as Float64Array;
       for (let g = 0; g < form.groups; g++) {
         const target = (b * form.outputs + g * per) * form.positions;
-        matmulTransposed(w, g * per * form.patch, patches, g * form.positions * form.patch, out, target, sizes);
+        matmulTransposed(
+          w, g * per * form.patch, patches, g * form.positions * form.patch, out, target, sizes,
+        );
       }
     }
     const bias = call.has(2) ? call.numbers(2) : undefined;
@@ -169,7 +185,8 @@ export interface AttentionForm {
 
 /** Later opsets add windows and more; an attribute that is not here would change the meaning unnoticed. */
 const attentionAttributes = new Set([
-  'is_causal', 'kv_num_heads', 'q_num_heads', 'qk_matmul_output_mode', 'scale', 'softcap', 'softmax_precision',
+  'is_causal', 'kv_num_heads', 'q_num_heads', 'qk_matmul_output_mode', 'scale', 'softcap',
+  'softmax_precision',
 ]);
 
 /** Operator Attention of opset 23, without key and value caches. */
@@ -182,24 +199,36 @@ export function attentionForm(call: Call): AttentionForm {
   }
   const flat = q.length === 3;
   const batch = q[0] ?? 0;
-  if (k[0] !== batch || v[0] !== batch || k.length !== q.length || v.length !== q.length || (!flat && q.length !== 4)) {
+  if (
+    k[0] !== batch
+    || v[0] !== batch
+    || k.length !== q.length
+    || v.length !== q.length
+    || (!flat && q.length !== 4)
+  ) {
     return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
   }
   const heads = flat ? call.int('q_num_heads', 0) : (q[1] ?? 0);
   const keyHeads = flat ? call.int('kv_num_heads', 0) : (k[1] ?? 0);
-  const width = (shape: readonly number[], count: number) => (flat ? (shape[2] ?? 0) / count : (shape[3] ?? 0));
+  const width = (shape: readonly number[], count: number) =>
+    flat ? (shape[2] ?? 0) / count : (shape[3] ?? 0);
   const [queries, keys] = [q.at(-2) ?? 0, k.at(-2) ?? 0];
   const [size, valueSize] = [width(q, heads), width(v, keyHeads)];
   const fits = Number.isInteger(size) && Number.isInteger(valueSize) && heads % keyHeads === 0
     && width(k, keyHeads) === size && v.at(-2) === keys && (flat || v[1] === keyHeads);
-  if (!fits) return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
+  if (!fits) {
+    return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
+  }
   const split = (count: number, tokens: number, features: number) =>
     (flat ? [features, count * features, 1] : [tokens * features, features, 1]);
   return {
     batch, heads, keyHeads, queries, keys, size, valueSize,
     scale: call.int('scale') ?? 1 / Math.sqrt(size),
-    causal: call.int('is_causal', 0) !== 0, softcap: call.int('softcap', 0),
-    strides: (which) => [split(heads, queries, size), split(keyHeads, keys, size), split(keyHeads, keys, valueSize)][which] ?? [],
+    causal: call.int('is_causal', 0) !== 0,
+    softcap: call.int('softcap', 0),
+    strides: (which) =>
+      [split(heads, queries, size), split(keyHeads, keys, size), split(keyHeads, keys, valueSize)][which]
+      ?? [],
     shape: flat ? [batch, queries, heads * valueSize] : [batch, heads, queries, valueSize],
     resultStrides: split(heads, queries, valueSize),
   };
@@ -215,7 +244,11 @@ export function maskIsOpen(call: Call, index: number): boolean {
 }
 
 /** Scores of one head become probabilities, in place: scale, soft cap, mask, softmax. */
-function finishScores(form: AttentionForm, scores: Float64Array, mask: (row: number, column: number) => number): void {
+function finishScores(
+  form: AttentionForm,
+  scores: Float64Array,
+  mask: (row: number, column: number) => number,
+): void {
   const { keys, queries, softcap } = form;
   for (let i = 0; i < scores.length; i++) {
     const [row, column] = [Math.floor(i / keys), i % keys];
@@ -254,7 +287,12 @@ const attention: Kernel = (call) => {
       const shared = Math.floor((h * keyHeads) / heads);
       const scores = new Float64Array(queries * keys);
       const sizes = { rows: queries, inner: size, columns: keys };
-      matmulTransposed(head(0, b, h, [queries, size]), 0, head(1, b, shared, [keys, size]), 0, scores, 0, sizes);
+      matmulTransposed(
+        head(0, b, h, [queries, size]),
+        0,
+        head(1, b, shared, [keys, size]),
+        0, scores, 0, sizes,
+      );
       finishScores(form, scores, (row, column) => {
         const extra = mask?.[b * mb + h * mh + row * mq + column * mk] ?? 0;
         return boolean ? (extra === 0 ? -Infinity : 0) : extra;

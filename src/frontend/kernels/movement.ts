@@ -1,7 +1,9 @@
 /** Data movement: every element of the result is one element of input 0, or zero. */
 import { defined } from '../../support/invariant.js';
 import { elementCount } from '../model.js';
-import { affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel } from './call.js';
+import {
+  affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel,
+} from './call.js';
 
 const identity: Kernel = (call) => [call.move(call.input(0).shape, null)];
 
@@ -9,7 +11,9 @@ const reshape: Kernel = (call) => {
   const from = call.input(0).shape;
   const wanted = call.ints(1);
   const allowZero = call.int('allowzero', 0) !== 0;
-  const sizes = wanted.map((size, d) => (size === 0 && !allowZero ? (from[d] ?? call.fail('0 copies no dimension')) : size));
+  const sizes = wanted.map((size, d) =>
+    size === 0 && !allowZero ? (from[d] ?? call.fail('0 copies no dimension')) : size,
+  );
   const known = sizes.filter((size) => size !== -1).reduce((a, b) => a * b, 1);
   const count = elementCount(from);
   const holes = sizes.filter((size) => size === -1).length;
@@ -32,7 +36,9 @@ const squeeze: Kernel = (call) => {
   const listed = call.intListOrInput('axes', 1);
   const axes = listed === undefined ? undefined : call.axes(listed, shape.length);
   const gone = (d: number) => (axes === undefined ? shape[d] === 1 : axes.includes(d));
-  if (axes?.some((d) => shape[d] !== 1) === true) return call.fail(`[${shape.join(', ')}] has more than one element there`);
+  if (axes?.some((d) => shape[d] !== 1) === true) {
+    return call.fail(`[${shape.join(', ')}] has more than one element there`);
+  }
   return [call.move(shape.filter((_, d) => !gone(d)), null)];
 };
 
@@ -49,7 +55,9 @@ const transpose: Kernel = (call) => {
   const { shape } = call.input(0);
   const perm = call.intList('perm') ?? shape.map((_, d) => shape.length - 1 - d);
   const axes = call.axes(perm, shape.length);
-  if (axes.length !== shape.length) return call.fail(`perm [${perm.join(', ')}] of ${shape.length} dimensions`);
+  if (axes.length !== shape.length) {
+    return call.fail(`perm [${perm.join(', ')}] of ${shape.length} dimensions`);
+  }
   const strides = stridesOf(shape);
   const result = axes.map((d) => defined(shape[d], 'size'));
   // Moving dimensions of size one changes nothing in memory.
@@ -160,7 +168,12 @@ const pad: Kernel = (call) => {
   const listed = call.intListOrInput('pads', 1) ?? call.fail('pads are missing');
   const axes = call.has(3) ? call.axes(call.ints(3), rank) : shape.map((_, d) => d);
   if (call.string('mode', 'constant') !== 'constant') return call.fail('only mode constant is known');
-  if (call.has(2) && call.input(2).data !== null && elementCount(call.input(2).shape) > 0 && call.scalar(2) !== 0) {
+  if (
+    call.has(2)
+    && call.input(2).data !== null
+    && elementCount(call.input(2).shape) > 0
+    && call.scalar(2) !== 0
+  ) {
     return call.fail('only padding with zero is known');
   }
   if (listed.length !== 2 * axes.length) return call.fail('two pads a dimension expected');
@@ -197,7 +210,9 @@ const concat: Kernel = (call) => {
   const shapes = call.inputs.map((_, i) => call.input(i).shape);
   const first = shapes[0] ?? call.fail('no inputs');
   const axis = call.axis(call.int('axis') ?? call.fail('axis is missing'), first.length);
-  const agree = shapes.every((s) => s.length === first.length && s.every((size, d) => d === axis || size === first[d]));
+  const agree = shapes.every(
+    (s) => s.length === first.length && s.every((size, d) => d === axis || size === first[d]),
+  );
   if (!agree) return call.fail('shapes differ outside the axis');
   const total = shapes.reduce((sum, s) => sum + (s[axis] ?? 0), 0);
   const result = first.map((size, d) => (d === axis ? total : size));
@@ -207,7 +222,7 @@ const concat: Kernel = (call) => {
     let offset = 0;
     shapes.forEach((shape, i) => {
       const { data } = call.tensor(i);
-      if ((data instanceof BigInt64Array) !== (out instanceof BigInt64Array)) call.fail('element types differ');
+      if (data instanceof BigInt64Array !== out instanceof BigInt64Array) call.fail('element types differ');
       const width = elementCount(shape.slice(axis));
       for (let o = 0; o < outer; o++) {
         const part = data.subarray(o * width, (o + 1) * width) as Float64Array;
@@ -223,14 +238,18 @@ const gatherElements: Kernel = (call) => {
   const picked = call.input(1).shape;
   const axis = call.axis(call.int('axis', 0), shape.length);
   if (picked.length !== shape.length) return call.fail('indices have another rank');
-  if (picked.some((size, d) => d !== axis && size > (shape[d] ?? 0))) return call.fail('indices are larger than the data');
+  if (picked.some((size, d) => d !== axis && size > (shape[d] ?? 0))) {
+    return call.fail('indices are larger than the data');
+  }
   return [call.move(picked, () => {
     const size = shape[axis] ?? 1;
     const stride = stridesOf(shape)[axis] ?? 1;
     const base = affineIndex(picked, stridesOf(shape).map((s, d) => (d === axis ? 0 : s)));
     return Int32Array.from(call.ints(1), (row, i) => {
       const own = row < 0 ? row + size : row;
-      return own < 0 || own >= size ? call.fail(`index outside ${size} elements`) : (base[i] as number) + own * stride;
+      return own < 0 || own >= size
+        ? call.fail(`index outside ${size} elements`)
+        : (base[i] as number) + own * stride;
     });
   })];
 };
@@ -240,7 +259,9 @@ const gatherNd: Kernel = (call) => {
   const picked = call.input(1).shape;
   const batch = call.int('batch_dims', 0);
   const depth = picked.at(-1) ?? call.fail('indices are a scalar');
-  if (batch < 0 || batch >= picked.length || batch + depth > shape.length) return call.fail('indices are too deep');
+  if (batch < 0 || batch >= picked.length || batch + depth > shape.length) {
+    return call.fail('indices are too deep');
+  }
   const result = [...picked.slice(0, -1), ...shape.slice(batch + depth)];
   return [call.move(result, () => {
     const strides = stridesOf(shape);

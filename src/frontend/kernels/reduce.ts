@@ -82,7 +82,9 @@ function argument(sign: 1 | -1): Kernel {
 
 const cumSum: Kernel = (call) => {
   const { dtype, shape } = call.input(0);
-  if (call.int('exclusive', 0) !== 0 || call.int('reverse', 0) !== 0) return call.fail('only the plain form is known');
+  if (call.int('exclusive', 0) !== 0 || call.int('reverse', 0) !== 0) {
+    return call.fail('only the plain form is known');
+  }
   const axis = call.axis(call.scalar(1), shape.length);
   const inner = elementCount(shape.slice(axis + 1));
   const size = defined(shape[axis], 'size');
@@ -110,7 +112,9 @@ const softmax: Kernel = (call) => {
       const base = Math.floor(r / inner) * size * inner + (r % inner);
       for (let k = 0; k < size; k++) row[k] = x[base + k * inner] as number;
       softmaxRow(row, 0, size);
-      for (let k = 0; k < size; k++) out[base + k * inner] = log ? Math.log(row[k] as number) : (row[k] as number);
+      for (let k = 0; k < size; k++) {
+        out[base + k * inner] = log ? Math.log(row[k] as number) : (row[k] as number);
+      }
     }
   })];
 };
@@ -122,7 +126,9 @@ const layerNorm: Kernel = (call) => {
   const size = elementCount(shape.slice(axis));
   const epsilon = call.int('epsilon', 1e-5);
   for (const i of [1, 2]) {
-    if (call.has(i) && elementCount(call.input(i).shape) !== size) call.fail(`input ${i} does not fill ${size} features`);
+    if (call.has(i) && elementCount(call.input(i).shape) !== size) {
+      call.fail(`input ${i} does not fill ${size} features`);
+    }
   }
   return [call.floats(shape, (out) => {
     const x = call.numbers(0);
@@ -131,9 +137,16 @@ const layerNorm: Kernel = (call) => {
   })];
 };
 
-function scaleAndShift(out: Float64Array, size: number, gamma: ArrayLike<number>, beta?: ArrayLike<number>): void {
+function scaleAndShift(
+  out: Float64Array,
+  size: number,
+  gamma: ArrayLike<number>,
+  beta?: ArrayLike<number>,
+): void {
   for (let i = 0; i < out.length; i++) {
-    out[i] = (out[i] as number) * (gamma[i % size] as number) + (beta === undefined ? 0 : (beta[i % size] as number));
+    out[i] =
+      (out[i] as number) * (gamma[i % size] as number)
+      + (beta === undefined ? 0 : (beta[i % size] as number));
   }
 }
 
@@ -142,7 +155,9 @@ const rmsNorm: Kernel = (call) => {
   const axis = call.axis(call.int('axis', -1), shape.length);
   const size = elementCount(shape.slice(axis));
   const epsilon = call.int('epsilon', 1e-5);
-  if (elementCount(call.input(1).shape) !== size) return call.fail(`the scale does not fill ${size} features`);
+  if (elementCount(call.input(1).shape) !== size) {
+    return call.fail(`the scale does not fill ${size} features`);
+  }
   return [call.floats(shape, (out) => {
     const x = call.numbers(0);
     for (let row = 0; row < out.length; row += size) {
@@ -159,13 +174,19 @@ const rmsNorm: Kernel = (call) => {
 const batchNorm: Kernel = (call) => {
   const { shape } = call.input(0);
   const channels = shape[1] ?? call.fail('needs two dimensions');
-  if (call.int('training_mode', 0) !== 0) return call.fail('training mode', 'F202', 'export the model in eval mode');
-  if ([1, 2, 3, 4].some((i) => elementCount(call.input(i).shape) !== channels)) call.fail('parameters do not fit the channels');
+  if (call.int('training_mode', 0) !== 0) {
+    return call.fail('training mode', 'F202', 'export the model in eval mode');
+  }
+  if ([1, 2, 3, 4].some((i) => elementCount(call.input(i).shape) !== channels)) {
+    call.fail('parameters do not fit the channels');
+  }
   const inner = elementCount(shape.slice(2));
   const epsilon = call.int('epsilon', 1e-5);
   return [call.floats(shape, (out) => {
     const x = call.numbers(0);
-    const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => call.numbers(i)) as [Float64Array, Float64Array, Float64Array, Float64Array];
+    const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => call.numbers(i)) as [
+      Float64Array, Float64Array, Float64Array, Float64Array,
+    ];
     for (let i = 0; i < out.length; i++) {
       const c = Math.floor(i / inner) % channels;
       const factor = (gamma[c] as number) / Math.sqrt((variance[c] as number) + epsilon);
@@ -180,7 +201,9 @@ const averagePool: Kernel = (call) => {
   const inner = elementCount(shape.slice(2));
   return [call.floats(shape.map((size, d) => (d < 2 ? size : 1)), (out) => {
     const x = call.numbers(0);
-    for (let i = 0; i < x.length; i++) out[Math.floor(i / inner)] = (out[Math.floor(i / inner)] ?? 0) + (x[i] as number) / inner;
+    for (let i = 0; i < x.length; i++) {
+      out[Math.floor(i / inner)] = (out[Math.floor(i / inner)] ?? 0) + (x[i] as number) / inner;
+    }
   })];
 };
 

@@ -8,7 +8,9 @@ import { movementKernels } from './movement.js';
 import { reduceKernels } from './reduce.js';
 
 export const kernels: ReadonlyMap<string, Kernel> = new Map(
-  Object.entries({ ...movementKernels, ...elementwiseKernels, ...reduceKernels, ...linearKernels, ...generateKernels }),
+  Object.entries({
+    ...movementKernels, ...elementwiseKernels, ...reduceKernels, ...linearKernels, ...generateKernels,
+  }),
 );
 
 export function kernelOf(node: Node): Kernel | undefined {

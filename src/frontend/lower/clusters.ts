@@ -1,8 +1,8 @@
 /**
- * Finds GELU, SiLU and layer normalisation in decomposed form by what they compute, not by how they are written: a
- * cluster of elementwise operators with scalar constants (and means over the last axis) that depends on one value is
- * evaluated on sample rows and compared with the known functions. Every order of factors, every way to cube or to
- * divide, Casts and duplicated nodes are covered alike.
+ * Finds GELU, SiLU and layer normalisation in decomposed form by what they compute, not by how they are
+ * written: a cluster of elementwise operators with scalar constants (and means over the last axis) that
+ * depends on one value is evaluated on sample rows and compared with the known functions. Every order of
+ * factors, every way to cube or to divide, Casts and duplicated nodes are covered alike.
  */
 import { defined } from '../../support/invariant.js';
 import { gelu, geluTanh, normalizeRow, sigmoid, silu } from '../../ir/interpreter/tensor-functions.js';
@@ -77,8 +77,9 @@ class Finder {
     const members = this.members(node);
     if (!members.some((member) => curved.has(member.opType))) return undefined;
     // Nearest sources first: x before what x was computed from.
-    const sources = [...new Set(members.flatMap((member) => member.inputs))]
-      .filter((name) => this.graph.values.get(name)?.data === null);
+    const sources = [...new Set(members.flatMap((member) => member.inputs))].filter(
+      (name) => this.graph.values.get(name)?.data === null,
+    );
     let fallback: Cluster | undefined;
     for (const source of sources) {
       const match = this.identify(node, source, members);
@@ -114,19 +115,26 @@ class Finder {
     const full = known.shape.at(-1) ?? 1;
     if (full < 1 || full > 2 ** 16) return undefined;
     // Means do not know their length, sums are divided by it later.
-    const width = members.some((member) => member.opType === 'ReduceSum') ? full : Math.min(full, sampleWidth);
+    const width = members.some((member) => member.opType === 'ReduceSum')
+      ? full
+      : Math.min(full, sampleWidth);
     const rows = sampleRows(width);
     const values = new Map<string, Sampled>([[source, rows]]);
     const out = this.sample(node, values, new Set(members), { source: known, width });
     if (!(out instanceof Float64Array) || out.some((value) => Number.isNaN(value))) return undefined;
-    return members.some((member) => means.has(member.opType) && member.outputs.some((name) => values.has(name)))
+    return members.some(
+      (member) => means.has(member.opType) && member.outputs.some((name) => values.has(name)),
+    )
       ? matchRows(rows, out, width)
       : matchFunction(rows, out);
   }
 
   /** Evaluates one node on the rows; undefined when it needs anything but the source. */
   private sample(
-    node: Node, values: Map<string, Sampled>, members: ReadonlySet<Node>, context: { source: Known; width: number },
+    node: Node,
+    values: Map<string, Sampled>,
+    members: ReadonlySet<Node>,
+    context: { source: Known; width: number },
   ): Sampled | undefined {
     const operand = (name: string): Sampled | undefined => {
       const done = values.get(name);
@@ -134,7 +142,9 @@ class Finder {
       const known = this.graph.values.get(name);
       if (known?.data != null) return scalarOf(known);
       const maker = this.makers.get(name);
-      return maker !== undefined && members.has(maker) ? this.sample(maker, values, members, context) : undefined;
+      return maker !== undefined && members.has(maker)
+        ? this.sample(maker, values, members, context)
+        : undefined;
     };
     const x = operand(node.inputs[0] ?? '');
     if (x === undefined) return undefined;
@@ -144,7 +154,10 @@ class Finder {
   }
 
   private apply(
-    node: Node, x: Sampled, operand: (name: string) => Sampled | undefined, context: { source: Known; width: number },
+    node: Node,
+    x: Sampled,
+    operand: (name: string) => Sampled | undefined,
+    context: { source: Known; width: number },
   ): Sampled | undefined {
     if (means.has(node.opType)) return this.rowMean(node, x, context);
     const single = singles[node.opType];
@@ -161,7 +174,11 @@ class Finder {
   }
 
   /** Mean or sum of the last axis with the dimension kept, repeated over the row. */
-  private rowMean(node: Node, x: Sampled, { source, width }: { source: Known; width: number }): Sampled | undefined {
+  private rowMean(
+    node: Node,
+    x: Sampled,
+    { source, width }: { source: Known; width: number },
+  ): Sampled | undefined {
     const call = callOf(node, this.graph.model.opset, this.graph.values);
     const shape = call.inputs[0]?.shape ?? [];
     const axesKnown = node.attributes.has('axes') || call.inputs[1]?.data != null;
@@ -194,12 +211,23 @@ function matchFunction(x: Float64Array, y: Float64Array): Match | undefined {
   if (agrees(y, at(geluTanh))) return { kind: 'gelu', approximate: 'tanh' };
   if (agrees(y, at(silu))) return { kind: 'silu', factor: 1 };
   // x sigmoid(c x): c from the sample nearest to 1.
-  const near = x.reduce((best, value, i) => (Math.abs(value - 1) < Math.abs((x[best] as number) - 1) ? i : best), 0);
+  const near = x.reduce(
+    (best, value, i) => (Math.abs(value - 1) < Math.abs((x[best] as number) - 1) ? i : best),
+    0,
+  );
   const gate = (y[near] as number) / (x[near] as number);
   const factor = Math.log(gate / (1 - gate)) / (x[near] as number);
   // Constants in files have few digits: c is rounded so that it does not carry the rounding of this estimate.
   const rounded = Number(factor.toPrecision(7));
-  if (rounded > 0 && Number.isFinite(rounded) && agrees(y, at((value) => value * sigmoid(rounded * value)))) return { kind: 'silu', factor: rounded };
+  if (
+    rounded > 0
+    && Number.isFinite(rounded)
+    && agrees(
+      y,
+      at((value) => value * sigmoid(rounded * value)),
+    )
+  )
+    return { kind: 'silu', factor: rounded };
   return undefined;
 }
 
@@ -209,7 +237,9 @@ function matchRows(x: Float64Array, y: Float64Array, width: number): Match | und
   const small = x.subarray((rowCount - 1) * width);
   const mean = small.reduce((a, b) => a + b, 0) / width;
   const variance = small.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width;
-  const [j] = [...small.keys()].sort((a, b) => Math.abs((small[b] as number) - mean) - Math.abs((small[a] as number) - mean));
+  const [j] = [...small.keys()].sort(
+    (a, b) => Math.abs((small[b] as number) - mean) - Math.abs((small[a] as number) - mean),
+  );
   const far = defined(j, 'element');
   const ratio = ((small[far] as number) - mean) / (y[(rowCount - 1) * width + far] as number);
   const estimate = ratio * ratio - variance;

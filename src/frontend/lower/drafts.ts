@@ -1,6 +1,6 @@
 /**
- * Canonical ops under construction. Equal drafts are made once; constants are folded into neighbours as they come:
- * bias and factors into linear layers, gamma and beta into normalisations.
+ * Canonical ops under construction. Equal drafts are made once; constants are folded into neighbours as they
+ * come: bias and factors into linear layers, gamma and beta into normalisations.
  */
 import { createHash } from 'node:crypto';
 import type { Constant } from '../../ir/module.js';
@@ -29,7 +29,8 @@ export interface Draft {
   readonly loc: string;
 }
 
-export type DraftParts = Partial<Pick<Draft, 'attrs' | 'constants' | 'indices'>> & Pick<Draft, 'rows' | 'columns' | 'loc'>;
+export type DraftParts = Partial<Pick<Draft, 'attrs' | 'constants' | 'indices'>>
+  & Pick<Draft, 'rows' | 'columns' | 'loc'>;
 
 const digests = new WeakMap<object, string>();
 
@@ -62,7 +63,10 @@ export class Drafts {
   make(kind: DraftKind, operands: readonly Draft[], parts: DraftParts): Draft {
     const { attrs = {}, constants = {}, indices } = parts;
     const key = [
-      kind, operands.map((operand) => operand.id).join(), JSON.stringify(attrs), `${parts.rows}x${parts.columns}`,
+      kind,
+      operands.map((operand) => operand.id).join(),
+      JSON.stringify(attrs),
+      `${parts.rows}x${parts.columns}`,
       ...Object.entries(constants).map(([role, constant]) => `${role}=${constantKey(constant)}`),
       indices === undefined ? '' : digestOf(indices),
     ].join('|');
@@ -82,7 +86,10 @@ export class Drafts {
     const columns = defined(weight.shape[0], 'output features');
     const zero = bias === undefined || bias.every((value) => value === 0);
     const constants = zero ? { weight } : { weight, bias: { shape: [columns], data: bias } };
-    return this.make('tensor.linear', [x], { attrs: { outFeatures: columns }, constants, rows: x.rows, columns, loc });
+    return this.make('tensor.linear', [x], {
+      attrs: { outFeatures: columns },
+      constants, rows: x.rows, columns, loc,
+    });
   }
 
   /** Elementwise op on operands of one shape. */
@@ -97,8 +104,11 @@ export class Drafts {
     const row = uniformRow(values, x.columns);
     const [source] = x.operands;
     if (fold && row !== undefined && source !== undefined) {
-      const plus = (old: Constant | undefined) => row.map((value, i) => value + (old === undefined ? 0 : at(old.data, i)));
-      if (x.kind === 'tensor.linear') return this.linear(source, defined(x.constants.weight, 'weight'), plus(x.constants.bias), loc);
+      const plus = (old: Constant | undefined) =>
+        row.map((value, i) => value + (old === undefined ? 0 : at(old.data, i)));
+      if (x.kind === 'tensor.linear') {
+        return this.linear(source, defined(x.constants.weight, 'weight'), plus(x.constants.bias), loc);
+      }
       if (x.kind === 'tensor.layer_norm') {
         const beta = { shape: [x.columns], data: plus(x.constants.beta) };
         return this.make(x.kind, x.operands, { ...x, constants: { ...x.constants, beta }, loc });
@@ -112,7 +122,8 @@ export class Drafts {
     const row = uniformRow(values, x.columns);
     const [source] = x.operands;
     if (fold && row !== undefined && source !== undefined) {
-      const times = (old: Constant | undefined) => row.map((value, i) => value * (old === undefined ? 1 : at(old.data, i)));
+      const times = (old: Constant | undefined) =>
+        row.map((value, i) => value * (old === undefined ? 1 : at(old.data, i)));
       if (x.kind === 'tensor.linear') {
         const weight = defined(x.constants.weight, 'weight');
         const bias = x.constants.bias === undefined ? undefined : times(x.constants.bias);
@@ -121,7 +132,10 @@ export class Drafts {
       }
       if (x.kind === 'tensor.layer_norm') {
         const gamma = { shape: [x.columns], data: times(x.constants.gamma) };
-        const beta = x.constants.beta === undefined ? {} : { beta: { shape: [x.columns], data: times(x.constants.beta) } };
+        const beta =
+          x.constants.beta === undefined
+            ? {}
+            : { beta: { shape: [x.columns], data: times(x.constants.beta) } };
         return this.make(x.kind, x.operands, { ...x, constants: { gamma, ...beta }, loc });
       }
     }
@@ -170,6 +184,9 @@ export class Drafts {
 
   selectTokens(x: Draft, first: number, count: number, loc: string): Draft {
     if (first === 0 && count === x.rows) return x;
-    return this.make('tensor.select_tokens', [x], { attrs: { first, count }, rows: count, columns: x.columns, loc });
+    return this.make('tensor.select_tokens', [x], {
+      attrs: { first, count },
+      rows: count, columns: x.columns, loc,
+    });
   }
 }

@@ -1,4 +1,7 @@
-/** Drafts to a module: affine constants move forward into linear layers, the dead are dropped, names are given. */
+/**
+ * Drafts to a module: affine constants move forward into linear layers, the dead are dropped, names are
+ * given.
+ */
 import { BlockBuilder, Ids } from '../../ir/builder.js';
 import type { AttrValue, Constant, Module, Port, Value } from '../../ir/module.js';
 import { entryName } from '../../ir/module.js';
@@ -30,7 +33,9 @@ function reachable(outputs: readonly Draft[]): Draft[] {
 /** x * c and x + c with one value per feature, where only linear layers read the result. */
 function forwardable(order: readonly Draft[], outputs: readonly Draft[]): Set<Draft> {
   const users = new Map<Draft, Draft[]>();
-  for (const draft of order) for (const operand of draft.operands) users.set(operand, [...(users.get(operand) ?? []), draft]);
+  for (const draft of order) {
+    for (const operand of draft.operands) users.set(operand, [...(users.get(operand) ?? []), draft]);
+  }
   const result = new Set<Draft>();
   for (const draft of [...order].reverse()) {
     const isAffine = draft.kind === 'tensor.mul_constant' || draft.kind === 'tensor.add_constant';
@@ -42,7 +47,10 @@ function forwardable(order: readonly Draft[], outputs: readonly Draft[]): Set<Dr
 }
 
 /** W (x * c) = (W c) x and W (x + c) = W x + W c. */
-function absorb(linear: Draft, isForward: (draft: Draft) => boolean): { x: Draft; weight: Constant; bias?: Float64Array } {
+function absorb(
+  linear: Draft,
+  isForward: (draft: Draft) => boolean,
+): { x: Draft; weight: Constant; bias?: Float64Array } {
   const { weight, bias } = linear.constants;
   let x = defined(linear.operands[0], 'operand');
   const { shape, data } = defined(weight, 'weight');
@@ -51,10 +59,14 @@ function absorb(linear: Draft, isForward: (draft: Draft) => boolean): { x: Draft
   while (isForward(x)) {
     const row = defined(x.constants.constant, 'constant').data;
     const width = row.length;
-    if (x.kind === 'tensor.mul_constant') matrix = matrix.map((value, i) => value * (row[i % width] as number));
+    if (x.kind === 'tensor.mul_constant') {
+      matrix = matrix.map((value, i) => value * (row[i % width] as number));
+    }
     else {
       const current = matrix;
-      shift = shift.map((value, o) => row.reduce((sum, c, i) => sum + c * (current[o * width + i] as number), value));
+      shift = shift.map((value, o) =>
+        row.reduce((sum, c, i) => sum + c * (current[o * width + i] as number), value),
+      );
     }
     x = defined(x.operands[0], 'operand');
   }
@@ -105,7 +117,9 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
   const targets = lowered.outputs.map((output) => output.draft);
   const needed = reachable(targets);
   const standIn = needed.find((draft) => draft.kind === 'unsupported');
-  if (standIn !== undefined) refuse({ code: 'F202', message: 'reads a value that cannot be followed', node: standIn.loc });
+  if (standIn !== undefined) {
+    refuse({ code: 'F202', message: 'reads a value that cannot be followed', node: standIn.loc });
+  }
   const rebuilt = foldForward(needed, targets, new Drafts());
   const roots = targets.map((draft) => defined(rebuilt.get(draft), 'output'));
   const order = reachable(roots);
@@ -115,26 +129,39 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
   });
   const types = inputs.map(({ input }) => ({ kind: 'tensor', dtype: 'f32', shape: input.shape }) as const);
   const builder = new BlockBuilder(new Ids(), null, types);
-  const values = new Map<Draft, Value>(inputs.map(({ draft }, i) => [draft, defined(builder.args[i], 'argument')]));
+  const values = new Map<Draft, Value>(
+    inputs.map(({ draft }, i) => [draft, defined(builder.args[i], 'argument')]),
+  );
   const names = new Names();
   for (const draft of order) {
     if (values.has(draft)) continue;
-    invariant(draft.kind !== 'input' && draft.kind !== 'unsupported', `${draft.kind} is no op (at "${draft.loc}")`);
+    invariant(
+      draft.kind !== 'input' && draft.kind !== 'unsupported',
+      `${draft.kind} is no op (at "${draft.loc}")`,
+    );
     const attrs: Record<string, AttrValue> = { ...draft.attrs };
     if (draft.indices !== undefined) {
       attrs.indices = names.table('indices', draft.indices);
       attrs.shape = [draft.rows, draft.columns];
     }
-    for (const [role, constant] of Object.entries(draft.constants)) attrs[role] = names.constant(role, constant);
+    for (const [role, constant] of Object.entries(draft.constants)) {
+      attrs[role] = names.constant(role, constant);
+    }
     const operands = draft.operands.map((operand) => defined(values.get(operand), 'operand'));
     values.set(draft, builder.op(draft.kind, operands, attrs, draft.loc));
   }
   const results = roots.map((draft) => defined(values.get(draft), 'result'));
-  const ports = lowered.outputs.map(({ name, draft }): Port => ({ name, shape: [draft.rows, draft.columns], factor: 1 }));
+  const ports = lowered.outputs.map(({ name, draft }): Port => ({
+    name,
+    shape: [draft.rows, draft.columns],
+    factor: 1,
+  }));
   return {
     phase: 'tensor', name: graph.model.name, sourceHash: graph.model.sourceHash, parameters: null,
     functions: [{ name: entryName, body: builder.finish(results) }],
-    constants: names.constants, tables: names.tables,
-    inputs: inputs.map(({ input }): Port => ({ name: input.name, shape: input.shape, factor: 1 })), outputs: ports,
+    constants: names.constants,
+    tables: names.tables,
+    inputs: inputs.map(({ input }): Port => ({ name: input.name, shape: input.shape, factor: 1 })),
+    outputs: ports,
   };
 }

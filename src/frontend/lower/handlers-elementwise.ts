@@ -26,7 +26,8 @@ function stretched(site: Site, view: View, shape: Shape): View {
 
 function pair(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
   const [x, y] = [site.settle(stretched(site, a, shape)), site.settle(stretched(site, b, shape))];
-  const alike = x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
+  const alike =
+    x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
   if (alike) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
   const [left, right] = [site.natural(x), site.natural(y)];
   return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
@@ -50,7 +51,10 @@ function times(site: Site, view: View, other: number, invert: boolean, shape: Sh
   if (uniform !== undefined) return { ...wide, scale: wide.scale * (invert ? 1 / uniform : uniform) };
   const settled = site.settle(wide);
   const spread = site.constantFor(values, site.call.input(other).shape, settled);
-  return { ...settled, draft: site.drafts.mulConstant(settled.draft, spread, site.isOnlyUse(1 - other), site.loc) };
+  return {
+    ...settled,
+    draft: site.drafts.mulConstant(settled.draft, spread, site.isOnlyUse(1 - other), site.loc),
+  };
 }
 
 function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
@@ -93,9 +97,13 @@ export function mul(site: Site, shape: Shape): Symbol {
 
 export function div(site: Site, shape: Shape): Symbol {
   const symbol = site.symbol(0);
-  if (symbol === undefined || site.symbol(1) !== undefined) return site.fail('division by encrypted values', 'F202');
+  if (symbol === undefined || site.symbol(1) !== undefined) {
+    return site.fail('division by encrypted values', 'F202');
+  }
   const uniform = site.uniform(1);
-  if (symbol.kind === 'scores') return scaleScores(site, symbol, uniform === undefined ? undefined : 1 / uniform);
+  if (symbol.kind === 'scores') {
+    return scaleScores(site, symbol, uniform === undefined ? undefined : 1 / uniform);
+  }
   return times(site, site.view(0), 1, true, shape);
 }
 
@@ -149,7 +157,10 @@ export function batchNorm(site: Site): Symbol {
   const shape = [channels, ...view.shape.slice(2).map(() => 1)];
   const fold = site.isOnlyUse(0);
   const scaled = site.drafts.mulConstant(view.draft, site.constantFor(factor, shape, view), fold, site.loc);
-  return { ...view, draft: site.drafts.addConstant(scaled, site.constantFor(shift, shape, view), true, site.loc) };
+  return {
+    ...view,
+    draft: site.drafts.addConstant(scaled, site.constantFor(shift, shape, view), true, site.loc),
+  };
 }
 
 export function layerNorm(site: Site, shape: Shape): Symbol {
@@ -160,7 +171,8 @@ export function layerNorm(site: Site, shape: Shape): Symbol {
   const draft = normalized(site, x, site.call.int('epsilon', 1e-5));
   if (![1, 2].every((i) => !site.call.has(i) || site.isConstant(i))) return site.fail('encrypted parameters');
   const gamma = site.constant(1);
-  const repeated = (values: Float64Array) => Float64Array.from({ length: x.rows * columns }, (_, i) => values[i % columns] ?? 0);
+  const repeated = (values: Float64Array) =>
+    Float64Array.from({ length: x.rows * columns }, (_, i) => values[i % columns] ?? 0);
   const scaled = site.drafts.mulConstant(draft, repeated(gamma), true, site.loc);
   if (!site.call.has(2)) return site.whole(scaled, shape);
   return site.whole(site.drafts.addConstant(scaled, repeated(site.constant(2)), true, site.loc), shape);
@@ -177,11 +189,18 @@ export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape
   switch (match.kind) {
     case 'gelu': {
       const x = site.settle(view);
-      return { ...x, draft: site.drafts.pointwise('tensor.gelu', [x.draft], site.loc, { approximate: match.approximate }) };
+      return {
+        ...x,
+        draft: site.drafts.pointwise('tensor.gelu', [x.draft], site.loc, { approximate: match.approximate }),
+      };
     }
     case 'silu': {
       const x = site.settle({ ...view, scale: view.scale * match.factor });
-      return { ...x, draft: site.drafts.pointwise('tensor.silu', [x.draft], site.loc), scale: 1 / match.factor };
+      return {
+        ...x,
+        draft: site.drafts.pointwise('tensor.silu', [x.draft], site.loc),
+        scale: 1 / match.factor,
+      };
     }
     case 'layer_norm': return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
     case 'rms_norm': return site.fail('RMS normalisation', 'F201', 'use a model with layer normalisation');
@@ -225,7 +244,9 @@ export function concat(site: Site, shape: Shape): Symbol {
   const axis = site.call.axis(site.call.int('axis', 0), shape.length);
   if (encrypted.length === count) return concatViews(site, axis, shape);
   const [only] = encrypted;
-  if (only === undefined || encrypted.length > 1) return site.fail('joins several encrypted parts with constants');
+  if (only === undefined || encrypted.length > 1) {
+    return site.fail('joins several encrypted parts with constants');
+  }
   const { columns } = matrixShape(shape);
   if (elementCount(shape.slice(0, axis)) !== 1 || axis === shape.length - 1) {
     return site.fail('constants can be joined along the tokens only');

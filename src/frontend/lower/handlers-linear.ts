@@ -14,7 +14,9 @@ const batchHelp = 'export the model with batch 1, or with a dynamic batch';
 
 function transposed(values: Float64Array, rows: number, columns: number): Float64Array {
   const out = new Float64Array(values.length);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c] as number;
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c] as number;
+  }
   return out;
 }
 
@@ -45,7 +47,9 @@ export function matMul(site: Site, shape: Shape): Symbol {
   }
   const own = site.call.input(0).shape;
   const view = swapped(site.view(1));
-  if (own.length < 2 || elementCount(own) !== elementCount(own.slice(-2))) return site.fail('a batch of weights');
+  if (own.length < 2 || elementCount(own) !== elementCount(own.slice(-2))) {
+    return site.fail('a batch of weights');
+  }
   const weight = { shape: own.slice(-2), data: site.constant(0) };
   const product = site.drafts.linear(site.natural(view), weight, undefined, site.loc);
   return swapped(site.whole(product, [...view.shape.slice(0, -1), own.at(-2) ?? 1]));
@@ -78,7 +82,11 @@ export function conv(site: Site): Symbol {
   const form = convForm(site.call);
   if (form.batch !== 1) return site.fail(`a batch of ${form.batch}`, 'F207', batchHelp);
   if (form.groups !== 1) return site.fail('grouped convolution', 'F202');
-  const patches: View = { ...view, index: composeIndex(form.index(), view.index), shape: [form.positions, form.patch] };
+  const patches: View = {
+    ...view,
+    index: composeIndex(form.index(), view.index),
+    shape: [form.positions, form.patch],
+  };
   const weight = { shape: [form.outputs, form.patch], data: site.constant(1) };
   const bias = site.call.has(2) ? site.constant(2) : undefined;
   const draft = site.drafts.linear(site.natural(patches), weight, bias, site.loc);
@@ -87,7 +95,12 @@ export function conv(site: Site): Symbol {
 }
 
 /** A view of heads [..., h, t, d] as the matrix [t, h*d]; `strides` lead from (t, h, d) into the view. */
-function headsMatrix(site: Site, view: View, sizes: readonly [number, number, number], strides: Shape): Draft {
+function headsMatrix(
+  site: Site,
+  view: View,
+  sizes: readonly [number, number, number],
+  strides: Shape,
+): Draft {
   const [tokens, heads, size] = sizes;
   const order = affineIndex(sizes, strides);
   return site.matrix({ ...view, index: composeIndex(order, view.index), shape: sizes }, tokens, heads * size);
@@ -112,7 +125,9 @@ function encryptedProduct(site: Site, left: Symbol, right: Symbol, shape: Shape)
     const standIn = site.placeholder([tokens, size]).draft;
     return { kind: 'scores', q: standIn, k: standIn, heads, scale: 1, softmax: false, shape };
   }
-  if (elementCount(k.shape.slice(0, -2)) !== heads) return site.fail('queries and keys have different numbers of heads');
+  if (elementCount(k.shape.slice(0, -2)) !== heads) {
+    return site.fail('queries and keys have different numbers of heads');
+  }
   const qDraft = headsMatrix(site, { ...q, scale: 1 }, [tokens, heads, size], [size, tokens * size, 1]);
   const kDraft = headsMatrix(site, { ...k, scale: 1 }, [keys, heads, size], [1, size * keys, keys]);
   return { kind: 'scores', q: qDraft, k: kDraft, heads, scale: q.scale * k.scale, softmax: false, shape };
@@ -131,7 +146,9 @@ function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symb
 function attentionDraft(site: Site, q: Draft, k: Draft, v: Draft, heads: number, scale: number): Draft {
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
   const attrs = { heads, scale };
-  return site.drafts.make('tensor.attention', [q, k, v], { attrs, rows: q.rows, columns: v.columns, loc: site.loc });
+  return site.drafts.make('tensor.attention', [q, k, v], {
+    attrs, rows: q.rows, columns: v.columns, loc: site.loc,
+  });
 }
 
 /** The operator of opset 23. */
@@ -150,14 +167,24 @@ export function attention(site: Site): Symbol {
     const [headStride = 0, tokenStride = 0, featureStride = 0] = form.strides(which);
     const shared = which === 0 ? 1 : heads / keyHeads;
     // Grouped queries: neighbouring heads read one key head.
-    const order = affineIndex([tokens, heads / shared, shared, size], [tokenStride, headStride, 0, featureStride]);
+    const order = affineIndex(
+      [tokens, heads / shared, shared, size],
+      [tokenStride, headStride, 0, featureStride],
+    );
     const sizes = [tokens, heads * size];
     const moved = { ...view, scale: 1, index: composeIndex(order, view.index), shape: sizes };
     return { draft: site.matrix(moved, tokens, heads * size), scale: view.scale };
   };
-  const [q, k, v] = [part(0, form.queries, form.size), part(1, form.keys, form.size), part(2, form.keys, form.valueSize)];
+  const [q, k, v] = [
+    part(0, form.queries, form.size),
+    part(1, form.keys, form.size),
+    part(2, form.keys, form.valueSize),
+  ];
   const draft = attentionDraft(site, q.draft, k.draft, v.draft, heads, form.scale * q.scale * k.scale);
-  const symbol = form.shape.length === 3 ? site.whole(draft, form.shape) : headsView(draft, heads, form.valueSize, form.shape);
+  const symbol =
+    form.shape.length === 3
+      ? site.whole(draft, form.shape)
+      : headsView(draft, heads, form.valueSize, form.shape);
   return { ...symbol, scale: v.scale };
 }
 
@@ -169,7 +196,9 @@ export function isCausalMask(site: Site, index: number): boolean {
   const rows = shape.at(-2) ?? 1;
   const open = dtype === 'bool' ? (v: number) => v !== 0 : (v: number) => v === 0;
   const values = site.constant(index);
-  return rows > 1 && values.every((value, i) => open(value) === (i % columns <= Math.floor(i / columns) % rows));
+  return (
+    rows > 1 && values.every((value, i) => open(value) === i % columns <= Math.floor(i / columns) % rows)
+  );
 }
 
 /** Scores plus a mask: zeros change nothing, everything else is reported and then looked through. */
@@ -211,14 +240,21 @@ export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
 /** Softmax over the keys. */
 export function softmax(site: Site): Symbol {
   const symbol = site.symbol(0);
-  if (symbol?.kind !== 'scores') return site.fail('softmax outside attention', 'F202', 'take the softmax after decryption');
+  if (symbol?.kind !== 'scores') {
+    return site.fail('softmax outside attention', 'F202', 'take the softmax after decryption');
+  }
   const axis = site.call.axis(site.call.int('axis', site.call.opset < 13 ? 1 : -1), symbol.shape.length);
-  if (symbol.softmax || axis !== symbol.shape.length - 1) return site.fail('softmax over another axis than the keys');
+  if (symbol.softmax || axis !== symbol.shape.length - 1) {
+    return site.fail('softmax over another axis than the keys');
+  }
   return { ...symbol, softmax: true };
 }
 
 /** Scores through a change of shape that keeps queries and keys. */
-export function reshapedScores(site: Site, scores: Scores, shape: Shape, movement: Int32Array | null): Symbol {
+export function reshapedScores(
+  site: Site, scores: Scores, shape: Shape,
+  movement: Int32Array | null,
+): Symbol {
   const [from, to] = [scores.shape.slice(-2), shape.slice(-2)];
   if (movement !== null || from.join() !== to.join()) return site.fail('moves attention scores');
   return { ...scores, shape: defined(shape, 'shape') };

@@ -1,6 +1,6 @@
 /**
- * Canonicalisation: walks the private nodes of a shaped graph and makes the tensor phase (ir/ops/tensor.ts). What
- * cannot be expressed is collected, node by node, and reported in one error.
+ * Canonicalisation: walks the private nodes of a shaped graph and makes the tensor phase (ir/ops/tensor.ts).
+ * What cannot be expressed is collected, node by node, and reported in one error.
  */
 import { AegisError, Diagnostics, type Diagnostic } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
@@ -20,17 +20,27 @@ type Handler = (site: Site, shape: readonly number[]) => Symbol;
 
 /** Operators on encrypted values; pure data movement needs no entry. */
 export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
-  ['MatMul', products.matMul], ['Gemm', products.gemm], ['Conv', products.conv], ['Attention', products.attention],
-  ['Softmax', products.softmax], ['Add', elementwise.add], ['Sub', elementwise.sub], ['Mul', elementwise.mul],
-  ['Div', elementwise.div], ['Neg', elementwise.neg], ['Pow', elementwise.pow], ['Where', elementwise.where],
-  ['IsNaN', elementwise.isNan], ['IsInf', elementwise.isNan], ['BatchNormalization', elementwise.batchNorm],
+  ['MatMul', products.matMul], ['Gemm', products.gemm], ['Conv', products.conv],
+  ['Attention', products.attention], ['Softmax', products.softmax], ['Add', elementwise.add],
+  ['Sub', elementwise.sub], ['Mul', elementwise.mul], ['Div', elementwise.div], ['Neg', elementwise.neg],
+  ['Pow', elementwise.pow], ['Where', elementwise.where], ['IsNaN', elementwise.isNan],
+  ['IsInf', elementwise.isNan], ['BatchNormalization', elementwise.batchNorm],
   ['LayerNormalization', elementwise.layerNorm], ['ReduceMean', elementwise.reduceTokens],
   ['ReduceSum', elementwise.reduceTokens], ['GlobalAveragePool', elementwise.globalAveragePool],
-  ['Concat', elementwise.concat], ['Relu', (site) => elementwise.unary(site, 'tensor.relu')],
+  ['Concat', elementwise.concat],
+  ['Relu', (site) => elementwise.unary(site, 'tensor.relu')],
   ['Tanh', (site) => elementwise.unary(site, 'tensor.tanh')],
   ['Sigmoid', (site) => elementwise.unary(site, 'tensor.sigmoid')],
-  ['Gelu', (site) => elementwise.unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') })],
-  ['Sum', (site, shape) => (site.node.inputs.length === 2 ? elementwise.add(site, shape) : site.fail('more than two terms'))],
+  [
+    'Gelu',
+    (site) =>
+      elementwise.unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') }),
+  ],
+  [
+    'Sum',
+    (site, shape) =>
+      site.node.inputs.length === 2 ? elementwise.add(site, shape) : site.fail('more than two terms'),
+  ],
   ['Swish', swish],
 ]);
 
@@ -41,8 +51,8 @@ function swish(site: Site): Symbol {
 
 /** Data movement that the walk follows through views. */
 export const movementOperators: readonly string[] = [
-  'Cast', 'CastLike', 'Dropout', 'Expand', 'Flatten', 'Gather', 'GatherElements', 'GatherND', 'Identity', 'Pad',
-  'Reshape', 'Slice', 'Split', 'Squeeze', 'Tile', 'Transpose', 'Trilu', 'Unsqueeze',
+  'Cast', 'CastLike', 'Dropout', 'Expand', 'Flatten', 'Gather', 'GatherElements', 'GatherND', 'Identity',
+  'Pad', 'Reshape', 'Slice', 'Split', 'Squeeze', 'Tile', 'Transpose', 'Trilu', 'Unsqueeze',
 ];
 
 /** Products run encrypted even when all their operands could be computed on the client. */
@@ -72,7 +82,8 @@ class Lowering implements Surroundings {
 
   constructor(private readonly graph: ShapedGraph, private readonly problems: Diagnostics) {
     this.clusters = findClusters(graph);
-    // A recognised cluster reads its source only; what it was written with is dead unless something else needs it.
+    // A recognised cluster reads its source only; what it was written with is dead unless something else
+    // needs it.
     const short = graph.nodes.map((node) => {
       const cluster = this.clusters.get(node.outputs[0] ?? '');
       return cluster === undefined ? node : { ...node, inputs: [cluster.source] };
@@ -127,7 +138,8 @@ class Lowering implements Surroundings {
     const kernel = kernelOf(node);
     const call = callOf(node, this.graph.model.opset, this.graph.values);
     // Trailing outputs that no operator of ours makes are read by nobody: the folder has checked that.
-    const made = node.outputs.filter((name, i) => i === 0 || this.graph.values.has(name));
+    const slots = node.outputs.flatMap((name, i) => (i === 0 || this.graph.values.has(name) ? [i] : []));
+    const made = slots.map((i) => defined(node.outputs[i], 'output'));
     const shapes = made.map((name) => this.graph.values.get(name)?.shape);
     const operands = node.inputs.flatMap((name) => (name === '' ? [] : [this.operand(name)]));
     const isPrivate = operands.filter((symbol) => symbol !== undefined);
@@ -137,18 +149,22 @@ class Lowering implements Surroundings {
     if (kernel === undefined || shapes.includes(undefined)) return opaque();
     const sizes = shapes as (readonly number[])[];
     if (isPrivate.every((symbol) => symbol.kind === 'client') && !boundary.has(node.opType)) {
-      const inputs = new Set(isPrivate.flatMap((symbol) => (symbol.kind === 'client' ? [...symbol.inputs] : [])));
+      const inputs = new Set(
+        isPrivate.flatMap((symbol) => (symbol.kind === 'client' ? [...symbol.inputs] : [])),
+      );
       return put(sizes.map((shape): Symbol => ({ kind: 'client', shape, inputs })));
     }
     const tainted = isPrivate.some((symbol) => symbol.kind === 'opaque');
     const isCluster = this.clusters.has(node.outputs[0] ?? '');
     if (tainted && !restarting.has(node.opType) && !isCluster) {
       // Movement needs no handler; anything else without one is wrong whatever comes in.
-      if (!handlers.has(node.opType) && !movementOperators.includes(node.opType)) this.reportUnsupported(node);
+      if (!handlers.has(node.opType) && !movementOperators.includes(node.opType)) {
+        this.reportUnsupported(node);
+      }
       return opaque();
     }
     try {
-      put(this.lower(node, call, sizes));
+      put(this.lower(node, call, sizes, slots));
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
       if (!tainted) error.diagnostics.forEach((diagnostic) => this.problems.report(diagnostic));
@@ -164,10 +180,17 @@ class Lowering implements Surroundings {
   }
 
   private reportUnsupported(node: Node): void {
-    this.report(node, 'F201', `operator ${node.opType} is not supported on encrypted values`, 'see docs/onnx-support.md');
+    this.report(
+      node,
+      'F201',
+      `operator ${node.opType} is not supported on encrypted values`,
+      'see docs/onnx-support.md',
+    );
   }
 
-  private lower(node: Node, call: Call, shapes: readonly (readonly number[])[]): Symbol[] {
+  private lower(
+    node: Node, call: Call, shapes: readonly (readonly number[])[], slots: readonly number[],
+  ): Symbol[] {
     const site = new Site(call, this);
     const shape = defined(shapes[0], 'shape');
     const cluster = this.clusters.get(node.outputs[0] ?? '');
@@ -181,7 +204,8 @@ class Lowering implements Surroundings {
       this.reportUnsupported(node);
       return shapes.map((own): Symbol => ({ kind: 'opaque', shape: own }));
     }
-    return defined(kernelOf(node), 'kernel')(call).slice(0, shapes.length).map((output) => this.move(site, output));
+    const outputs = defined(kernelOf(node), 'kernel')(call);
+    return slots.map((slot) => this.move(site, defined(outputs[slot], 'output')));
   }
 
   /** Follows the first operand through data movement. */
@@ -202,7 +226,11 @@ class Lowering implements Surroundings {
     const symbol = this.symbols.get(name);
     const known = this.graph.values.get(name);
     const refuseOutput = (message: string): LoweredPort[] => {
-      this.problems.report({ code: 'F202', message: `output "${name}" ${message}`, help: 'remove it from the model' });
+      this.problems.report({
+        code: 'F202',
+        message: `output "${name}" ${message}`,
+        help: 'remove it from the model',
+      });
       return [];
     };
     if (symbol?.kind === 'opaque' || known === undefined) return [];
@@ -211,9 +239,14 @@ class Lowering implements Surroundings {
       this.needsClient(symbol.inputs);
       return [];
     }
-    if (symbol.kind === 'never' || !isFloat(known.dtype)) return refuseOutput(`is ${known.dtype}, expected floating point`);
+    if (symbol.kind === 'never' || !isFloat(known.dtype)) {
+      return refuseOutput(`is ${known.dtype}, expected floating point`);
+    }
     const maker = this.nodes.find((node) => node.outputs.includes(name));
-    const node: Node = maker ?? { name, opType: 'output', domain: '', inputs: [], outputs: [], attributes: new Map() };
+    const node: Node = maker ?? {
+      name, opType: 'output', domain: '', inputs: [], outputs: [],
+      attributes: new Map(),
+    };
     try {
       const site = new Site(callOf(node, this.graph.model.opset, this.graph.values), this);
       const { rows, columns } = matrixShape(symbol.shape);

@@ -82,7 +82,9 @@ export class Site {
     switch (symbol.kind) {
       case 'view': return symbol;
       case 'scores':
-        return this.fail('attention scores are supported only from q k^T through scale and softmax to the product with v');
+        return this.fail(
+          'attention scores are supported only from q k^T through scale and softmax to the product with v',
+        );
       case 'never': return this.fail('a boolean of encrypted values');
       case 'client':
         this.around.needsClient(symbol.inputs);
@@ -105,7 +107,9 @@ export class Site {
   matrix(view: View, rows: number, columns: number): Draft {
     const { draft, index } = view;
     const count = elementCount(view.shape);
-    if (rows * columns !== count) return this.fail(`[${view.shape.join(', ')}] is not ${rows} tokens of ${columns} features`);
+    if (rows * columns !== count) {
+      return this.fail(`[${view.shape.join(', ')}] is not ${rows} tokens of ${columns} features`);
+    }
     if (count === 0) return this.fail('an encrypted value without elements');
     if (count > maxViewElements) return this.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
     if (draft.kind === 'input') {
@@ -113,11 +117,17 @@ export class Site {
       const moved = this.drafts.make('tensor.rearrange', [draft], { indices, rows, columns, loc: this.loc });
       return this.scaled(moved, view.scale);
     }
-    if (index === null && draft.rows === rows && draft.columns === columns) return this.scaled(draft, view.scale);
+    if (index === null && draft.rows === rows && draft.columns === columns) {
+      return this.scaled(draft, view.scale);
+    }
     const whole = index ?? Int32Array.from({ length: count }, (_, i) => i);
     const reading = readIndex(whole, rows, columns, draft.columns);
     if (reading.kind === 'other') {
-      return this.fail(reading.reason, 'F202', 'keep [batch, tokens, features]; split features only into heads');
+      return this.fail(
+        reading.reason,
+        'F202',
+        'keep [batch, tokens, features]; split features only into heads',
+      );
     }
     const features = this.drafts.selectFeatures(draft, reading.features, this.loc);
     return this.scaled(this.drafts.selectTokens(features, reading.first, rows, this.loc), view.scale);
@@ -129,7 +139,10 @@ export class Site {
     return this.matrix(view, rows, columns);
   }
 
-  /** The same value with no pending factor, every element of its draft once: elementwise ops then work on the draft. */
+  /**
+   * The same value with no pending factor, every element of its draft once: elementwise ops then work on the
+   * draft.
+   */
   settle(view: View): View {
     const factor = view.scale;
     if (view.draft.kind === 'input' || !isBijective(view)) return this.whole(this.natural(view), view.shape);
@@ -142,7 +155,9 @@ export class Site {
     return this.drafts.mulConstant(draft, values, true, this.loc);
   }
 
-  /** A constant operand spread over the ONNX shape of a settled view and carried to its draft's coordinates. */
+  /**
+   * A constant operand spread over the ONNX shape of a settled view and carried to its draft's coordinates.
+   */
   constantFor(values: Float64Array, shape: readonly number[], view: View): Float64Array {
     const spread = broadcastIndex(shape, view.shape);
     const out = new Float64Array(elementCount(view.shape));

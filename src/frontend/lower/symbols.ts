@@ -1,7 +1,8 @@
 /**
- * What is known of a private ONNX value during canonicalisation. Data movement makes no ops: a value is a *view*, an
- * index of every element into a canonical matrix, and only where an operator needs a matrix [tokens, features] is the
- * index read as tokens and features. So any chain of Reshape, Transpose, Slice, Gather, ... means what it does.
+ * What is known of a private ONNX value during canonicalisation. Data movement makes no ops: a value is a
+ * *view*, an index of every element into a canonical matrix, and only where an operator needs a matrix
+ * [tokens, features] is the index read as tokens and features. So any chain of Reshape, Transpose, Slice,
+ * Gather, ... means what it does.
  */
 import type { Draft } from './drafts.js';
 
@@ -91,7 +92,9 @@ export function readIndex(index: Int32Array, rows: number, columns: number, widt
   const features = new Int32Array(columns);
   for (let c = 0; c < columns; c++) {
     features[c] = (index[c] as number) - first * width;
-    if ((features[c] as number) < 0 || (features[c] as number) >= width) return other('mixes tokens and features');
+    if ((features[c] as number) < 0 || (features[c] as number) >= width) {
+      return other('mixes tokens and features');
+    }
   }
   for (let r = 0; r < rows; r++) {
     for (let c = 0; c < columns; c++) {

@@ -1,8 +1,8 @@
 /** Functions of real rows in double precision, shared by the tensor interpreter and the ONNX evaluator. */
 
 /**
- * erf(x) = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (1*3*...*(2n+1)) (Abramowitz and Stegun 7.1.6). All terms are
- * positive, so nothing cancels: accurate to a few units in the last place.
+ * erf(x) = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (1*3*...*(2n+1)) (Abramowitz and Stegun 7.1.6). All
+ * terms are positive, so nothing cancels: accurate to a few units in the last place.
  */
 export function erf(x: number): number {
   const size = Math.abs(x);
@@ -51,7 +51,10 @@ export function softmaxRow(values: Float64Array, offset: number, size: number): 
 }
 
 /** (x - mean) / sqrt(variance + epsilon) of `size` elements, with the population variance. */
-export function normalizeRow(x: ArrayLike<number>, out: Float64Array, offset: number, size: number, epsilon: number): void {
+export function normalizeRow(
+  x: ArrayLike<number>,
+  out: Float64Array, offset: number, size: number, epsilon: number,
+): void {
   let mean = 0;
   for (let i = 0; i < size; i++) mean += x[offset + i] as number;
   mean /= size;
@@ -70,11 +73,12 @@ export interface MatmulSizes {
 type Floats = Float64Array | Float32Array | Int32Array | Uint8Array;
 
 /**
- * out[rows, columns] += a[rows, inner] b[inner, columns], with offsets into all three. Four rows of b at a time keep
- * the running sums in registers' reach.
+ * out[rows, columns] += a[rows, inner] b[inner, columns], with offsets into all three. Four rows of b at a
+ * time keep the running sums in registers' reach.
  */
 export function matmul(
-  a: Floats, aOffset: number, b: Floats, bOffset: number, out: Float64Array, outOffset: number, sizes: MatmulSizes,
+  a: Floats, aOffset: number, b: Floats, bOffset: number, out: Float64Array, outOffset: number,
+  sizes: MatmulSizes,
 ): void {
   const { rows, inner, columns } = sizes;
   const blocked = inner - (inner % 4);
@@ -91,21 +95,28 @@ export function matmul(
       const b2 = b1 + columns;
       const b3 = b2 + columns;
       for (let j = 0; j < columns; j++) {
-        out[row + j] = (out[row + j] as number) + a0 * (b[b0 + j] as number) + a1 * (b[b1 + j] as number)
-          + a2 * (b[b2 + j] as number) + a3 * (b[b3 + j] as number);
+        out[row + j] =
+          (out[row + j] as number)
+          + a0 * (b[b0 + j] as number)
+          + a1 * (b[b1 + j] as number)
+          + a2 * (b[b2 + j] as number)
+          + a3 * (b[b3 + j] as number);
       }
     }
     for (let k = blocked; k < inner; k++) {
       const factor = a[aRow + k] as number;
       const b0 = bOffset + k * columns;
-      for (let j = 0; j < columns; j++) out[row + j] = (out[row + j] as number) + factor * (b[b0 + j] as number);
+      for (let j = 0; j < columns; j++) {
+        out[row + j] = (out[row + j] as number) + factor * (b[b0 + j] as number);
+      }
     }
   }
 }
 
 /** out[rows, columns] = a[rows, inner] w[columns, inner]^T: both operands are read along their rows. */
 export function matmulTransposed(
-  a: Floats, aOffset: number, w: Floats, wOffset: number, out: Float64Array, outOffset: number, sizes: MatmulSizes,
+  a: Floats, aOffset: number, w: Floats, wOffset: number, out: Float64Array, outOffset: number,
+  sizes: MatmulSizes,
 ): void {
   const { rows, inner, columns } = sizes;
   for (let i = 0; i < rows; i++) {

@@ -6,7 +6,9 @@ import {
 } from './tensor-functions.js';
 
 export interface TensorRunOptions {
-  /** Called after every op with its results, row-major; the operands were results of earlier ops, or inputs. */
+  /**
+   * Called after every op with its results, row-major; the operands were results of earlier ops, or inputs.
+   */
   readonly observe?: (op: Op, results: readonly Float64Array[]) => void;
 }
 
@@ -20,7 +22,10 @@ export function runTensor(
   main.args.forEach((arg, i) => {
     const { name } = defined(module.inputs[i], 'input port');
     const data = Float64Array.from(defined(inputs[name], `input ${name}`));
-    invariant(data.length === sizeOf(arg), `input ${name} has ${data.length} values, expected ${sizeOf(arg)}`);
+    invariant(
+      data.length === sizeOf(arg),
+      `input ${name} has ${data.length} values, expected ${sizeOf(arg)}`,
+    );
     values.set(arg.id, data);
   });
   for (const op of main.ops) {
@@ -105,7 +110,8 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     return defined(module.constants.get(name), `constant @${name}`);
   };
   const optional = (attr: string) => (op.attrs[attr] === undefined ? undefined : constant(attr).data);
-  const f = op.kind === 'tensor.gelu' ? (op.attrs.approximate === 'tanh' ? geluTanh : gelu) : elementwise[op.kind];
+  const f =
+    op.kind === 'tensor.gelu' ? (op.attrs.approximate === 'tanh' ? geluTanh : gelu) : elementwise[op.kind];
   if (f !== undefined) return fill(out, (i) => f(x[i] as number));
   const g = pairwise[op.kind];
   if (g !== undefined) return fill(out, (i) => g(x[i] as number, defined(operands[1], 'y')[i] as number));
@@ -123,7 +129,9 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     }
     case 'tensor.layer_norm': {
       const width = shapeOf(defined(op.operands[0], 'x'))[1];
-      for (let row = 0; row < x.length; row += width) normalizeRow(x, out, row, width, op.attrs.epsilon as number);
+      for (let row = 0; row < x.length; row += width) {
+        normalizeRow(x, out, row, width, op.attrs.epsilon as number);
+      }
       const [gamma, beta] = [optional('gamma'), optional('beta')];
       return fill(out, (i) => (out[i] as number) * (gamma?.[i % width] ?? 1) + (beta?.[i % width] ?? 0));
     }
@@ -139,14 +147,20 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     }
     case 'tensor.mean_tokens': {
       const rows = x.length / out.length;
-      for (let i = 0; i < x.length; i++) out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
+      for (let i = 0; i < x.length; i++) {
+        out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
+      }
       return undefined;
     }
     default: invariant(false, `the tensor interpreter does not know ${op.kind}`);
   }
 }
 
-function linear(op: Op, x: Float64Array, weight: Constant, bias: Float64Array | undefined, out: Float64Array): void {
+function linear(
+  op: Op, x: Float64Array, weight: Constant,
+  bias: Float64Array | undefined,
+  out: Float64Array,
+): void {
   const [rows, inner] = shapeOf(defined(op.operands[0], 'x'));
   const columns = op.attrs.outFeatures as number;
   invariant(weight.data.length === inner * columns, `weight of ${op.kind} at "${op.loc}" has another size`);

@@ -1,0 +1,158 @@
+/**
+ * The runtime from TypeScript: keys, encryption, runs, decryption. Everything works on files, runs away from the
+ * JavaScript thread and is rejected with an AegisError (codes R1xx-R5xx, docs/runtime.md; X1xx, native.ts).
+ */
+import { callNative, type TaskHooks } from './native.js';
+import { AegisError, type Diagnostic } from '../support/diagnostics.js';
+
+export type { OnProgress, TaskHooks } from './native.js';
+
+/** Worker threads; all cores unless given. */
+interface Threads {
+  readonly threads?: number | undefined;
+}
+
+export interface DoctorReport {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  /** What the system can still give, the control group's limit included. */
+  readonly availableBytes: number;
+  readonly features: readonly string[];
+  /** Kernel tables that run here, and the one that is taken; '' if AEGIS_KERNELS names another. */
+  readonly kernels: readonly string[];
+  readonly chosenKernels: string;
+  readonly sodium: string;
+}
+
+/** What this machine can do. */
+export function doctor(): Promise<DoctorReport> {
+  return callNative('doctor', {});
+}
+
+export interface PlanReport {
+  readonly modelName: string;
+  readonly insecure: boolean;
+  /** Bytes that a run keeps resident. */
+  readonly plaintextBytes: number;
+  readonly keyBytes: number;
+  readonly arenaBytes: number;
+}
+
+/** Verifies a plan file, or its bytes. The JavaScript reader (backend/read-plan.ts) takes only what passed here. */
+export function validatePlan(plan: string | Uint8Array): Promise<PlanReport> {
+  return callNative('validatePlan', { plan });
+}
+
+export interface KeygenOptions extends TaskHooks, Threads {
+  readonly plan: string;
+  /** Gets secret.key (mode 0600), public.key and eval.keys. */
+  readonly directory: string;
+  /** Repeatable keys, for INSECURE plans only (R309). */
+  readonly seed?: number | undefined;
+}
+
+export interface KeygenResult {
+  readonly secretKey: string;
+  readonly publicKey: string;
+  readonly evalKeys: string;
+  readonly evalKeysBytes: number;
+  readonly keyCount: number;
+  readonly insecure: boolean;
+}
+
+/** Makes all keys of a plan's manifest. The three files appear together, or none does. */
+export async function keygen(options: KeygenOptions): Promise<KeygenResult> {
+  const { plan, directory, seed, threads } = options;
+  if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0)) {
+    throw new AegisError({ code: 'X103', message: `seed ${seed} is not a whole number from 0 to 2^53 - 1` });
+  }
+  return callNative('keygen', { plan, directory, seed, threads }, options);
+}
+
+export interface EncryptOptions extends TaskHooks, Threads {
+  readonly plan: string;
+  /** public.key, or secret.key for less noise. */
+  readonly key: string;
+  /** Values of every input of the model, row-major. */
+  readonly inputs: Readonly<Record<string, Float64Array>>;
+  readonly out: string;
+  /** Encrypt values outside the calibrated range after all; each such input is a warning instead of error R306. */
+  readonly allowOutOfRange?: boolean | undefined;
+}
+
+export interface EncryptResult {
+  readonly warnings: readonly Diagnostic[];
+  readonly insecure: boolean;
+}
+
+/** Writes a request. */
+export function encrypt(options: EncryptOptions): Promise<EncryptResult> {
+  const { plan, key, inputs, out, allowOutOfRange, threads } = options;
+  return callNative('encrypt', { plan, key, inputs, out, allowOutOfRange, threads }, options);
+}
+
+export interface RunOptions extends TaskHooks, Threads {
+  readonly plan: string;
+  /** `${plan}.weights` unless given. */
+  readonly weights?: string | undefined;
+  /** eval.keys. A secret key is refused (R310). */
+  readonly keys: string;
+  readonly in: string;
+  readonly out: string;
+  readonly backend?: string | undefined;
+  readonly channel?: string | undefined;
+}
+
+export interface RankReport {
+  readonly rank: number;
+  readonly peakBytes: number;
+  readonly staticBytes: number;
+  readonly collectives: readonly {
+    readonly id: number; readonly node: string; readonly predictedBytes: number; readonly receivedBytes: number;
+  }[];
+}
+
+export interface RunReport {
+  /** Over the residues of all outputs in port order, little-endian words. */
+  readonly outputSha256: string;
+  /** Of the run alone; `loadSeconds` is for keys, weights and request. */
+  readonly seconds: number;
+  readonly loadSeconds: number;
+  readonly insecure: boolean;
+  readonly ranks: readonly RankReport[];
+  /** By ONNX node. */
+  readonly timings: readonly { readonly node: string; readonly seconds: number }[];
+  /** By plan command; row bytes are those read and written. */
+  readonly opcodes: readonly {
+    readonly op: string; readonly seconds: number; readonly launches: number; readonly rowBytes: number;
+  }[];
+}
+
+/** Runs a plan on a request and writes the response. Opens no secret. */
+export function run(options: RunOptions): Promise<RunReport> {
+  const { plan, weights, keys, in: request, out, backend, channel, threads } = options;
+  return callNative('run', { plan, weights, keys, in: request, out, backend, channel, threads }, options);
+}
+
+export interface DecryptOptions extends TaskHooks, Threads {
+  readonly plan: string;
+  /** secret.key */
+  readonly key: string;
+  readonly in: string;
+  /** R306 a value outside its calibrated range, R322 more noise than predicted. */
+  readonly onWarning?: ((warning: Diagnostic) => void) | undefined;
+}
+
+interface NativeDecrypted {
+  readonly outputs: Readonly<Record<string, Float64Array>>;
+  readonly warnings: readonly Diagnostic[];
+}
+
+/** The outputs of the model, row-major. */
+export async function decrypt(options: DecryptOptions): Promise<Readonly<Record<string, Float64Array>>> {
+  const { plan, key, in: response, threads, onWarning } = options;
+  const { outputs, warnings } = await callNative<NativeDecrypted>('decrypt', { plan, key, in: response, threads }, options);
+  for (const warning of warnings) onWarning?.(warning);
+  return outputs;
+}

@@ -1,0 +1,111 @@
+/** Loads the N-API addon (runtime/addon) and turns its tasks into promises, its errors into diagnostics. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { AegisError } from '../support/diagnostics.js';
+import { InvariantError } from '../support/invariant.js';
+
+/** `fraction` in 0..1 of what `detail` names: a phase, or an ONNX node. Called at most every 50 ms. */
+export type OnProgress = (fraction: number, detail: string) => void;
+
+export interface TaskHooks {
+  readonly onProgress?: OnProgress | undefined;
+  /** Ends the work at its next step; the promise is rejected with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What every function of the addon returns. */
+export interface NativeTask<T> {
+  readonly promise: Promise<T>;
+  cancel(): void;
+}
+
+type NativeFunction = (options: object) => NativeTask<unknown>;
+type FunctionName = 'doctor' | 'validatePlan' | 'keygen' | 'encrypt' | 'decrypt' | 'run';
+type NativeAddon = Readonly<Record<FunctionName, NativeFunction>>;
+
+/** From src/executor and from dist/executor alike. */
+const packageRoot = fileURLToPath(new URL('../../', import.meta.url));
+/** Where CMake puts it: `-B build`, and `-B build/runtime` as scripts/setup.sh does. */
+const addonPaths = ['build/bin/aegis.node', 'build/runtime/bin/aegis.node'];
+
+let loaded: NativeAddon | undefined;
+
+/** Errors: X101 not built, X102 built but not loadable here. AEGIS_ADDON names another file than the built one. */
+function addon(): NativeAddon {
+  if (loaded !== undefined) return loaded;
+  const given = process.env['AEGIS_ADDON'];
+  const candidates = given === undefined ? addonPaths.map((path) => packageRoot + path) : [given];
+  const path = candidates.find((candidate) => existsSync(candidate));
+  if (path === undefined) {
+    throw new AegisError({
+      code: 'X101', message: `the native runtime is not built: there is no ${candidates.join(' or ')}`,
+      help: 'run npm run setup',
+    });
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (error) {
+    throw new AegisError({
+      code: 'X102', message: `the native runtime ${path} cannot be loaded: ${messageOf(error)}`,
+      help: 'build it again on this machine: remove build/ and run npm run setup',
+    });
+  }
+  return loaded;
+}
+
+/** Calls the addon; `options` are its fields (runtime/addon/addon.cc). */
+export async function callNative<T>(name: FunctionName, options: object, hooks: TaskHooks = {}): Promise<T> {
+  const { signal, onProgress } = hooks;
+  signal?.throwIfAborted();
+  const guarded = guardProgress(onProgress);
+  const task = addon()[name]({ ...options, onProgress: guarded.callback });
+  const cancel = () => task.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  guarded.onThrow = cancel;
+  try {
+    return (await task.promise) as T;
+  } catch (error) {
+    if (guarded.thrown !== undefined) throw guarded.thrown.error;
+    if (signal?.aborted === true) throw signal.reason;
+    throw asDiagnostic(error);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+  }
+}
+
+interface GuardedProgress {
+  readonly callback: OnProgress | undefined;
+  thrown: { readonly error: unknown } | undefined;
+  onThrow: () => void;
+}
+
+/** An exception of the caller's callback ends the task and reaches the caller, instead of ending the process. */
+function guardProgress(onProgress: OnProgress | undefined): GuardedProgress {
+  const guarded: GuardedProgress = {
+    callback: onProgress === undefined ? undefined : (fraction, detail) => {
+      if (guarded.thrown !== undefined) return;
+      try {
+        onProgress(fraction, detail);
+      } catch (error) {
+        guarded.thrown = { error };
+        guarded.onThrow();
+      }
+    },
+    thrown: undefined,
+    onThrow: () => {},
+  };
+  return guarded;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** `code` and `help` of an error that the runtime reported; R500 is a bug of ours. */
+function asDiagnostic(error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return error;
+  if (error.code === 'R500') return new InvariantError(error.message.replace(/^internal error: /, ''));
+  const help = 'help' in error && typeof error.help === 'string' ? error.help : undefined;
+  return new AegisError({ code: error.code, message: error.message, help });
+}
