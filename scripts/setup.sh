@@ -25,7 +25,11 @@ step() {
   local name=$1 log="build/setup-${1// /-}.log" start=$EPOCHREALTIME status=0
   shift
   printf 'setup: %-20s' "$name"
-  "$@" >"$log" 2>&1 </dev/null 9>&- || status=$?
+  # Not `"$@" || status=$?`: there `set -e` would be off inside, and a step would go on past its first failure.
+  set +e
+  (set -e; "$@") >"$log" 2>&1 </dev/null 9>&-
+  status=$?
+  set -e
   local tenths=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 100000))
   printf '%4d.%d s\n' $((tenths / 10)) $((tenths % 10))
   if ((status != 0)); then

@@ -15,15 +15,18 @@ const double kCoefficientLimit = std::ldexp(1.0, kMaxCoefficientBits);
 // A double of integer value below 2^120, exactly.
 uint64_t residueOf(double integer, const Prime& prime) {
   const double magnitude = std::fabs(integer);
-  const uint64_t r = magnitude < 0x1p63 ? reduce64(uint64_t(magnitude), prime) : reduce128(uint128(magnitude), prime);
+  const uint64_t r =
+      magnitude < 0x1p63 ? reduce64(uint64_t(magnitude), prime) : reduce128(uint128(magnitude), prime);
   return integer < 0 && r != 0 ? prime.q - r : r;
 }
 
 double roundScaled(double value, double scale) {
   const double scaled = std::nearbyint(value * scale);  // the default rounding mode: ties to even
   if (!(std::fabs(scaled) < kCoefficientLimit))
-    fail("R402", "a plaintext coefficient is " + std::to_string(value * scale) + " but must be below 2^" +
-                     std::to_string(kMaxCoefficientBits), "check the weights for huge or missing (NaN) values");
+    fail("R402",
+         "a plaintext coefficient is " + std::to_string(value * scale) + " but must be below 2^" +
+             std::to_string(kMaxCoefficientBits),
+         "check the weights for huge or missing (NaN) values");
   return scaled;
 }
 
@@ -46,8 +49,8 @@ std::vector<double> Encoder::coefficients(std::span<const std::complex<double>> 
   return result;
 }
 
-void Encoder::encode(std::span<const std::complex<double>> slots, double scale, std::span<const uint16_t> limbs,
-                     uint32_t rowWords, uint64_t* out) const {
+void Encoder::encode(std::span<const std::complex<double>> slots, double scale,
+                     std::span<const uint16_t> limbs, uint32_t rowWords, uint64_t* out) const {
   const std::vector<double> coefficient = coefficients(slots, scale);
   const uint32_t words = uint32_t(coefficient.size()), n = ring_.degree();
   AEGIS_INVARIANT(rowWords == words || rowWords == n);
@@ -62,21 +65,24 @@ void Encoder::encode(std::span<const std::complex<double>> slots, double scale, 
   if (rowWords == n) kernelNtt(out, limbs, true);
 }
 
-void Encoder::encode(std::span<const double> slots, double scale, std::span<const uint16_t> limbs, uint32_t rowWords,
-                     uint64_t* out) const {
+void Encoder::encode(std::span<const double> slots, double scale, std::span<const uint16_t> limbs,
+                     uint32_t rowWords, uint64_t* out) const {
   const std::vector<std::complex<double>> values(slots.begin(), slots.end());
   encode(std::span<const std::complex<double>>(values), scale, limbs, rowWords, out);
 }
 
-void Encoder::encodeConstant(double value, double scale, std::span<const uint16_t> limbs, uint64_t* out) const {
+void Encoder::encodeConstant(double value, double scale, std::span<const uint16_t> limbs,
+                             uint64_t* out) const {
   const double integer = roundScaled(value, scale);
   for (size_t j = 0; j < limbs.size(); j++) out[j] = residueOf(integer, ring_.prime(limbs[j]));
 }
 
-void Encoder::encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, uint32_t rowWords, uint64_t* out) const {
+void Encoder::encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, uint32_t rowWords,
+                             uint64_t* out) const {
   const uint32_t n = ring_.degree();
   AEGIS_INVARIANT(power < 2 * n && uint64_t(power) * rowWords % n == 0);
-  // Index k evaluates at psi^(2 brv(k) + 1); a block of n / rowWords indices shares the low bits of brv(k) that count.
+  // Index k evaluates at psi^(2 brv(k) + 1); a block of n / rowWords indices
+  // shares the low bits of brv(k) that count.
   for (size_t j = 0; j < limbs.size(); j++) {
     const uint64_t q = ring_.modulus(limbs[j]), psi = ring_.psi(limbs[j]);
     for (uint32_t word = 0; word < rowWords; word++) {
@@ -86,14 +92,15 @@ void Encoder::encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, ui
   }
 }
 
-// The negacyclic NTT of degree `words` with root psi^(N / words): its bit-reversed twiddles are the first `words`
-// entries of the ring's table, since psi^(N/words * brv_words(k)) = psi^brv_N(k) for k < words.
+// The negacyclic NTT of degree `words` with root psi^(N / words): its bit-reversed twiddles are the first
+// `words` entries of the ring's table, since psi^(N/words * brv_words(k)) = psi^brv_N(k) for k < words.
 void Encoder::smallNtt(uint64_t* row, uint32_t words, uint16_t limb) const {
   const NttTable& table = ring_.nttTable(limb, TwiddleForm::kShoup64);
   const uint64_t q = table.prime.q;
   for (uint32_t blocks = 1, half = words / 2; blocks < words; blocks *= 2, half /= 2) {
     for (uint32_t i = 0; i < blocks; i++) {
-      const uint64_t w = table.words.forward[blocks + i], companion = table.words.forwardCompanion[blocks + i];
+      const uint64_t w = table.words.forward[blocks + i],
+                     companion = table.words.forwardCompanion[blocks + i];
       uint64_t* low = row + size_t(2) * i * half;
       for (uint32_t k = 0; k < half; k++) {
         const uint64_t u = low[k], v = mulShoup(low[k + half], w, companion, q);

@@ -1,5 +1,5 @@
-// Slots <-> RNS plaintexts in NTT form (runtime/plan/plan.fbs, Plaintext). Same bits in every build and on every
-// machine: see special_fft.h; value * scale is rounded to the nearest integer, ties to even.
+// Slots <-> RNS plaintexts in NTT form (runtime/plan/plan.fbs, Plaintext). Same bits in every build and on
+// every machine: see special_fft.h; value * scale is rounded to the nearest integer, ties to even.
 #pragma once
 
 #include <complex>
@@ -26,10 +26,10 @@ class Encoder {
   const SpecialFft& fft() const { return fft_; }
   uint32_t slots() const { return fft_.slots(); }
 
-  // Slot vector of period `slots.size()` (a power of two up to N/2) at `scale`, as one row of rowWords words for each
-  // limb, at out + limb * rowWords. rowWords: N; or 2 * period, the NTT of the polynomial in X^(N / (2 period)), whose
-  // value at index k is word k / (N / rowWords). Both hold the same polynomial.
-  // R402: a slot is not finite, or a coefficient reaches 2^120.
+  // Slot vector of period `slots.size()` (a power of two up to N/2) at `scale`, as one row of rowWords words
+  // for each limb, at out + limb * rowWords. rowWords: N; or 2 * period, the NTT of the polynomial in X^(N /
+  // (2 period)), whose value at index k is word k / (N / rowWords). Both hold the same polynomial. R402: a
+  // slot is not finite, or a coefficient reaches 2^120.
   void encode(std::span<const std::complex<double>> slots, double scale, std::span<const uint16_t> limbs,
               uint32_t rowWords, uint64_t* out) const;
   void encode(std::span<const double> slots, double scale, std::span<const uint16_t> limbs, uint32_t rowWords,
@@ -39,14 +39,16 @@ class Encoder {
   void encodeConstant(double value, double scale, std::span<const uint16_t> limbs, uint64_t* out) const;
 
   // X^power, power < 2N, at scale 1; power * rowWords divisible by N.
-  void encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, uint32_t rowWords, uint64_t* out) const;
+  void encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, uint32_t rowWords,
+                      uint64_t* out) const;
 
   // The integer coefficients [0, 2 period) of the encoding in X^(N / (2 period)), rounded. R402 as above.
   std::vector<double> coefficients(std::span<const std::complex<double>> slots, double scale) const;
 
-  // rows: limbs.size() rows of N words in NTT form, at rows + limb * N. All N/2 slots: the centred value modulo the
-  // product of the limbs, divided by scale.
-  std::vector<std::complex<double>> decode(const uint64_t* rows, std::span<const uint16_t> limbs, double scale) const;
+  // rows: limbs.size() rows of N words in NTT form, at rows + limb * N. All N/2 slots: the centred value
+  // modulo the product of the limbs, divided by scale.
+  std::vector<std::complex<double>> decode(const uint64_t* rows, std::span<const uint16_t> limbs,
+                                           double scale) const;
 
  private:
   void smallNtt(uint64_t* row, uint32_t words, uint16_t limb) const;

@@ -39,7 +39,8 @@ bool RnsDecoder::centredShort(const uint64_t* residues, size_t stride, double& r
   int128 value = r0 > (q0 - 1) / 2 ? int128(r0) - q0 : int128(r0);
   if (primes_.size() > 1) {
     const uint64_t q1 = primes_[1].q, r1 = residues[stride];
-    const uint64_t d1 = mulShoup(subMod(r1, reduce64(r0, primes_[1]), q1), inverse_[0].value, inverse_[0].companion, q1);
+    const uint64_t d1 =
+        mulShoup(subMod(r1, reduce64(r0, primes_[1]), q1), inverse_[0].value, inverse_[0].companion, q1);
     const int128 product = int128(q0) * q1;
     value = int128(r0) + int128(d1) * q0;
     if (value > (product - 1) / 2) value -= product;

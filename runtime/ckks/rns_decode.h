@@ -1,5 +1,5 @@
-// From residues to the centred integer, as the nearest double: mixed radix digits (Garner), exact up to one final
-// rounding of 113-bit sums to 53 bits.
+// From residues to the centred integer, as the nearest double: mixed radix digits (Garner), exact up to one
+// final rounding of 113-bit sums to 53 bits.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ class RnsDecoder {
   double centredLong(const uint64_t* residues, size_t stride) const;
 
   std::vector<Prime> primes_;
-  std::vector<Shoup> inverse_;       // [i][j < i]: q_j^-1 mod q_i
+  std::vector<Shoup> inverse_;        // [i][j < i]: q_j^-1 mod q_i
   std::vector<uint64_t> halfDigits_;  // mixed radix digits of (Q - 1) / 2
 };
 

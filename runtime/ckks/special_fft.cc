@@ -30,8 +30,8 @@ Quad squareRoot(Quad x) {
   return y;
 }
 
-// exp(2 pi i / 2^bits) for bits = 2, 3, ...: cos(t/2) = sqrt((1 + cos t)/2), sin(t/2) = sin t / (2 cos(t/2)), no
-// cancellation in either.
+// exp(2 pi i / 2^bits) for bits = 2, 3, ...: cos(t/2) = sqrt((1 + cos t)/2), sin(t/2) = sin t / (2 cos(t/2)),
+// no cancellation in either.
 QuadComplex halfAngle(const QuadComplex& w) {
   const Quad cosine = squareRoot((1 + w.re) / 2);
   return {cosine, w.im / (2 * cosine)};

@@ -1,10 +1,10 @@
-// The transform between slots and coefficients in double precision, bit for bit the same in every build: roots of unity
-// come from exact half-angle recurrences in 113-bit arithmetic and never from libm, products are written out (no
-// library complex multiplication), and this file is compiled with -ffp-contract=off.
+// The transform between slots and coefficients in double precision, bit for bit the same in every build:
+// roots of unity come from exact half-angle recurrences in 113-bit arithmetic and never from libm, products
+// are written out (no library complex multiplication), and this file is compiled with -ffp-contract=off.
 //
-// With zeta = exp(2 pi i / 2N) and S = N/2 slots, slot j of a polynomial m is m(zeta^{5^j}). Coefficients k and k + S
-// form the complex number w[k] = m_k + i m_{k+S}. (Cheon, Han, Kim, Kim, Song: Bootstrapping for approximate
-// homomorphic encryption, 2018, section 5.2: the special FFT.)
+// With zeta = exp(2 pi i / 2N) and S = N/2 slots, slot j of a polynomial m is m(zeta^{5^j}). Coefficients k
+// and k + S form the complex number w[k] = m_k + i m_{k+S}. (Cheon, Han, Kim, Kim, Song: Bootstrapping for
+// approximate homomorphic encryption, 2018, section 5.2: the special FFT.)
 #pragma once
 
 #include <complex>
@@ -24,15 +24,17 @@ class SpecialFft {
   std::complex<double> root(uint64_t k) const;
 
   // The twiddle zeta_{4 len}^{5^j} of stage s = 1.. (len = 2^s), j < len / 2.
-  std::complex<double> twiddle(uint32_t stage, uint32_t j) const { return twiddles_[(size_t(1) << (stage - 1)) - 1 + j]; }
+  std::complex<double> twiddle(uint32_t stage, uint32_t j) const {
+    return twiddles_[(size_t(1) << (stage - 1)) - 1 + j];
+  }
 
-  // Both in place on `size` values, a power of two up to S: the ring of degree 2 size, whose slots are those of N with
-  // period `size`.
+  // Both in place on `size` values, a power of two up to S: the ring of degree 2 size, whose slots are those
+  // of N with period `size`.
   void toSlots(std::complex<double>* values, uint32_t size) const;         // from natural coefficient order
   void toCoefficients(std::complex<double>* values, uint32_t size) const;  // divided by size
 
-  // The butterflies alone: stage s joins values 2^(s-1) apart. Forward in rising order after a bit reversal is toSlots;
-  // inverse in falling order, each with a factor 1/2, then a bit reversal, is toCoefficients.
+  // The butterflies alone: stage s joins values 2^(s-1) apart. Forward in rising order after a bit reversal
+  // is toSlots; inverse in falling order, each with a factor 1/2, then a bit reversal, is toCoefficients.
   void stageForward(std::complex<double>* values, uint32_t size, uint32_t stage) const;
   void stageInverse(std::complex<double>* values, uint32_t size, uint32_t stage) const;
 

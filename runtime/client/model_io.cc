@@ -89,9 +89,9 @@ std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& pl
     checkRange(*port, inputOf(*port, inputs), warnings);
     total += port->elements();
   }
-  for (const auto& [name, _] : inputs) {
-    const auto matches = [&](const plan::Port* port) { return port->name()->string_view() == name; };
-    if (std::none_of(ports.begin(), ports.end(), matches)) fail("R305", "the model has no input \"" + name + "\"");
+  for (const auto& input : inputs) {
+    const auto matches = [&](const plan::Port* port) { return port->name()->string_view() == input.first; };
+    if (std::none_of(ports.begin(), ports.end(), matches)) fail("R305", "the model has no input \"" + input.first + "\"");
   }
   if (!warnings.empty() && !options.allowOutOfRange)
     fail(warnings[0].code.c_str(), warnings[0].message,

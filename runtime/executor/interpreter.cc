@@ -5,8 +5,8 @@
 namespace aegis {
 namespace {
 
-// A launch is cut along a batch dimension into slices of about this many word operations (some 100 ms), so that
-// progress and cancellation come through. Batch elements are independent: the bits do not change.
+// A launch is cut along a batch dimension into slices of about this many word operations (some 100 ms), so
+// that progress and cancellation come through. Batch elements are independent: the bits do not change.
 constexpr uint64_t kSliceWordOps = uint64_t(1) << 28;
 
 using Clock = std::chrono::steady_clock;
@@ -143,8 +143,8 @@ PlainRows Interpreter::plainRows(const CommandSpec& command, const Activation& a
 }
 
 // The whole launch, or indices begin..end-1 of dimension sliceDim.
-void Interpreter::dispatch(const CommandSpec& c, const Activation& activation, uint32_t sliceDim, uint32_t begin,
-                           uint32_t end) {
+void Interpreter::dispatch(const CommandSpec& c, const Activation& activation, uint32_t sliceDim,
+                           uint32_t begin, uint32_t end) {
   const RingContext& ring = file_.ring();
   Launch launch{c.rank, c.reduceRank, {}, c.limbs.data(), uint32_t(c.limbs.size()), c.accumulate};
   std::copy(c.dims, c.dims + kMaxRank, launch.dims);
@@ -180,8 +180,8 @@ void Interpreter::dispatch(const CommandSpec& c, const Activation& activation, u
     case plan::Opcode_SubScale:
       return kernels_.subScale(ring, pool_, launch, out, operand(c.a), operand(c.b), c.scalars.data());
     case plan::Opcode_KeyProduct:
-      return kernels_.keyProduct(ring, pool_, launch, out, operand(c.a), c.digitCount, keys_.at(&c).data() + turn,
-                                 c.turnDim, c.keyRows.data());
+      return kernels_.keyProduct(ring, pool_, launch, out, operand(c.a), c.digitCount,
+                                 keys_.at(&c).data() + turn, c.turnDim, c.keyRows.data());
     case plan::Opcode_Automorphism:
       return kernels_.automorphism(ring, pool_, launch, out, operand(c.a), c.galois.data() + turn, c.turnDim);
     case plan::Opcode_Loop:

@@ -1,5 +1,5 @@
-// Runs the commands of a program: kernels, loops, calls with frames at static offsets. Nothing is allocated per row
-// and nothing is checked again: PlanFile has validated every command (internal to runtime/executor).
+// Runs the commands of a program: kernels, loops, calls with frames at static offsets. Nothing is allocated
+// per row and nothing is checked again: PlanFile has validated every command (internal to runtime/executor).
 #pragma once
 
 #include <unordered_map>
@@ -17,11 +17,12 @@ class Interpreter {
   using KeyLookup = std::function<KeyView(uint32_t planKeyIndex)>;
 
   // References are kept. R303: a key has other digits or rows than the plan's key class.
-  Interpreter(const PlanFile& file, const ProgramSpec& program, const PlaintextStore& plaintexts, ThreadPool& pool,
-              const KeyLookup& keys);
+  Interpreter(const PlanFile& file, const ProgramSpec& program, const PlaintextStore& plaintexts,
+              ThreadPool& pool, const KeyLookup& keys);
 
   // arguments: one block of rows for each argument buffer of the entry function. Adds statistics to `result`.
-  void run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options, RunResult& result);
+  void run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
+           RunResult& result);
 
  private:
   struct Activation {
@@ -33,7 +34,8 @@ class Interpreter {
   };
 
   void prepareKeys(const std::vector<CommandSpec>& commands, const KeyLookup& keys);
-  Activation activate(const FunctionSpec& function, uint64_t* frame, const std::vector<uint64_t*>& arguments) const;
+  Activation activate(const FunctionSpec& function, uint64_t* frame,
+                      const std::vector<uint64_t*>& arguments) const;
   void block(const std::vector<CommandSpec>& commands, Activation& activation);
   void call(const CommandSpec& command, const Activation& activation);
   void launch(const CommandSpec& command, const Activation& activation);
@@ -47,7 +49,8 @@ class Interpreter {
   const PlaintextStore& plaintexts_;
   ThreadPool& pool_;
   const KernelTable& kernels_;
-  std::unordered_map<const CommandSpec*, std::vector<KeyView>> keys_;  // of every key product, one view per entry
+  std::unordered_map<const CommandSpec*, std::vector<KeyView>>
+      keys_;  // of every key product, one view per entry
   ProgressMeter* meter_ = nullptr;
   RunResult* result_ = nullptr;
 };

@@ -23,15 +23,20 @@ std::string Materializer::weightName(const plan::Plaintext& plaintext) {
   return "";
 }
 
-Materializer::Materializer(const PlanFile& file, const Encoder& encoder, uint32_t plaintext, const WeightTensor* weight)
-    : file_(file), encoder_(encoder), plaintext_(*file.plan().plaintexts()->Get(plaintext)), weight_(weight),
+Materializer::Materializer(const PlanFile& file, const Encoder& encoder, uint32_t plaintext,
+                           const WeightTensor* weight)
+    : file_(file),
+      encoder_(encoder),
+      plaintext_(*file.plan().plaintexts()->Get(plaintext)),
+      weight_(weight),
       limbs_(plaintext_.limbs()->begin(), plaintext_.limbs()->end()) {
   if (const auto* recipe = plaintext_.recipe_as_VectorRecipe()) checkVector(*recipe);
   if (const auto* recipe = plaintext_.recipe_as_DiagonalsRecipe()) checkDiagonals(*recipe);
 }
 
 void Materializer::refuseWeight(const std::string& what) const {
-  fail("R223", "weight " + weightName(plaintext_) + " " + what, "plan and weights file belong together: copy both");
+  fail("R223", "weight " + weightName(plaintext_) + " " + what,
+       "plan and weights file belong together: copy both");
 }
 
 const flatbuffers::Vector<int32_t>& Materializer::table(uint32_t index) const {
@@ -53,8 +58,9 @@ void Materializer::checkDiagonals(const plan::DiagonalsRecipe& recipe) const {
   const int64_t row = largest(table(recipe.rows())), column = largest(table(recipe.columns()));
   if (row >= int64_t(weight_->shape[0]) || column >= int64_t(weight_->shape[1]) ||
       weight_->shape[0] * weight_->shape[1] != weight_->data.size())
-    refuseWeight("has shape [" + std::to_string(weight_->shape[0]) + ", " + std::to_string(weight_->shape[1]) +
-                 "] but the plan reads [" + std::to_string(row) + ", " + std::to_string(column) + "]");
+    refuseWeight("has shape [" + std::to_string(weight_->shape[0]) + ", " +
+                 std::to_string(weight_->shape[1]) + "] but the plan reads [" + std::to_string(row) + ", " +
+                 std::to_string(column) + "]");
 }
 
 std::vector<std::complex<double>> Materializer::slots(uint32_t element) const {
@@ -63,15 +69,11 @@ std::vector<std::complex<double>> Materializer::slots(uint32_t element) const {
     case plan::Recipe_ConstantRecipe:
       out[0] = plaintext_.recipe_as_ConstantRecipe()->values()->Get(element);
       return out;
-    case plan::Recipe_VectorRecipe:
-      vector(*plaintext_.recipe_as_VectorRecipe(), element, out);
-      return out;
+    case plan::Recipe_VectorRecipe: vector(*plaintext_.recipe_as_VectorRecipe(), element, out); return out;
     case plan::Recipe_DiagonalsRecipe:
       diagonal(*plaintext_.recipe_as_DiagonalsRecipe(), element, out);
       return out;
-    case plan::Recipe_DftRecipe:
-      dft(*plaintext_.recipe_as_DftRecipe(), element, out);
-      return out;
+    case plan::Recipe_DftRecipe: dft(*plaintext_.recipe_as_DftRecipe(), element, out); return out;
     case plan::Recipe_NONE:
     case plan::Recipe_ResidueRecipe:
     case plan::Recipe_MonomialRecipe: break;
@@ -96,8 +98,8 @@ void Materializer::vector(const plan::VectorRecipe& recipe, uint32_t element,
   }
 }
 
-// Axes (out..., giant, in..., baby). At position p, with u = (p - G) mod period: factor * weight[rows[o * period + u],
-// columns[i * period + u + G + b]] where 0 <= u + G + b < period and both indices are >= 0.
+// Axes (out..., giant, in..., baby). At position p, with u = (p - G) mod period: factor * weight[rows[o *
+// period + u], columns[i * period + u + G + b]] where 0 <= u + G + b < period and both indices are >= 0.
 void Materializer::diagonal(const plan::DiagonalsRecipe& recipe, uint32_t element,
                             std::vector<std::complex<double>>& out) const {
   const auto& rows = table(recipe.rows());
@@ -112,19 +114,20 @@ void Materializer::diagonal(const plan::DiagonalsRecipe& recipe, uint32_t elemen
   for (int64_t u = 0; u < period; u++) {
     const int64_t from = u + giant + baby;
     if (from < 0 || from >= period) continue;
-    const int64_t row = rows.Get(uint32_t(output * period + u)), column = columns.Get(uint32_t(input * period + from));
+    const int64_t row = rows.Get(uint32_t(output * period + u)),
+                  column = columns.Get(uint32_t(input * period + from));
     if (row < 0 || column < 0) continue;
     const double value = weight_->data[size_t(row) * weight_->shape[1] + size_t(column)];
     out[size_t(wrap(u + giant, period))] = recipe.factor() * value;
   }
 }
 
-// A butterfly network joins a row and a column by exactly one path, if they agree outside of the stages' bits: the
-// entry is the product along it. Forward stage s takes column bit b to row bit a of position s-1, with factor
-// (b ? zeta_s^(5^j) : 1) * (a and b ? -1 : 1), where j is the position below that bit, which lower stages have already
-// made the row's. The inverse is the conjugate transpose with 1/2 a stage.
-std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t first, uint32_t count, uint32_t row,
-                              uint32_t column) {
+// A butterfly network joins a row and a column by exactly one path, if they agree outside of the stages'
+// bits: the entry is the product along it. Forward stage s takes column bit b to row bit a of position s-1,
+// with factor (b ? zeta_s^(5^j) : 1) * (a and b ? -1 : 1), where j is the position below that bit, which
+// lower stages have already made the row's. The inverse is the conjugate transpose with 1/2 a stage.
+std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t first, uint32_t count,
+                              uint32_t row, uint32_t column) {
   const uint32_t mask = ((uint32_t(1) << count) - 1) << (first - 1);
   if ((row ^ column) & ~mask) return 0;
   if (inverse) {
@@ -142,15 +145,17 @@ std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t firs
   return product;
 }
 
-// d_r[s] = entry (s, s + r mod S); element (giant G, baby b) holds d_{G+b} at (p - G) mod S, times the factor.
-void Materializer::dft(const plan::DftRecipe& recipe, uint32_t element, std::vector<std::complex<double>>& out) const {
+// d_r[s] = entry (s, s + r mod S); element (giant G, baby b) holds d_{G+b} at (p - G) mod S, times
+// the factor.
+void Materializer::dft(const plan::DftRecipe& recipe, uint32_t element,
+                       std::vector<std::complex<double>>& out) const {
   const int64_t slots = int64_t(out.size());
   const int64_t giant = recipe.giant()->Get(element / recipe.baby()->size());
   const int64_t step = giant + recipe.baby()->Get(element % recipe.baby()->size());
   for (int64_t p = 0; p < slots; p++) {
     const int64_t row = wrap(p - giant, slots), column = wrap(row + step, slots);
-    const std::complex<double> entry =
-        dftEntry(encoder_.fft(), recipe.inverse(), recipe.first(), recipe.count(), uint32_t(row), uint32_t(column));
+    const std::complex<double> entry = dftEntry(encoder_.fft(), recipe.inverse(), recipe.first(),
+                                                recipe.count(), uint32_t(row), uint32_t(column));
     out[size_t(p)] = {entry.real() * recipe.factor(), entry.imag() * recipe.factor()};
   }
 }
@@ -165,7 +170,8 @@ void Materializer::encode(uint32_t element, uint64_t* out) const {
   } else {
     const std::vector<std::complex<double>> values = slots(element);
     if (plaintext_.recipe_type() != plan::Recipe_ConstantRecipe && words > 1)
-      return encoder_.encode(std::span<const std::complex<double>>(values), plaintext_.scale(), limbs_, words, out);
+      return encoder_.encode(std::span<const std::complex<double>>(values), plaintext_.scale(), limbs_, words,
+                             out);
     encoder_.encodeConstant(values[0].real(), plaintext_.scale(), limbs_, constant.data());
   }
   for (size_t j = 0; j < limbs_.size(); j++) std::fill_n(out + j * words, words, constant[j]);

@@ -28,8 +28,10 @@ class Materializer {
  private:
   void checkVector(const plan::VectorRecipe& recipe) const;
   void checkDiagonals(const plan::DiagonalsRecipe& recipe) const;
-  void vector(const plan::VectorRecipe& recipe, uint32_t element, std::vector<std::complex<double>>& out) const;
-  void diagonal(const plan::DiagonalsRecipe& recipe, uint32_t element, std::vector<std::complex<double>>& out) const;
+  void vector(const plan::VectorRecipe& recipe, uint32_t element,
+              std::vector<std::complex<double>>& out) const;
+  void diagonal(const plan::DiagonalsRecipe& recipe, uint32_t element,
+                std::vector<std::complex<double>>& out) const;
   void dft(const plan::DftRecipe& recipe, uint32_t element, std::vector<std::complex<double>>& out) const;
   const flatbuffers::Vector<int32_t>& table(uint32_t index) const;
   [[noreturn]] void refuseWeight(const std::string& what) const;
@@ -42,7 +44,7 @@ class Materializer {
 };
 
 // Entry (row, column) of the butterfly stages first .. first+count-1 as one matrix; see DftRecipe.
-std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t first, uint32_t count, uint32_t row,
-                              uint32_t column);
+std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t first, uint32_t count,
+                              uint32_t row, uint32_t column);
 
 }  // namespace aegis

@@ -23,7 +23,8 @@ std::vector<std::vector<uint32_t>> groupsByWeight(const plan::Plan& plan) {
   std::vector<std::vector<uint32_t>> groups(1);  // the first one reads no weight
   std::map<std::string, size_t> groupOf{{"", 0}};
   for (uint32_t i = 0; i < plan.plaintexts()->size(); i++) {
-    const auto [entry, isNew] = groupOf.emplace(Materializer::weightName(*plan.plaintexts()->Get(i)), groups.size());
+    const auto [entry, isNew] =
+        groupOf.emplace(Materializer::weightName(*plan.plaintexts()->Get(i)), groups.size());
     if (isNew) groups.emplace_back();
     groups[entry->second].push_back(i);
   }
@@ -60,7 +61,8 @@ PlaintextStore::PlaintextStore(const PlanFile& file, const Weights& weights, Thr
         const uint64_t count = std::min<uint64_t>(round, p.elements() - first);
         meter.step(0, name);
         pool.parallelFor(count, 1 + count / (16 * pool.threadCount()), [&](size_t begin, size_t end) {
-          for (uint64_t e = first + begin; e < first + end; e++) materializer.encode(uint32_t(e), base + e * words);
+          for (uint64_t e = first + begin; e < first + end; e++)
+            materializer.encode(uint32_t(e), base + e * words);
         });
         meter.step(count * words, name);
       }

@@ -19,7 +19,8 @@ struct CiphertextArray {
 };
 
 struct RunOptions {
-  // Called from the calling thread every 100 ms or so; `done` and `total` in units of work, `node` an ONNX node name.
+  // Called from the calling thread every 100 ms or so; `done` and `total` in units of work, `node` an
+  // ONNX node name.
   std::function<void(uint64_t done, uint64_t total, std::string_view node)> progress;
   const std::atomic<bool>* cancel = nullptr;  // R401 once it is true
 };
@@ -36,7 +37,7 @@ struct OpcodeStatistics {
 struct RunResult {
   std::vector<CiphertextArray> outputs;  // in the order of Plan.outputs
   double seconds = 0;
-  std::vector<double> nodeSeconds;       // by index into Plan.locations
+  std::vector<double> nodeSeconds;  // by index into Plan.locations
   std::array<OpcodeStatistics, kOpcodeCount> opcodes{};
   uint64_t arenaBytes = 0;   // buffers of the plan
   uint64_t staticBytes = 0;  // encoded weights and keys

@@ -12,7 +12,8 @@ namespace {
 
 const ProgramSpec& programOf(const PlanFile& plan, uint32_t rank) {
   if (rank >= plan.programs().size())
-    fail("R403", "rank " + std::to_string(rank) + " of a plan for " + std::to_string(plan.programs().size()) + " ranks");
+    fail("R403", "rank " + std::to_string(rank) + " of a plan for " + std::to_string(plan.programs().size()) +
+                     " ranks");
   return plan.programs()[rank];
 }
 
@@ -24,10 +25,14 @@ uint64_t argumentRows(const FunctionSpec& entry) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys, uint32_t threads,
-                 const RunOptions& loading, uint32_t rank)
-    : plan_(std::move(plan)), program_(programOf(*plan_, rank)), keys_(std::move(keys)), pool_(threads),
-      plaintexts_(*plan_, weights, pool_, loading), interpreter_(*plan_, program_, plaintexts_, pool_, keys_.view),
+Session::Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys,
+                 uint32_t threads, const RunOptions& loading, uint32_t rank)
+    : plan_(std::move(plan)),
+      program_(programOf(*plan_, rank)),
+      keys_(std::move(keys)),
+      pool_(threads),
+      plaintexts_(*plan_, weights, pool_, loading),
+      interpreter_(*plan_, program_, plaintexts_, pool_, keys_.view),
       arena_((argumentRows(program_.entry()) + program_.entry().frameRows) * plan_->ring().degree()) {
   arena_.touch(pool_);
   uint64_t* next = arena_.data();
@@ -41,9 +46,11 @@ Session::Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, K
 void Session::checkInput(const plan::Port& port, const CiphertextArray& input) {
   const std::string name = "input " + port.name()->str();
   const size_t n = plan_->ring().degree(), limbs = port.level() + size_t(1);
-  if (input.elements != port.elements() || input.limbCount != limbs || input.data.size() != port.elements() * 2 * limbs * n)
-    fail("R302", name + " has " + std::to_string(input.elements) + " ciphertexts of " + std::to_string(input.limbCount) +
-                     " limbs but the plan takes " + std::to_string(port.elements()) + " of " + std::to_string(limbs));
+  if (input.elements != port.elements() || input.limbCount != limbs ||
+      input.data.size() != port.elements() * 2 * limbs * n)
+    fail("R302", name + " has " + std::to_string(input.elements) + " ciphertexts of " +
+                     std::to_string(input.limbCount) + " limbs but the plan takes " +
+                     std::to_string(port.elements()) + " of " + std::to_string(limbs));
   std::atomic<bool> canonical{true};
   pool_.parallelFor(size_t(port.elements()) * 2 * limbs, 1, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; row++) {

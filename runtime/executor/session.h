@@ -14,7 +14,8 @@
 
 namespace aegis {
 
-// Evaluation keys by index into Plan.keys (kernels.h, KeyView). They stay where they are while the session lives.
+// Evaluation keys by index into Plan.keys (kernels.h, KeyView). They stay where they are
+// while the session lives.
 struct KeySource {
   std::function<KeyView(uint32_t planKeyIndex)> view;
   uint64_t bytes = 0;
@@ -30,7 +31,8 @@ KeySource keySource(std::shared_ptr<const Keys> keys) {
 class Session {
  public:
   // threads 0: as many as the machine has. `loading` reports and cancels the encoding of the weights.
-  // R223 weights, R303 keys that do not fit; R401 cancelled; R402 a weight that cannot be encoded; R501 no memory.
+  // R223 weights, R303 keys that do not fit; R401 cancelled; R402 a weight that cannot be encoded;
+  // R501 no memory.
   Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys, uint32_t threads,
           const RunOptions& loading = {}, uint32_t rank = 0);
   template <class Keys>

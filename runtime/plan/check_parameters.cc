@@ -40,25 +40,29 @@ void checkSecurity(const plan::Parameters& p) {
     fail("R216", "log2(QP) is " + std::to_string(logQP) + " but the plan says " + std::to_string(p.log_qp()));
   const uint32_t bits = securityBitsOf(p.log_n(), logQP);
   if (p.security_bits() > bits)
-    fail("R216", "the plan claims " + std::to_string(p.security_bits()) + "-bit security but its parameters give " +
-                     std::to_string(bits));
+    fail("R216", "the plan claims " + std::to_string(p.security_bits()) +
+                     "-bit security but its parameters give " + std::to_string(bits));
   if (bits < 128 && !p.insecure())
     fail("R216", "the parameters are below 128-bit security but the plan is not marked INSECURE");
 }
 
 void checkKeyClass(const plan::Parameters& p, const plan::KeyClass& c) {
   const std::string name = "key class " + c.name()->str();
-  if (c.level() > p.max_level()) fail("R214", name + " has level " + std::to_string(c.level()) + " above the chain");
+  if (c.level() > p.max_level())
+    fail("R214", name + " has level " + std::to_string(c.level()) + " above the chain");
   if (c.specials() == 0 || c.specials() > p.specials())
-    fail("R214", name + " has " + std::to_string(c.specials()) + " special primes of " + std::to_string(p.specials()));
+    fail("R214", name + " has " + std::to_string(c.specials()) + " special primes of " +
+                     std::to_string(p.specials()));
   uint32_t next = 0;
   for (const plan::DigitRange* digit : *c.digits()) {
-    if (digit->first() != next || digit->count() == 0) fail("R214", name + ": the digits do not cover its limbs in order");
+    if (digit->first() != next || digit->count() == 0)
+      fail("R214", name + ": the digits do not cover its limbs in order");
     next += digit->count();
     if (next > uint32_t(c.level()) + 1) break;
   }
   if (next != uint32_t(c.level()) + 1)
-    fail("R214", name + ": the digits cover " + std::to_string(next) + " limbs of " + std::to_string(c.level() + 1));
+    fail("R214",
+         name + ": the digits cover " + std::to_string(next) + " limbs of " + std::to_string(c.level() + 1));
 }
 
 }  // namespace
@@ -68,10 +72,11 @@ std::unique_ptr<RingContext> checkParameters(const plan::Parameters& p) {
   if (count > kMaxPrimes || count != uint32_t(p.max_level()) + 1 + p.specials())
     fail("R213", std::to_string(count) + " primes for " + std::to_string(p.max_level()) + " levels and " +
                      std::to_string(p.specials()) + " special primes");
-  auto ring = std::make_unique<RingContext>(p.log_n(), std::vector<uint64_t>(p.primes()->begin(), p.primes()->end()));
+  auto ring =
+      std::make_unique<RingContext>(p.log_n(), std::vector<uint64_t>(p.primes()->begin(), p.primes()->end()));
   if (p.scales()->size() != uint32_t(p.max_level()) + 1)
-    fail("R213", "a plan of " + std::to_string(p.max_level()) + " levels has " + std::to_string(p.scales()->size()) +
-                     " scales");
+    fail("R213", "a plan of " + std::to_string(p.max_level()) + " levels has " +
+                     std::to_string(p.scales()->size()) + " scales");
   for (const double scale : *p.scales())
     if (!std::isfinite(scale) || scale <= 0) fail("R213", "a canonical scale is " + std::to_string(scale));
   if (p.ephemeral_weight() > ring->degree())
@@ -88,20 +93,25 @@ void checkKeys(const CheckContext& context) {
   for (uint32_t i = 0; i < context.plan.keys()->size(); i++) {
     const plan::Key& key = *context.plan.keys()->Get(i);
     const std::string name = "key " + std::to_string(i);
-    if (key.kind() > plan::KeyKind_MAX) fail("R215", name + " has unknown kind " + std::to_string(key.kind()));
+    if (key.kind() > plan::KeyKind_MAX)
+      fail("R215", name + " has unknown kind " + std::to_string(key.kind()));
     if (key.key_class() >= p.key_classes()->size())
       fail("R215", name + " names key class " + std::to_string(key.key_class()));
     const plan::KeyClass& keyClass = *p.key_classes()->Get(key.key_class());
-    if (key.kind() == plan::KeyKind_Galois && (key.galois() % 2 == 0 || key.galois() >= 2 * context.ring.degree()))
+    if (key.kind() == plan::KeyKind_Galois &&
+        (key.galois() % 2 == 0 || key.galois() >= 2 * context.ring.degree()))
       fail("R215", name + " has Galois element " + std::to_string(key.galois()));
-    // A key that hides the main secret under the sparse one is only safe at a small modulus (NUMBERS section 2).
-    const double bits = log2Of(p, 0, keyClass.level() + 1u) + log2Of(p, p.max_level() + 1u, keyClass.specials());
+    // A key that hides the main secret under the sparse one is only safe at a small modulus (NUMBERS 2).
+    const double bits =
+        log2Of(p, 0, keyClass.level() + 1u) + log2Of(p, p.max_level() + 1u, keyClass.specials());
     if (key.kind() == plan::KeyKind_ToSparse && bits > kMaxSparseKeyBits)
-      fail("R215", name + " to the sparse secret has a modulus of " + std::to_string(bits) + " bits, above 121");
+      fail("R215",
+           name + " to the sparse secret has a modulus of " + std::to_string(bits) + " bits, above 121");
   }
 }
 
-PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs, uint64_t limitBytes) {
+PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs,
+                       uint64_t limitBytes) {
   const plan::Plan& plan = context.plan;
   const int128 rowBytes = int128(context.ring.degree()) * sizeof(uint64_t);
   int128 plaintextBytes = 0, keyBytes = 0, arenaBytes = 0;
@@ -118,12 +128,14 @@ PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpe
     arenaBytes = std::max(arenaBytes, rows * rowBytes);
   }
   if (limitBytes == 0) limitBytes = uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGE_SIZE));
-  const int128 total = plaintextBytes + keyBytes + arenaBytes, limit = std::min(limitBytes, uint64_t(1) << 62);
+  const int128 total = plaintextBytes + keyBytes + arenaBytes,
+               limit = std::min(limitBytes, uint64_t(1) << 62);
   if (total > limit)
-    fail("R242", "running the plan needs " + std::to_string(double(total) / (1 << 30)) + " GiB (keys " +
-                     std::to_string(double(keyBytes) / (1 << 30)) + ", weights " +
-                     std::to_string(double(plaintextBytes) / (1 << 30)) + ") but " +
-                     std::to_string(double(limit) / (1 << 30)) + " GiB are allowed",
+    fail("R242",
+         "running the plan needs " + std::to_string(double(total) / (1 << 30)) + " GiB (keys " +
+             std::to_string(double(keyBytes) / (1 << 30)) + ", weights " +
+             std::to_string(double(plaintextBytes) / (1 << 30)) + ") but " +
+             std::to_string(double(limit) / (1 << 30)) + " GiB are allowed",
          "use a machine with more memory, or compile with a smaller --memory-limit");
   return {uint64_t(plaintextBytes), uint64_t(keyBytes), uint64_t(arenaBytes)};
 }

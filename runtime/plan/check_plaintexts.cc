@@ -10,7 +10,9 @@ namespace {
 class PlaintextChecker {
  public:
   PlaintextChecker(const CheckContext& context, uint32_t index)
-      : context_(context), p_(*context.plan.plaintexts()->Get(index)), name_("plaintext " + std::to_string(index)) {}
+      : context_(context),
+        p_(*context.plan.plaintexts()->Get(index)),
+        name_("plaintext " + std::to_string(index)) {}
 
   void run() {
     shape();
@@ -27,7 +29,9 @@ class PlaintextChecker {
   }
 
  private:
-  [[noreturn]] void refuse(const char* code, const std::string& what) const { fail(code, name_ + " " + what); }
+  [[noreturn]] void refuse(const char* code, const std::string& what) const {
+    fail(code, name_ + " " + what);
+  }
   void require(bool condition, const char* code, const std::string& what) const {
     if (!condition) refuse(code, what);
   }
@@ -54,7 +58,9 @@ class PlaintextChecker {
     return *context_.plan.tables()->Get(index)->values();
   }
 
-  void factor(double value) const { require(std::isfinite(value), "R221", "has a factor that is not finite"); }
+  void factor(double value) const {
+    require(std::isfinite(value), "R221", "has a factor that is not finite");
+  }
 
   void period1() const {
     require(p_.row_words() != 1 || p_.period() == 1, "R220", "has rows of one word but a period above 1");
@@ -62,11 +68,12 @@ class PlaintextChecker {
 
   void constant(const plan::ConstantRecipe& recipe) {
     require(recipe.values()->size() == p_.elements(), "R221",
-            "has " + std::to_string(recipe.values()->size()) + " constants for " + std::to_string(p_.elements()) +
-                " elements");
+            "has " + std::to_string(recipe.values()->size()) + " constants for " +
+                std::to_string(p_.elements()) + " elements");
     require(p_.period() == 1, "R221", "is a constant of period " + std::to_string(p_.period()));
     context_.budget.charge(p_.elements());
-    for (const double value : *recipe.values()) require(std::isfinite(value), "R221", "has a constant that is not finite");
+    for (const double value : *recipe.values())
+      require(std::isfinite(value), "R221", "has a constant that is not finite");
   }
 
   void vector(const plan::VectorRecipe& recipe) {
@@ -75,7 +82,8 @@ class PlaintextChecker {
     uint64_t group = p_.period();
     if (recipe.tokens() >= 0) {
       const uint32_t tokens = table(uint32_t(recipe.tokens())).size();
-      require(isPowerOfTwo(tokens) && tokens <= context_.slots(), "R221", "has " + std::to_string(tokens) + " tokens");
+      require(isPowerOfTwo(tokens) && tokens <= context_.slots(), "R221",
+              "has " + std::to_string(tokens) + " tokens");
       require(p_.period() == context_.slots(), "R221", "has tokens but does not fill the slots");
       group = context_.slots() / tokens;
     }
@@ -88,9 +96,12 @@ class PlaintextChecker {
   void diagonals(const plan::DiagonalsRecipe& recipe) {
     factor(recipe.factor());
     period1();
-    const uint64_t rows = table(recipe.rows()).size(), columns = table(recipe.columns()).size(), period = p_.period();
-    require(rows % period == 0 && columns % period == 0, "R221", "reads index tables that are no whole periods");
-    const int128 elements = int128(rows / period) * recipe.giant()->size() * (columns / period) * recipe.baby()->size();
+    const uint64_t rows = table(recipe.rows()).size(), columns = table(recipe.columns()).size(),
+                   period = p_.period();
+    require(rows % period == 0 && columns % period == 0, "R221",
+            "reads index tables that are no whole periods");
+    const int128 elements =
+        int128(rows / period) * recipe.giant()->size() * (columns / period) * recipe.baby()->size();
     require(elements == p_.elements(), "R221",
             "has " + std::to_string(p_.elements()) + " elements, not out * giant * in * baby");
   }
@@ -100,7 +111,9 @@ class PlaintextChecker {
     require(p_.period() == context_.slots() && p_.row_words() == context_.ring.degree(), "R221",
             "is a transform but does not fill the slots");
     const uint32_t logSlots = context_.ring.logN() - 1;
-    require(recipe.first() >= 1 && recipe.count() >= 1 && uint32_t(recipe.first()) + recipe.count() - 1 <= logSlots, "R221",
+    require(recipe.first() >= 1 && recipe.count() >= 1 &&
+                uint32_t(recipe.first()) + recipe.count() - 1 <= logSlots,
+            "R221",
             "has stages " + std::to_string(recipe.first()) + " + " + std::to_string(recipe.count()) + " of " +
                 std::to_string(logSlots));
     require(int128(recipe.giant()->size()) * recipe.baby()->size() == p_.elements(), "R221",

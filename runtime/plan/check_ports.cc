@@ -11,7 +11,8 @@ namespace {
   fail("R240", "port " + port.name()->str() + " " + what);
 }
 
-const flatbuffers::Vector<int32_t>& table(const CheckContext& context, const plan::Port& port, uint32_t index) {
+const flatbuffers::Vector<int32_t>& table(const CheckContext& context, const plan::Port& port,
+                                          uint32_t index) {
   if (index >= context.plan.tables()->size()) refuse(port, "reads index table " + std::to_string(index));
   return *context.plan.tables()->Get(index)->values();
 }
@@ -45,14 +46,17 @@ void checkPort(const CheckContext& context, const plan::Port& port, const std::v
   checkSlotMap(context, port);
   if (port.level() > context.plan.parameters()->max_level())
     refuse(port, "has level " + std::to_string(port.level()) + " above the chain");
-  if (!std::isfinite(port.scale()) || port.scale() <= 0) refuse(port, "has scale " + std::to_string(port.scale()));
-  if (!std::isfinite(port.factor()) || port.factor() == 0) refuse(port, "has factor " + std::to_string(port.factor()));
+  if (!std::isfinite(port.scale()) || port.scale() <= 0)
+    refuse(port, "has scale " + std::to_string(port.scale()));
+  if (!std::isfinite(port.factor()) || port.factor() == 0)
+    refuse(port, "has factor " + std::to_string(port.factor()));
   if (!(port.bound() >= 0) || !(port.predicted_error() >= 0)) refuse(port, "has a negative bound");
   const uint64_t rows = uint64_t(port.elements()) * 2 * (port.level() + 1);
   for (const ProgramSpec& program : programs) {
     const FunctionSpec& entry = program.entry();
     if (port.buffer() >= entry.argumentCount)
-      refuse(port, "names buffer " + std::to_string(port.buffer()) + ", which is no argument of the entry function");
+      refuse(port, "names buffer " + std::to_string(port.buffer()) +
+                       ", which is no argument of the entry function");
     if (entry.buffers[port.buffer()].rows != rows)
       refuse(port, "has " + std::to_string(rows) + " rows but its buffer has " +
                        std::to_string(entry.buffers[port.buffer()].rows));
@@ -69,7 +73,8 @@ void checkPorts(const CheckContext& context, const std::vector<ProgramSpec>& pro
   for (const auto* ports : {context.plan.inputs(), context.plan.outputs()})
     for (const plan::Port* port : *ports) checkPort(context, *port, programs, bound);
   for (const ProgramSpec& program : programs)
-    if (program.entry().argumentCount != arguments || std::find(bound.begin(), bound.end(), false) != bound.end())
+    if (program.entry().argumentCount != arguments ||
+        std::find(bound.begin(), bound.end(), false) != bound.end())
       fail("R240", "an argument of the entry function is no port of the model");
 }
 

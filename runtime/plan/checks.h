@@ -20,8 +20,8 @@ constexpr uint64_t kMaxRows = uint64_t(1) << 46;
 constexpr uint64_t kMaxLaunchElements = uint64_t(1) << 40;
 constexpr uint64_t kMaxRowCost = uint64_t(1) << 50;
 
-// Work that validation itself may do: flatbuffers may share one vector among many tables, so small files can ask for
-// much. R243 when it is spent.
+// Work that validation itself may do: flatbuffers may share one vector among many tables, so small files can
+// ask for much. R243 when it is spent.
 class CheckBudget {
  public:
   void charge(uint64_t work) {
@@ -53,6 +53,7 @@ void checkPorts(const CheckContext& context, const std::vector<ProgramSpec>& pro
 // R230..R239, R241, R244, R245: see decode_program.cc.
 ProgramSpec decodeProgram(const CheckContext& context, const plan::Program& program, uint32_t rank);
 // R242 above the limit.
-PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs, uint64_t limitBytes);
+PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs,
+                       uint64_t limitBytes);
 
 }  // namespace aegis

@@ -59,7 +59,8 @@ void FunctionDecoder::plaintextSlots() {
   for (const plan::PlaintextSlot* slot : *source_.plaintexts()) {
     const std::string name = "plaintext slot " + std::to_string(spec.plaintexts.size());
     if (slot->argument()) {
-      if (spec.plainArgumentCount != spec.plaintexts.size()) refuse("R230", name + " is an argument after a plaintext");
+      if (spec.plainArgumentCount != spec.plaintexts.size())
+        refuse("R230", name + " is an argument after a plaintext");
       spec.plainArgumentCount++;
     } else if (slot->plaintext() >= context_.plan.plaintexts()->size()) {
       refuse("R230", name + " names plaintext " + std::to_string(slot->plaintext()));
@@ -90,7 +91,8 @@ void FunctionDecoder::command(const plan::Command& source, CommandSpec& spec) {
   spec.op = source.op();
   spec.node = source.node();
   if (spec.node >= context_.plan.locations()->size())
-    refuse("R244", "location " + std::to_string(spec.node) + " of " + std::to_string(context_.plan.locations()->size()));
+    refuse("R244", "location " + std::to_string(spec.node) + " of " +
+                       std::to_string(context_.plan.locations()->size()));
   if (spec.op == plan::Opcode_Loop) return loop(source, spec);
   if (spec.op == plan::Opcode_Call) return call(source, spec);
   const OpTraits* traits = opTraits(spec.op);
@@ -118,16 +120,18 @@ void FunctionDecoder::call(const plan::Command& source, CommandSpec& spec) {
   const CheckedFunction& callee = earlier_[spec.callee];
   const uint32_t count = source.bindings() == nullptr ? 0 : source.bindings()->size();
   if (count != callee.spec.argumentCount)
-    refuse("R234", "binds " + std::to_string(count) + " buffers for " + std::to_string(callee.spec.argumentCount) +
-                       " arguments");
+    refuse("R234", "binds " + std::to_string(count) + " buffers for " +
+                       std::to_string(callee.spec.argumentCount) + " arguments");
   context_.budget.charge(count);
   for (uint32_t i = 0; i < count; i++) {
     const plan::Binding& binding = *source.bindings()->Get(i);
     const std::string name = "argument " + std::to_string(i);
     if (binding.view_buffer() >= result_.spec.buffers.size())
       refuse("R234", name + " names buffer " + std::to_string(binding.view_buffer()));
-    const uint64_t available = result_.spec.buffers[binding.view_buffer()].rows, needed = callee.spec.buffers[i].rows;
-    if (needed > available || binding.offset() > available - needed) refuse("R234", name + " leaves its buffer");
+    const uint64_t available = result_.spec.buffers[binding.view_buffer()].rows,
+                   needed = callee.spec.buffers[i].rows;
+    if (needed > available || binding.offset() > available - needed)
+      refuse("R234", name + " leaves its buffer");
     spec.bindings.push_back({binding.view_buffer(), binding.offset()});
   }
   spec.frameOffset = source.frame_offset();
@@ -150,8 +154,8 @@ void FunctionDecoder::checkBindings(const CommandSpec& spec, const CheckedFuncti
     const BindingSpec& binding = spec.bindings[i];
     const BufferSpec& buffer = result_.spec.buffers[binding.buffer];
     const uint64_t first = buffer.offset + binding.offset;
-    ranges.push_back({buffer.argument ? 1 + uint64_t(binding.buffer) : 0, first, first + callee.spec.buffers[i].rows,
-                      bool(callee.written[i])});
+    ranges.push_back({buffer.argument ? 1 + uint64_t(binding.buffer) : 0, first,
+                      first + callee.spec.buffers[i].rows, bool(callee.written[i])});
     if (callee.written[i] && buffer.argument) result_.written[binding.buffer] = true;
   }
   if (callee.spec.frameRows > 0)
@@ -159,7 +163,8 @@ void FunctionDecoder::checkBindings(const CommandSpec& spec, const CheckedFuncti
   std::sort(ranges.begin(), ranges.end(), [](const Range& x, const Range& y) {
     return x.space != y.space ? x.space < y.space : x.first < y.first;
   });
-  // In order of their starts: a range meets an earlier one exactly if it starts before the furthest end so far.
+  // In order of their starts: a range meets an earlier one exactly if it starts before the furthest end so
+  // far.
   uint64_t end = 0, writtenEnd = 0;
   for (size_t i = 0; i < ranges.size(); i++) {
     const Range& range = ranges[i];
@@ -171,7 +176,8 @@ void FunctionDecoder::checkBindings(const CommandSpec& spec, const CheckedFuncti
   }
 }
 
-void FunctionDecoder::bindPlaintexts(const plan::Command& source, CommandSpec& spec, const CheckedFunction& callee) {
+void FunctionDecoder::bindPlaintexts(const plan::Command& source, CommandSpec& spec,
+                                     const CheckedFunction& callee) {
   const uint32_t count = source.plain_bindings() == nullptr ? 0 : source.plain_bindings()->size();
   if (count != callee.spec.plainArgumentCount)
     refuse("R234", "binds " + std::to_string(count) + " plaintexts for " +
@@ -179,7 +185,8 @@ void FunctionDecoder::bindPlaintexts(const plan::Command& source, CommandSpec& s
   context_.budget.charge(count);
   for (uint32_t i = 0; i < count; i++) {
     const uint32_t slot = source.plain_bindings()->Get(i);
-    if (slot >= result_.spec.plaintexts.size()) refuse("R234", "binds plaintext slot " + std::to_string(slot));
+    if (slot >= result_.spec.plaintexts.size())
+      refuse("R234", "binds plaintext slot " + std::to_string(slot));
     spec.plainBindings.push_back(slot);
   }
   for (const auto& [argument, access] : callee.plainUses) usePlaintext(spec.plainBindings[argument], access);
@@ -197,7 +204,8 @@ void FunctionDecoder::checkAccess(const PlainAccess& access, uint32_t plaintext)
   const plan::Plaintext& p = *context_.plan.plaintexts()->Get(plaintext);
   const std::string what = "reads plaintext " + std::to_string(plaintext) + " for " + access.where;
   const int64_t limbs = int64_t(p.limbs()->size());
-  if (access.firstRow < 0 || access.lastRow >= int128(p.elements()) * limbs) refuse("R239", what + " outside of its rows");
+  if (access.firstRow < 0 || access.lastRow >= int128(p.elements()) * limbs)
+    refuse("R239", what + " outside of its rows");
   if (access.strideDivisor % limbs != 0) refuse("R239", what + " with strides that are no whole elements");
   for (size_t j = 0; j < access.limbs.size(); j++) {
     const int128 limb = access.offset % limbs + int128(j) * access.limbStride;

@@ -1,8 +1,8 @@
 // One function of a program, decoded and checked (internal to runtime/plan).
 //
-// What holds inside of every function, by induction over calls: a function's arguments, its frame and everything that
-// its callees touch are disjoint memory, except that arguments nobody writes may overlap each other. So aliasing can be
-// decided inside of the function.
+// What holds inside of every function, by induction over calls: a function's arguments, its frame and
+// everything that its callees touch are disjoint memory, except that arguments nobody writes may overlap each
+// other. So aliasing can be decided inside of the function.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,8 @@ struct PlainAccess {
 struct CheckedFunction {
   FunctionSpec spec;
   std::vector<bool> written;  // by argument buffer
-  std::vector<std::pair<uint32_t, std::shared_ptr<const PlainAccess>>> plainUses;  // (argument plaintext, access)
+  std::vector<std::pair<uint32_t, std::shared_ptr<const PlainAccess>>>
+      plainUses;  // (argument plaintext, access)
 };
 
 CheckedFunction decodeFunction(const CheckContext& context, const std::vector<CheckedFunction>& earlier,

@@ -1,5 +1,5 @@
-// One kernel launch: operands inside of their buffers at every index, limb and iteration, no forbidden aliasing, and
-// everything else that kernels.h takes for granted.
+// One kernel launch: operands inside of their buffers at every index, limb and iteration, no forbidden
+// aliasing, and everything else that kernels.h takes for granted.
 #include <algorithm>
 #include <numeric>
 
@@ -45,7 +45,8 @@ void FunctionDecoder::launch(const plan::Command& source, CommandSpec& spec, con
   }
   const int128 inputs = elements * components * limbs * (int(traits.a) + int(traits.b));
   spec.rowsMoved = uint64_t(kept * traits.outComponents * int128(spec.limbs.size()) + inputs);
-  const int128 perLimb = spec.op == plan::Opcode_BaseConvert ? int128(spec.sourceLimbs.size()) : int128(components);
+  const int128 perLimb =
+      spec.op == plan::Opcode_BaseConvert ? int128(spec.sourceLimbs.size()) : int128(components);
   const int128 cost = elements * perLimb * int128(spec.limbs.size()) * traits.weight;
   if (cost > int128(kMaxRowCost)) refuse("R243", "the plan would never come to its end");
   spec.rowCost = std::max<uint64_t>(uint64_t(cost), 1);
@@ -57,7 +58,8 @@ void FunctionDecoder::shape(const plan::Command& source, CommandSpec& spec, cons
   spec.accumulate = source.accumulate();
   if (spec.rank > kMaxRank) refuse("R231", std::to_string(spec.rank) + " batch dimensions");
   require(spec.reduceRank <= spec.rank, "R231", "more reduced dimensions than dimensions");
-  require(traits.reduces || (spec.reduceRank == 0 && !spec.accumulate), "R231", "this command neither sums nor accumulates");
+  require(traits.reduces || (spec.reduceRank == 0 && !spec.accumulate), "R231",
+          "this command neither sums nor accumulates");
   uint64_t elements = 1;
   for (uint32_t d = 0; d < spec.rank; d++) {
     spec.dims[d] = source.dims()->Get(d);
@@ -66,40 +68,47 @@ void FunctionDecoder::shape(const plan::Command& source, CommandSpec& spec, cons
     elements *= spec.dims[d];
   }
   const uint32_t limbs = sizeOf(source.limbs());
-  require(limbs >= 1 && limbs <= context_.ring.primeCount(), "R231", "no limbs, or more than there are primes");
+  require(limbs >= 1 && limbs <= context_.ring.primeCount(), "R231",
+          "no limbs, or more than there are primes");
   context_.budget.charge(limbs);
   std::vector<bool> seen(context_.ring.primeCount(), false);
   for (const uint16_t limb : *source.limbs()) {
-    if (limb >= context_.ring.primeCount()) refuse("R231", "limb " + std::to_string(limb) + " is no prime of the plan");
+    if (limb >= context_.ring.primeCount())
+      refuse("R231", "limb " + std::to_string(limb) + " is no prime of the plan");
     if (seen[limb]) refuse("R231", "limb " + std::to_string(limb) + " occurs twice");
     seen[limb] = true;
     spec.limbs.push_back(limb);
   }
 }
 
-ViewSpec FunctionDecoder::view(const plan::View* source, const char* name, const CommandSpec& spec, uint64_t components,
-                               uint64_t limbs) {
+ViewSpec FunctionDecoder::view(const plan::View* source, const char* name, const CommandSpec& spec,
+                               uint64_t components, uint64_t limbs) {
   if (source == nullptr) refuse("R232", std::string("operand ") + name + " is missing");
   ViewSpec view;
   view.buffer = source->buffer();
-  if (source->offset() > kMaxRows) refuse("R232", std::string("operand ") + name + " starts outside of its buffer");
+  if (source->offset() > kMaxRows)
+    refuse("R232", std::string("operand ") + name + " starts outside of its buffer");
   view.offset = int64_t(source->offset());
   if (sizeOf(source->strides()) > spec.rank || sizeOf(source->loop_strides()) > trips_.size())
     refuse("R232", std::string("operand ") + name + " has more strides than dimensions");
   for (uint32_t d = 0; d < sizeOf(source->strides()); d++) view.strides[d] = source->strides()->Get(d);
-  for (uint32_t k = 0; k < sizeOf(source->loop_strides()); k++) view.loopStrides.push_back(source->loop_strides()->Get(k));
+  for (uint32_t k = 0; k < sizeOf(source->loop_strides()); k++)
+    view.loopStrides.push_back(source->loop_strides()->Get(k));
   view.componentStride = source->component_stride();
   view.limbStride = source->limb_stride();
   dropUnusedStrides(view, spec, components, limbs);
   // Bounded before anything is computed with them.
-  const auto bounded = [](int64_t stride) { return stride >= -int64_t(kMaxRows) && stride <= int64_t(kMaxRows); };
+  const auto bounded = [](int64_t stride) {
+    return stride >= -int64_t(kMaxRows) && stride <= int64_t(kMaxRows);
+  };
   if (!std::all_of(view.strides, view.strides + spec.rank, bounded) || !bounded(view.componentStride) ||
       !bounded(view.limbStride) || !std::all_of(view.loopStrides.begin(), view.loopStrides.end(), bounded))
     refuse("R232", std::string("operand ") + name + " has a stride beyond any buffer");
   return view;
 }
 
-// A stride that no second index multiplies means nothing; without it the remaining ones are bounded by the buffer.
+// A stride that no second index multiplies means nothing; without it the remaining ones are bounded by the
+// buffer.
 void FunctionDecoder::dropUnusedStrides(ViewSpec& view, const CommandSpec& spec, uint64_t components,
                                         uint64_t limbs) const {
   for (uint32_t d = 0; d < spec.rank; d++)
@@ -112,7 +121,8 @@ void FunctionDecoder::dropUnusedStrides(ViewSpec& view, const CommandSpec& spec,
 }
 
 // Rows of one iteration, relative to the buffer.
-RowSet FunctionDecoder::rows(const ViewSpec& view, const CommandSpec& spec, uint64_t components, uint64_t limbs) const {
+RowSet FunctionDecoder::rows(const ViewSpec& view, const CommandSpec& spec, uint64_t components,
+                             uint64_t limbs) const {
   RowSet set(view.offset);
   for (uint32_t d = 0; d < spec.rank; d++) set.add(spec.dims[d], view.strides[d]);
   set.add(components, view.componentStride);
@@ -120,8 +130,8 @@ RowSet FunctionDecoder::rows(const ViewSpec& view, const CommandSpec& spec, uint
   return set;
 }
 
-void FunctionDecoder::checkInside(const ViewSpec& view, const char* name, const CommandSpec& spec, uint64_t components,
-                                  uint64_t limbs) {
+void FunctionDecoder::checkInside(const ViewSpec& view, const char* name, const CommandSpec& spec,
+                                  uint64_t components, uint64_t limbs) {
   if (view.buffer >= result_.spec.buffers.size())
     refuse("R232", std::string("operand ") + name + " names buffer " + std::to_string(view.buffer));
   RowSet set = rows(view, spec, components, limbs);
@@ -135,8 +145,10 @@ void FunctionDecoder::checkInside(const ViewSpec& view, const char* name, const 
 void FunctionDecoder::checkOutput(const CommandSpec& spec, const OpTraits& traits) {
   RowSet set(spec.out.offset);
   for (uint32_t d = 0; d < spec.rank; d++) {
-    if (d < spec.rank - spec.reduceRank) set.add(spec.dims[d], spec.out.strides[d]);
-    else require(spec.out.strides[d] == 0, "R231", "the output moves along a summed dimension");
+    if (d < spec.rank - spec.reduceRank)
+      set.add(spec.dims[d], spec.out.strides[d]);
+    else
+      require(spec.out.strides[d] == 0, "R231", "the output moves along a summed dimension");
   }
   set.add(traits.outComponents, spec.out.componentStride);
   set.add(spec.limbs.size(), spec.out.limbStride);
@@ -152,8 +164,8 @@ bool FunctionDecoder::sameRows(const CommandSpec& spec, const ViewSpec& x, const
 }
 
 // The output shares no row with the input in any iteration, unless it is exactly the input and may be.
-void FunctionDecoder::checkDisjoint(const CommandSpec& spec, const OpTraits& traits, const ViewSpec& in, bool mayBeEqual,
-                                    const char* name) {
+void FunctionDecoder::checkDisjoint(const CommandSpec& spec, const OpTraits& traits, const ViewSpec& in,
+                                    bool mayBeEqual, const char* name) {
   const BufferSpec& outBuffer = result_.spec.buffers[spec.out.buffer];
   const BufferSpec& inBuffer = result_.spec.buffers[in.buffer];
   if (outBuffer.argument != inBuffer.argument) return;
@@ -165,7 +177,8 @@ void FunctionDecoder::checkDisjoint(const CommandSpec& spec, const OpTraits& tra
   RowSet outRows = rows(out, spec, traits.outComponents, spec.limbs.size());
   const RowSet inRows = rows(other, spec, inComponents(spec, traits), inLimbs(spec));
   // Both move with the loops: what counts is how they move against each other.
-  for (size_t k = 0; k < trips_.size(); k++) outRows.add(trips_[k], out.loopStrides[k] - other.loopStrides[k]);
+  for (size_t k = 0; k < trips_.size(); k++)
+    outRows.add(trips_[k], out.loopStrides[k] - other.loopStrides[k]);
   if (RowSet::meet(outRows, inRows, context_.budget))
     refuse("R233", std::string("the output overlaps operand ") + name);
 }
@@ -185,17 +198,20 @@ void FunctionDecoder::plainOperand(const plan::Command& source, CommandSpec& spe
   access->limbs = spec.limbs;
   for (uint32_t d = 0; d < spec.rank; d++)
     access->strideDivisor = std::gcd(access->strideDivisor, spec.plain.strides[d]);
-  for (const int64_t stride : spec.plain.loopStrides) access->strideDivisor = std::gcd(access->strideDivisor, stride);
+  for (const int64_t stride : spec.plain.loopStrides)
+    access->strideDivisor = std::gcd(access->strideDivisor, stride);
   usePlaintext(spec.plain.buffer, std::move(access));
 }
 
 void FunctionDecoder::baseConvert(const plan::Command& source, CommandSpec& spec) {
   const uint32_t count = sizeOf(source.source_limbs());
-  require(count >= 1 && count <= context_.ring.primeCount(), "R238", "no source limbs, or more than there are primes");
+  require(count >= 1 && count <= context_.ring.primeCount(), "R238",
+          "no source limbs, or more than there are primes");
   context_.budget.charge(count);
   std::vector<bool> seen(context_.ring.primeCount(), false);
   for (const uint16_t limb : *source.source_limbs()) {
-    if (limb >= context_.ring.primeCount() || seen[limb]) refuse("R238", "source limb " + std::to_string(limb));
+    if (limb >= context_.ring.primeCount() || seen[limb])
+      refuse("R238", "source limb " + std::to_string(limb));
     seen[limb] = true;
     spec.sourceLimbs.push_back(limb);
   }
@@ -206,13 +222,17 @@ void FunctionDecoder::subScale(const plan::Command& source, CommandSpec& spec) {
   context_.budget.charge(spec.limbs.size());
   for (uint32_t j = 0; j < spec.limbs.size(); j++) {
     spec.scalars.push_back(source.scalars()->Get(j));
-    require(spec.scalars[j] < context_.ring.modulus(spec.limbs[j]), "R238", "a scalar that is not below its prime");
+    require(spec.scalars[j] < context_.ring.modulus(spec.limbs[j]), "R238",
+            "a scalar that is not below its prime");
   }
 }
 
-// Entries i + iteration * perIteration for every index i of the dimension and iteration of the innermost loop.
-void FunctionDecoder::turns(CommandSpec& spec, int32_t dim, uint32_t perIteration, size_t entries, const char* code) {
-  if (dim < -1 || dim >= int32_t(spec.rank)) refuse(code, "dimension " + std::to_string(dim) + " of keys or rotations");
+// Entries i + iteration * perIteration for every index i of the dimension and iteration of the innermost
+// loop.
+void FunctionDecoder::turns(CommandSpec& spec, int32_t dim, uint32_t perIteration, size_t entries,
+                            const char* code) {
+  if (dim < -1 || dim >= int32_t(spec.rank))
+    refuse(code, "dimension " + std::to_string(dim) + " of keys or rotations");
   spec.turnDim = dim < 0 ? ~0u : uint32_t(dim);
   spec.turnsPerIteration = trips_.empty() ? 0 : perIteration;
   const int128 iterations = trips_.empty() ? 1 : trips_.back();
@@ -227,11 +247,14 @@ void FunctionDecoder::keyProduct(const plan::Command& source, CommandSpec& spec)
   context_.budget.charge(count);
   for (uint32_t i = 0; i < count; i++) {
     const uint32_t key = source.keys()->Get(i);
-    if (key >= keys.size()) refuse("R236", "key " + std::to_string(key) + " of " + std::to_string(keys.size()));
-    require(keys.Get(key)->key_class() == keys.Get(source.keys()->Get(0))->key_class(), "R236", "keys of two classes");
+    if (key >= keys.size())
+      refuse("R236", "key " + std::to_string(key) + " of " + std::to_string(keys.size()));
+    require(keys.Get(key)->key_class() == keys.Get(source.keys()->Get(0))->key_class(), "R236",
+            "keys of two classes");
     spec.keys.push_back(key);
   }
-  const plan::KeyClass& keyClass = *context_.plan.parameters()->key_classes()->Get(keys.Get(spec.keys[0])->key_class());
+  const plan::KeyClass& keyClass =
+      *context_.plan.parameters()->key_classes()->Get(keys.Get(spec.keys[0])->key_class());
   spec.digitCount = source.digit_count();
   keyRows(spec, keyClass);
 }
@@ -252,8 +275,8 @@ void FunctionDecoder::keyRows(CommandSpec& spec, const plan::KeyClass& keyClass)
   uint32_t least = 0;
   for (const plan::DigitRange* digit : *keyClass.digits()) least += digit->first() <= top;
   if (spec.digitCount < least || spec.digitCount > keyClass.digits()->size())
-    refuse("R236", std::to_string(spec.digitCount) + " digits, but the limbs need " + std::to_string(least) + " of " +
-                       std::to_string(keyClass.digits()->size()));
+    refuse("R236", std::to_string(spec.digitCount) + " digits, but the limbs need " + std::to_string(least) +
+                       " of " + std::to_string(keyClass.digits()->size()));
 }
 
 void FunctionDecoder::automorphism(const plan::Command& source, CommandSpec& spec) {

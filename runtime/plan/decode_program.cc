@@ -1,8 +1,9 @@
 // Programs: functions in order, each decoded and checked (decode_function.cc, decode_launch.cc).
 //
-// Codes: R230 functions, buffers, frames; R231 dimensions and limbs of a launch; R232 a view leaves its buffer; R233 an
-// output overlaps an input or itself; R234 calls; R235 loops; R236 key products; R237 automorphisms; R238 base
-// conversions and scalars; R239 plaintext operands; R244 unknown command or location.
+// Codes: R230 functions, buffers, frames; R231 dimensions and limbs of a launch; R232 a view leaves its
+// buffer; R233 an output overlaps an input or itself; R234 calls; R235 loops; R236 key products; R237
+// automorphisms; R238 base conversions and scalars; R239 plaintext operands; R244 unknown command or
+// location.
 #include "plan/decode_function.h"
 
 namespace aegis {

@@ -1,5 +1,5 @@
-// The decoder's state for one function, shared by decode_function.cc (structure, control flow) and decode_launch.cc
-// (kernel launches). Internal to runtime/plan.
+// The decoder's state for one function, shared by decode_function.cc (structure, control flow) and
+// decode_launch.cc (kernel launches). Internal to runtime/plan.
 #pragma once
 
 #include <set>
@@ -35,12 +35,15 @@ class FunctionDecoder {
   // decode_launch.cc
   void launch(const plan::Command& source, CommandSpec& spec, const OpTraits& traits);
   void shape(const plan::Command& source, CommandSpec& spec, const OpTraits& traits);
-  ViewSpec view(const plan::View* source, const char* name, const CommandSpec& spec, uint64_t components, uint64_t limbs);
+  ViewSpec view(const plan::View* source, const char* name, const CommandSpec& spec, uint64_t components,
+                uint64_t limbs);
   void dropUnusedStrides(ViewSpec& view, const CommandSpec& spec, uint64_t components, uint64_t limbs) const;
   RowSet rows(const ViewSpec& view, const CommandSpec& spec, uint64_t components, uint64_t limbs) const;
-  void checkInside(const ViewSpec& view, const char* name, const CommandSpec& spec, uint64_t components, uint64_t limbs);
+  void checkInside(const ViewSpec& view, const char* name, const CommandSpec& spec, uint64_t components,
+                   uint64_t limbs);
   void checkOutput(const CommandSpec& spec, const OpTraits& traits);
-  void checkDisjoint(const CommandSpec& spec, const OpTraits& traits, const ViewSpec& in, bool mayBeEqual, const char* name);
+  void checkDisjoint(const CommandSpec& spec, const OpTraits& traits, const ViewSpec& in, bool mayBeEqual,
+                     const char* name);
   bool sameRows(const CommandSpec& spec, const ViewSpec& x, const ViewSpec& y) const;
   void plainOperand(const plan::Command& source, CommandSpec& spec);
   void baseConvert(const plan::Command& source, CommandSpec& spec);
@@ -57,7 +60,9 @@ class FunctionDecoder {
   }
 
   std::string where() const;
-  [[noreturn]] void refuse(const char* code, const std::string& what) const { fail(code, where() + ": " + what); }
+  [[noreturn]] void refuse(const char* code, const std::string& what) const {
+    fail(code, where() + ": " + what);
+  }
   void require(bool condition, const char* code, const char* what) const {
     if (!condition) refuse(code, what);
   }

@@ -56,8 +56,10 @@ void checkFormat(const std::vector<uint8_t>& bytes) {
     fail("R210", "this is not a plan file", "plans are made by `aegis compile MODEL -o PLAN`");
   const uint16_t major = majorVersion(bytes);
   if (major != kPlanFormatMajor)
-    fail("R211", "the plan has format version " + std::to_string(major) + " but this runtime reads version " +
-                     std::to_string(kPlanFormatMajor), "compile the model again with this version of aegis");
+    fail("R211",
+         "the plan has format version " + std::to_string(major) + " but this runtime reads version " +
+             std::to_string(kPlanFormatMajor),
+         "compile the model again with this version of aegis");
   flatbuffers::Verifier::Options options;
   options.max_depth = 64;
   options.max_tables = 4000000;

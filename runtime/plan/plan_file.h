@@ -1,5 +1,5 @@
-// A plan file, read and validated: everything that the runtime uses later was checked here, so a truncated, altered or
-// hostile file ends in a coded error and never in a crash. Codes R201..R245, see docs/runtime.md.
+// A plan file, read and validated: everything that the runtime uses later was checked here, so a truncated,
+// altered or hostile file ends in a coded error and never in a crash. Codes R201..R245, see docs/runtime.md.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ constexpr uint16_t kPlanFormatMajor = 1;
 constexpr uint64_t kNoMemoryLimit = ~uint64_t(0);
 
 struct PlanOptions {
-  // Largest number of bytes that running the plan may need; 0: the machine's physical memory. Those who only read a
-  // plan (inspect, keygen) pass kNoMemoryLimit.
+  // Largest number of bytes that running the plan may need; 0: the machine's physical memory. Those who only
+  // read a plan (inspect, keygen) pass kNoMemoryLimit.
   uint64_t memoryLimitBytes = 0;
 };
 
@@ -35,8 +35,8 @@ class PlanFile {
   static PlanFile open(const std::string& path, const PlanOptions& options = {});
   static PlanFile fromBytes(std::vector<uint8_t> bytes, const PlanOptions& options = {});
 
-  // Verified; parameters, keys, tables, plaintexts, ports and locations may be used as they are. Commands come from
-  // programs() only.
+  // Verified; parameters, keys, tables, plaintexts, ports and locations may be used as they are. Commands
+  // come from programs() only.
   const plan::Plan& plan() const { return *plan::GetPlan(bytes_.data()); }
   const RingContext& ring() const { return *ring_; }
   const std::vector<ProgramSpec>& programs() const { return programs_; }  // one per rank

@@ -1,5 +1,5 @@
-// The commands of a plan, decoded and checked (decode_program.cc): what the executor runs. Nothing here refers to the
-// file's bytes any more. Strides of dimensions that have one index are 0.
+// The commands of a plan, decoded and checked (decode_program.cc): what the executor runs. Nothing here
+// refers to the file's bytes any more. Strides of dimensions that have one index are 0.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace aegis {
 
-// In rows (plan.fbs, View): element (i..) lies at offset + sum i_d strides[d] + sum_k iteration_k loopStrides[k].
+// In rows (plan.fbs, View): element (i..) lies at offset + sum i_d strides[d] + sum_k iteration_k
+// loopStrides[k].
 struct ViewSpec {
   uint32_t buffer = 0;
   int64_t offset = 0;
@@ -34,7 +35,7 @@ struct CommandSpec {
   std::vector<uint16_t> limbs, sourceLimbs;
   ViewSpec out, a, b, plain;
   std::vector<uint64_t> scalars;
-  std::vector<uint32_t> keys;  // all of one key class
+  std::vector<uint32_t> keys;     // all of one key class
   std::vector<uint16_t> keyRows;  // key row of each limb
   uint32_t digitCount = 0;
   std::vector<uint32_t> galois;
@@ -47,7 +48,7 @@ struct CommandSpec {
   std::vector<uint32_t> plainBindings;
   uint64_t frameOffset = 0;
   uint32_t node = 0;
-  uint64_t rowCost = 0;  // row passes of one execution, loops and calls included: the unit of progress
+  uint64_t rowCost = 0;    // row passes of one execution, loops and calls included: the unit of progress
   uint64_t rowsMoved = 0;  // rows read and written by one launch
 };
 

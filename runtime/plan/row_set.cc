@@ -56,7 +56,8 @@ void RowSet::mark(std::vector<bool>& rows, int128 base, bool& repeated) const {
 bool RowSet::isInjective(CheckBudget& budget) const {
   if (repeats_) return false;
   std::vector<Dimension> sorted = dimensions_;
-  std::sort(sorted.begin(), sorted.end(), [](const Dimension& x, const Dimension& y) { return x.stride < y.stride; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Dimension& x, const Dimension& y) { return x.stride < y.stride; });
   int128 reach = 0;
   bool nested = true;
   for (const Dimension& d : sorted) {

@@ -1,5 +1,5 @@
-// Sets of rows that a launch touches: offset + sum i_d stride_d, 0 <= i_d < count_d. Do two of them meet, and does a
-// launch write one row twice? (Internal to runtime/plan.)
+// Sets of rows that a launch touches: offset + sum i_d stride_d, 0 <= i_d < count_d. Do two of them meet, and
+// does a launch write one row twice? (Internal to runtime/plan.)
 #pragma once
 
 #include <cstdint>

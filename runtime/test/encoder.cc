@@ -1,5 +1,5 @@
-// The encoder: round trips, compressed rows, constants, decoding of large values, and the same bits everywhere.
-// aegis_encoder_test
+// The encoder: round trips, compressed rows, constants, decoding of large values, and the same bits
+// everywhere. aegis_encoder_test
 #include "ckks/encoder.h"
 
 #include <algorithm>
@@ -61,7 +61,8 @@ void checkDefinition(Checker& checker) {
     rootError = std::max({rootError, double(std::fabs(root.real() - std::cos(angle))),
                           double(std::fabs(root.imag() - std::sin(angle)))});
   }
-  checker.check(rootError < 0x1.01p-54, "roots of unity are correctly rounded", std::to_string(rootError * 0x1p54));
+  checker.check(rootError < 0x1.01p-54, "roots of unity are correctly rounded",
+                std::to_string(rootError * 0x1p54));
 }
 
 void checkRoundTrip(Checker& checker, uint32_t logN) {
@@ -73,7 +74,8 @@ void checkRoundTrip(Checker& checker, uint32_t logN) {
   const std::vector<Complex> slots = randomSlots(n / 2, logN);
   std::vector<uint64_t> rows(3 * n);
   encoder.encode(std::span<const Complex>(slots), kScale, limbs, n, rows.data());
-  // Rounding: N coefficient errors of variance 1/12 make slot noise sqrt(N/12); eight times that, and the FFT's.
+  // Rounding: N coefficient errors of variance 1/12 make slot noise sqrt(N/12); eight times that, and
+  // the FFT's.
   const double bound = 8 * std::sqrt(n / 12.0) / kScale + 1e-14 * std::sqrt(n);
   const std::string name = "logN " + std::to_string(logN);
   checker.near(distance(encoder.decode(rows.data(), limbs, kScale), slots), 0, bound, name + " round trip");
@@ -119,8 +121,9 @@ void checkConstants(Checker& checker) {
   const uint64_t q = ring.modulus(1);
   checker.check(value(2.5, 1) == 2 && value(3.5, 1) == 4, "ties go to even");
   checker.check(value(-2.5, 1) == q - 2 && value(-0.25, 1) == 0, "negative constants");
-  checker.check(value(1, 0x1p80) == powMod(2, 80, q) && value(-3, 0x1p100) == q - mulMod(3, powMod(2, 100, q), q),
-                "constants beyond 64 bits are exact");
+  checker.check(
+      value(1, 0x1p80) == powMod(2, 80, q) && value(-3, 0x1p100) == q - mulMod(3, powMod(2, 100, q), q),
+      "constants beyond 64 bits are exact");
   checker.refuses("R402", "a coefficient of 2^120", [&] { value(1, 0x1p120); });
   checker.refuses("R402", "NaN", [&] { value(std::nan(""), 1); });
   std::vector<Complex> slots(512, Complex(0.5));
@@ -132,8 +135,9 @@ void checkConstants(Checker& checker) {
   const std::vector<double> constant = {0.37};
   encoder.encode(std::span<const double>(constant), kScale, limbs, 1024, rows.data());
   value(0.37, kScale);
-  checker.check(std::all_of(rows.begin() + 1024, rows.begin() + 2048, [&](uint64_t w) { return w == words[1]; }),
-                "a constant vector is the constant");
+  checker.check(
+      std::all_of(rows.begin() + 1024, rows.begin() + 2048, [&](uint64_t w) { return w == words[1]; }),
+      "a constant vector is the constant");
 }
 
 void checkMonomials(Checker& checker) {
@@ -162,9 +166,11 @@ void checkMonomials(Checker& checker) {
   encoder.encodeMonomial(n / 2, limbs, 2, two.data());
   bool same = true;
   for (uint32_t k = 0; k < n; k++) same &= rows[k] == two[k / (n / 2)] && rows[n + k] == two[2 + k / (n / 2)];
-  checker.check(same && mulMod(two[0], two[0], ring.modulus(0)) == ring.modulus(0) - 1, "X^(N/2) in two words");
+  checker.check(same && mulMod(two[0], two[0], ring.modulus(0)) == ring.modulus(0) - 1,
+                "X^(N/2) in two words");
   const std::vector<Complex> slots = encoder.decode(rows.data(), limbs, 1);
-  checker.near(distance(slots, std::vector<Complex>(n / 2, Complex(0, 1))), 0, 1e-12, "X^(N/2) is i in every slot");
+  checker.near(distance(slots, std::vector<Complex>(n / 2, Complex(0, 1))), 0, 1e-12,
+               "X^(N/2) is i in every slot");
 }
 
 // Values far beyond q_0 q_1, of both signs.

@@ -39,7 +39,8 @@ struct Setting {
   }
 };
 
-double worst(const Setting& setting, const RunResult& result, uint32_t output, const std::vector<Complex>& expected) {
+double worst(const Setting& setting, const RunResult& result, uint32_t output,
+             const std::vector<Complex>& expected) {
   const plan::Port& port = *setting.plan->plan().outputs()->Get(output);
   const auto slots = setting.crypto->decrypt(result.outputs[output].data.data(), port.level(), port.scale());
   double error = 0;
@@ -58,7 +59,8 @@ void checkResults(Checker& checker, const Setting& setting, const RunResult& res
       rotated[i] += w[s * kToyPeriod + i % kToyPeriod] * setting.x[(i + size_t(kToySteps[s])) % slots];
   }
   checker.near(worst(setting, result, 0, product), 0, 1e-7, "multiply, relinearize, rescale");
-  checker.near(worst(setting, result, 1, rotated), 0, 1e-7, "hoisted rotations in a loop, contraction in QP, calls");
+  checker.near(worst(setting, result, 1, rotated), 0, 1e-7,
+               "hoisted rotations in a loop, contraction in QP, calls");
   checker.near(worst(setting, result, 2, affine), 0, 1e-8, "zero, add, sub, copy with a sum, add a constant");
 }
 
@@ -69,18 +71,23 @@ void checkSession(Checker& checker) {
     uint64_t reports = 0, lastDone = 0, total = 0;
     Session session(setting.plan, setting.weights, setting.keySource(), threads);
     RunOptions options;
-    options.progress = [&](uint64_t done, uint64_t all, std::string_view) { reports++, lastDone = done, total = all; };
+    options.progress = [&](uint64_t done, uint64_t all, std::string_view) {
+      reports++, lastDone = done, total = all;
+    };
     const RunResult result = session.run(setting.inputs, options);
     if (threads == 1) checkResults(checker, setting, result);
     checker.check(lastDone == total && reports >= 1, "progress ends at its total");
     if (firstOutput.empty()) firstOutput = result.outputs[0].data;
-    checker.check(result.outputs[0].data == firstOutput, "same bits with " + std::to_string(threads) + " threads");
-    checker.check(session.run(setting.inputs).outputs[1].data == result.outputs[1].data, "same bits in a second run");
+    checker.check(result.outputs[0].data == firstOutput,
+                  "same bits with " + std::to_string(threads) + " threads");
+    checker.check(session.run(setting.inputs).outputs[1].data == result.outputs[1].data,
+                  "same bits in a second run");
     double nodes = 0, opcodes = 0;
     for (const double seconds : result.nodeSeconds) nodes += seconds;
     for (const OpcodeStatistics& statistics : result.opcodes) opcodes += statistics.seconds;
     checker.check(std::fabs(nodes - opcodes) < 1e-9 && nodes > 0 && nodes <= result.seconds, "times add up");
-    checker.check(result.opcodes[plan::Opcode_KeyProduct].launches == 4, "launches are counted through loops");
+    checker.check(result.opcodes[plan::Opcode_KeyProduct].launches == 4,
+                  "launches are counted through loops");
     checker.check(result.arenaBytes == setting.plan->memory().arenaBytes, "the arena has the predicted size");
     checker.check(result.peakBytes > result.arenaBytes + result.staticBytes, "peak bytes");
   }
@@ -102,13 +109,15 @@ void checkRefusals(Checker& checker) {
   inputs = setting.inputs;
   inputs[0].limbCount--;
   checker.refuses("R302", "an input of another shape", [&] { session.run(inputs); });
-  checker.refuses("R223", "a missing weight", [&] { Session(setting.plan, WeightMap(), setting.keySource(), 1); });
+  checker.refuses("R223", "a missing weight",
+                  [&] { Session(setting.plan, WeightMap(), setting.keySource(), 1); });
   WeightMap small = toyWeights();
   small.tensors["w"].data.resize(20);
   checker.refuses("R223", "a small weight", [&] { Session(setting.plan, small, setting.keySource(), 1); });
   WeightMap bad = toyWeights();
   bad.tensors["w"].data[3] = std::nan("");
-  checker.refuses("R402", "a weight that is NaN", [&] { Session(setting.plan, bad, setting.keySource(), 1); });
+  checker.refuses("R402", "a weight that is NaN",
+                  [&] { Session(setting.plan, bad, setting.keySource(), 1); });
   KeySource keys = setting.keySource();
   keys.view = [&](uint32_t i) { return KeyView{setting.keys[i].data(), 3, kToyLevels + kToySpecials}; };
   checker.refuses("R303", "a key of another shape", [&] { Session(setting.plan, setting.weights, keys, 1); });

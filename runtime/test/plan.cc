@@ -8,9 +8,9 @@
 #include <functional>
 #include <random>
 
-#include "executor/session.h"
 #include "plan/row_set.h"
 #include "test/client_check.h"
+#include "test/plan_mutations.h"
 #include "test/toy_plan.h"
 
 namespace aegis::test {
@@ -52,7 +52,8 @@ void checkFormat(Checker& checker) {
   std::vector<uint8_t> half(good.begin(), good.begin() + ptrdiff_t(good.size() / 2));
   checker.refuses("R212", "half a file", [&] { PlanFile::fromBytes(half); });
   refuses(checker, "R211", "another major version", [](PlanT& p) { p.format_major = 2; });
-  refuses(checker, "R242", "a plan beyond any memory", [](PlanT& p) { function(p, 2).frame_rows = uint64_t(1) << 40; });
+  refuses(checker, "R242", "a plan beyond any memory",
+          [](PlanT& p) { function(p, 2).frame_rows = uint64_t(1) << 40; });
   PlanT large = makeToyPlan();
   function(large, 2).frame_rows = uint64_t(1) << 40;
   checker.check(PlanFile::fromBytes(packPlan(large), {kNoMemoryLimit}).memory().total() > uint64_t(1) << 50,
@@ -61,7 +62,9 @@ void checkFormat(Checker& checker) {
 }
 
 void checkParameterChecks(Checker& checker) {
-  const auto refuse = [&](const char* code, const char* name, const Change& change) { refuses(checker, code, name, change); };
+  const auto refuse = [&](const char* code, const char* name, const Change& change) {
+    refuses(checker, code, name, change);
+  };
   refuse("R201", "logN 40", [](PlanT& p) { p.parameters->log_n = 40; });
   refuse("R204", "a composite modulus", [](PlanT& p) { p.parameters->primes[2] -= 2; });
   refuse("R206", "a repeated prime", [](PlanT& p) { p.parameters->primes[2] = p.parameters->primes[1]; });
@@ -70,24 +73,33 @@ void checkParameterChecks(Checker& checker) {
   refuse("R213", "scale NaN", [](PlanT& p) { p.parameters->scales[0] = NAN; });
   refuse("R213", "a sparse secret heavier than N", [](PlanT& p) { p.parameters->ephemeral_weight = 5000; });
   refuse("R214", "a key class above the chain", [](PlanT& p) { p.parameters->key_classes[0]->level = 6; });
-  refuse("R214", "a key class with too many special primes", [](PlanT& p) { p.parameters->key_classes[0]->specials = 3; });
+  refuse("R214", "a key class with too many special primes",
+         [](PlanT& p) { p.parameters->key_classes[0]->specials = 3; });
   refuse("R214", "digits with a gap", [](PlanT& p) { p.parameters->key_classes[0]->digits[1] = {3, 1}; });
   refuse("R214", "missing digits", [](PlanT& p) { p.parameters->key_classes[0]->digits.pop_back(); });
-  refuse("R214", "too many digits", [](PlanT& p) { p.parameters->key_classes[0]->digits.emplace_back(6, 2); });
+  refuse("R214", "too many digits",
+         [](PlanT& p) { p.parameters->key_classes[0]->digits.emplace_back(6, 2); });
   refuse("R215", "an unknown key kind", [](PlanT& p) { p.keys[0]->kind = plan::KeyKind(9); });
   refuse("R215", "a key of an unknown class", [](PlanT& p) { p.keys[0]->key_class = 1; });
   refuse("R215", "an even Galois element", [](PlanT& p) { p.keys[1]->galois = 4; });
   refuse("R215", "a Galois element above 2N", [](PlanT& p) { p.keys[1]->galois = 2049; });
-  refuse("R215", "a key to the sparse secret at a large modulus", [](PlanT& p) { p.keys[0]->kind = plan::KeyKind_ToSparse; });
+  refuse("R215", "a key to the sparse secret at a large modulus",
+         [](PlanT& p) { p.keys[0]->kind = plan::KeyKind_ToSparse; });
   refuse("R216", "a wrong log2(QP)", [](PlanT& p) { p.parameters->log_qp = 20; });
   refuse("R216", "a false security claim", [](PlanT& p) { p.parameters->security_bits = 128; });
   refuse("R216", "a missing INSECURE mark", [](PlanT& p) { p.parameters->insecure = false; });
-  refuse("R217", "a program for a rank that the mesh does not have", [](PlanT& p) { p.programs.push_back(nullptr); p.programs.back() = std::make_unique<plan::ProgramT>(*p.programs[0]); });
-  refuse("R217", "a mesh axis of size 0", [](PlanT& p) { p.mesh.push_back(std::make_unique<plan::MeshAxisT>()); });
+  refuse("R217", "a program for a rank that the mesh does not have", [](PlanT& p) {
+    p.programs.push_back(nullptr);
+    p.programs.back() = std::make_unique<plan::ProgramT>(*p.programs[0]);
+  });
+  refuse("R217", "a mesh axis of size 0",
+         [](PlanT& p) { p.mesh.push_back(std::make_unique<plan::MeshAxisT>()); });
 }
 
 void checkPlaintextChecks(Checker& checker) {
-  const auto refuse = [&](const char* code, const char* name, const Change& change) { refuses(checker, code, name, change); };
+  const auto refuse = [&](const char* code, const char* name, const Change& change) {
+    refuses(checker, code, name, change);
+  };
   refuse("R220", "no elements", [](PlanT& p) { p.plaintexts[1]->elements = 0; });
   refuse("R220", "a period that is no power of two", [](PlanT& p) { p.plaintexts[1]->period = 12; });
   refuse("R220", "a period above the slots", [](PlanT& p) { p.plaintexts[1]->period = 1024; });
@@ -97,12 +109,18 @@ void checkPlaintextChecks(Checker& checker) {
   refuse("R220", "no limbs", [](PlanT& p) { p.plaintexts[1]->limbs.clear(); });
   refuse("R220", "scale 0", [](PlanT& p) { p.plaintexts[1]->scale = 0; });
   refuse("R221", "no recipe", [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values.clear(); });
-  refuse("R221", "a constant that is not finite", [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values[0] = INFINITY; });
-  refuse("R221", "a feature table that is not there", [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->features = 3; });
-  refuse("R221", "a short feature table", [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->features = 0; });
-  refuse("R221", "tokens that do not fill the slots", [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->tokens = 1; });
-  refuse("R221", "a residue that is not below its prime", [](PlanT& p) { p.plaintexts[0]->recipe.AsResidueRecipe()->residues[0] = ~0ull; });
-  refuse("R221", "a missing residue", [](PlanT& p) { p.plaintexts[0]->recipe.AsResidueRecipe()->residues.pop_back(); });
+  refuse("R221", "a constant that is not finite",
+         [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values[0] = INFINITY; });
+  refuse("R221", "a feature table that is not there",
+         [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->features = 3; });
+  refuse("R221", "a short feature table",
+         [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->features = 0; });
+  refuse("R221", "tokens that do not fill the slots",
+         [](PlanT& p) { p.plaintexts[1]->recipe.AsVectorRecipe()->tokens = 1; });
+  refuse("R221", "a residue that is not below its prime",
+         [](PlanT& p) { p.plaintexts[0]->recipe.AsResidueRecipe()->residues[0] = ~0ull; });
+  refuse("R221", "a missing residue",
+         [](PlanT& p) { p.plaintexts[0]->recipe.AsResidueRecipe()->residues.pop_back(); });
   refuse("R221", "diagonals of another count", [](PlanT& p) {
     plan::DiagonalsRecipeT recipe;
     recipe.weight = "w";
@@ -126,27 +144,39 @@ void checkPlaintextChecks(Checker& checker) {
 }
 
 void checkFunctionChecks(Checker& checker) {
-  const auto refuse = [&](const char* code, const char* name, const Change& change) { refuses(checker, code, name, change); };
+  const auto refuse = [&](const char* code, const char* name, const Change& change) {
+    refuses(checker, code, name, change);
+  };
   refuse("R230", "no functions", [](PlanT& p) { p.programs[0]->functions.clear(); });
-  refuse("R230", "a buffer outside of its frame", [](PlanT& p) { function(p, 2).buffers[5]->offset = 1 << 20; });
-  refuse("R230", "a buffer whose end overflows", [](PlanT& p) { function(p, 2).buffers[5]->offset = ~0ull - 3; });
+  refuse("R230", "a buffer outside of its frame",
+         [](PlanT& p) { function(p, 2).buffers[5]->offset = 1 << 20; });
+  refuse("R230", "a buffer whose end overflows",
+         [](PlanT& p) { function(p, 2).buffers[5]->offset = ~0ull - 3; });
   refuse("R230", "a buffer without rows", [](PlanT& p) { function(p, 2).buffers[5]->rows = 0; });
   refuse("R230", "an argument after a local", [](PlanT& p) { function(p, 2).buffers[6]->argument = true; });
-  refuse("R230", "a plaintext that is not there", [](PlanT& p) { function(p, 2).plaintexts[0]->plaintext = 3; });
+  refuse("R230", "a plaintext that is not there",
+         [](PlanT& p) { function(p, 2).plaintexts[0]->plaintext = 3; });
   refuse("R230", "an entry with plaintext arguments", [](PlanT& p) { p.programs[0]->functions.pop_back(); });
   refuse("R234", "a call to itself", [](PlanT& p) { command(p, plan::Opcode_Call).callee = 1; });
   refuse("R234", "a missing binding", [](PlanT& p) { command(p, plan::Opcode_Call).bindings.pop_back(); });
-  refuse("R234", "a binding to no buffer", [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->view_buffer = 99; });
-  refuse("R234", "a binding that leaves its buffer", [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->offset = 1; });
-  refuse("R234", "a binding whose end overflows", [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->offset = ~0ull; });
-  refuse("R234", "a frame outside of the caller's", [](PlanT& p) { command(p, plan::Opcode_Call).frame_offset = 1000; });
-  refuse("R234", "a frame on top of an argument", [](PlanT& p) { command(p, plan::Opcode_Call).frame_offset = 4; });
-  refuse("R234", "two written arguments in one place", [](PlanT& p) {
-    command(p, plan::Opcode_Call).bindings[1]->view_buffer = 2;
-  });
-  refuse("R234", "a missing plaintext binding", [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings.clear(); });
-  refuse("R234", "a plaintext slot that is not there", [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings = {7}; });
-  refuse("R239", "a bound plaintext that is too small", [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings = {2}; });
+  refuse("R234", "a binding to no buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->view_buffer = 99; });
+  refuse("R234", "a binding that leaves its buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->offset = 1; });
+  refuse("R234", "a binding whose end overflows",
+         [](PlanT& p) { command(p, plan::Opcode_Call).bindings[0]->offset = ~0ull; });
+  refuse("R234", "a frame outside of the caller's",
+         [](PlanT& p) { command(p, plan::Opcode_Call).frame_offset = 1000; });
+  refuse("R234", "a frame on top of an argument",
+         [](PlanT& p) { command(p, plan::Opcode_Call).frame_offset = 4; });
+  refuse("R234", "two written arguments in one place",
+         [](PlanT& p) { command(p, plan::Opcode_Call).bindings[1]->view_buffer = 2; });
+  refuse("R234", "a missing plaintext binding",
+         [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings.clear(); });
+  refuse("R234", "a plaintext slot that is not there",
+         [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings = {7}; });
+  refuse("R239", "a bound plaintext that is too small",
+         [](PlanT& p) { command(p, plan::Opcode_Call, 2).plain_bindings = {2}; });
   refuse("R235", "a loop without iterations", [](PlanT& p) { command(p, plan::Opcode_Loop).trip_count = 0; });
   refuse("R235", "loops nested nine deep", [](PlanT& p) {
     for (int i = 0; i < 8; i++) {
@@ -175,13 +205,19 @@ void checkFunctionChecks(Checker& checker) {
 }
 
 void checkLaunchChecks(Checker& checker) {
-  const auto refuse = [&](const char* code, const char* name, const Change& change) { refuses(checker, code, name, change); };
+  const auto refuse = [&](const char* code, const char* name, const Change& change) {
+    refuses(checker, code, name, change);
+  };
   refuse("R231", "seven dimensions", [](PlanT& p) { command(p, plan::Opcode_Zero).dims.assign(7, 1); });
   refuse("R231", "a dimension of size 0", [](PlanT& p) { command(p, plan::Opcode_Zero).dims[0] = 0; });
-  refuse("R231", "a launch beyond any size", [](PlanT& p) { command(p, plan::Opcode_Copy).dims.assign(6, 1 << 30); });
-  refuse("R231", "more summed dimensions than dimensions", [](PlanT& p) { command(p, plan::Opcode_Copy).reduce_rank = 3; });
-  refuse("R231", "a sum where there is none", [](PlanT& p) { command(p, plan::Opcode_Zero).reduce_rank = 1; });
-  refuse("R231", "accumulation where there is none", [](PlanT& p) { command(p, plan::Opcode_Ntt).accumulate = true; });
+  refuse("R231", "a launch beyond any size",
+         [](PlanT& p) { command(p, plan::Opcode_Copy).dims.assign(6, 1 << 30); });
+  refuse("R231", "more summed dimensions than dimensions",
+         [](PlanT& p) { command(p, plan::Opcode_Copy).reduce_rank = 3; });
+  refuse("R231", "a sum where there is none",
+         [](PlanT& p) { command(p, plan::Opcode_Zero).reduce_rank = 1; });
+  refuse("R231", "accumulation where there is none",
+         [](PlanT& p) { command(p, plan::Opcode_Ntt).accumulate = true; });
   refuse("R231", "an output that moves along a sum", [](PlanT& p) {
     command(p, plan::Opcode_Copy).limbs.pop_back();
     command(p, plan::Opcode_Copy).out->strides[1] = 1;
@@ -190,19 +226,31 @@ void checkLaunchChecks(Checker& checker) {
   refuse("R231", "a limb that is no prime", [](PlanT& p) { command(p, plan::Opcode_Zero).limbs[0] = 8; });
   refuse("R231", "a limb twice", [](PlanT& p) { command(p, plan::Opcode_Zero).limbs[0] = 1; });
   refuse("R232", "a missing operand", [](PlanT& p) { command(p, plan::Opcode_Add).b = nullptr; });
-  refuse("R232", "an operand without a buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->buffer = 99; });
+  refuse("R232", "an operand without a buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->buffer = 99; });
   refuse("R232", "an offset past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).b->offset = 1; });
-  refuse("R232", "an offset beyond 64 bits of rows", [](PlanT& p) { command(p, plan::Opcode_Add).a->offset = ~0ull; });
-  refuse("R232", "a stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).b->strides[0] = 7; });
-  refuse("R232", "a stride before the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = -1; });
-  refuse("R232", "the lowest stride", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = INT64_MIN; });
-  refuse("R232", "a limb stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Add).a->limb_stride = 3; });
-  refuse("R232", "a component stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Tensor).a->component_stride = 7; });
-  refuse("R232", "a loop stride past the buffer", [](PlanT& p) { command(p, plan::Opcode_Automorphism).out->loop_strides[0] = 17; });
-  refuse("R232", "one stride too many", [](PlanT& p) { command(p, plan::Opcode_Add).a->strides.push_back(0); });
-  refuse("R232", "loop strides outside of loops", [](PlanT& p) { command(p, plan::Opcode_Add).a->loop_strides = {1}; });
-  refuse("R233", "an output that writes a row twice", [](PlanT& p) { command(p, plan::Opcode_Zero).out->strides[0] = 0; });
-  refuse("R233", "an output that overlaps itself", [](PlanT& p) { command(p, plan::Opcode_Zero).out->strides[0] = 5; });
+  refuse("R232", "an offset beyond 64 bits of rows",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->offset = ~0ull; });
+  refuse("R232", "a stride past the buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Add).b->strides[0] = 7; });
+  refuse("R232", "a stride before the buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = -1; });
+  refuse("R232", "the lowest stride",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->strides[0] = INT64_MIN; });
+  refuse("R232", "a limb stride past the buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->limb_stride = 3; });
+  refuse("R232", "a component stride past the buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Tensor).a->component_stride = 7; });
+  refuse("R232", "a loop stride past the buffer",
+         [](PlanT& p) { command(p, plan::Opcode_Automorphism).out->loop_strides[0] = 17; });
+  refuse("R232", "one stride too many",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->strides.push_back(0); });
+  refuse("R232", "loop strides outside of loops",
+         [](PlanT& p) { command(p, plan::Opcode_Add).a->loop_strides = {1}; });
+  refuse("R233", "an output that writes a row twice",
+         [](PlanT& p) { command(p, plan::Opcode_Zero).out->strides[0] = 0; });
+  refuse("R233", "an output that overlaps itself",
+         [](PlanT& p) { command(p, plan::Opcode_Zero).out->strides[0] = 5; });
   refuse("R233", "a tensor product in place", [](PlanT& p) {
     plan::CommandT& c = command(p, plan::Opcode_Tensor);
     c.a = std::make_unique<plan::ViewT>(*c.out);
@@ -226,33 +274,49 @@ void checkLaunchChecks(Checker& checker) {
 }
 
 void checkOperandChecks(Checker& checker) {
-  const auto refuse = [&](const char* code, const char* name, const Change& change) { refuses(checker, code, name, change); };
-  refuse("R239", "a plaintext slot that is not there", [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->buffer = 9; });
-  refuse("R239", "a plaintext past its end", [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->offset = 1; });
-  refuse("R239", "a plaintext of other limbs", [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->limb_stride = 0; });
-  refuse("R239", "plaintext strides that are no elements", [](PlanT& p) { command(p, plan::Opcode_Contract).plain->strides[1] = 7; });
-  refuse("R238", "no source limbs", [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs.clear(); });
-  refuse("R238", "a source limb twice", [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs = {6, 6}; });
-  refuse("R238", "a source limb that is no prime", [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs[0] = 9; });
+  const auto refuse = [&](const char* code, const char* name, const Change& change) {
+    refuses(checker, code, name, change);
+  };
+  refuse("R239", "a plaintext slot that is not there",
+         [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->buffer = 9; });
+  refuse("R239", "a plaintext past its end",
+         [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->offset = 1; });
+  refuse("R239", "a plaintext of other limbs",
+         [](PlanT& p) { command(p, plan::Opcode_AddPlain).plain->limb_stride = 0; });
+  refuse("R239", "plaintext strides that are no elements",
+         [](PlanT& p) { command(p, plan::Opcode_Contract).plain->strides[1] = 7; });
+  refuse("R238", "no source limbs",
+         [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs.clear(); });
+  refuse("R238", "a source limb twice",
+         [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs = {6, 6}; });
+  refuse("R238", "a source limb that is no prime",
+         [](PlanT& p) { command(p, plan::Opcode_BaseConvert).source_limbs[0] = 9; });
   refuse("R238", "a missing scalar", [](PlanT& p) { command(p, plan::Opcode_SubScale).scalars.pop_back(); });
-  refuse("R238", "a scalar above its prime", [](PlanT& p) { command(p, plan::Opcode_SubScale).scalars[0] = ~0ull; });
+  refuse("R238", "a scalar above its prime",
+         [](PlanT& p) { command(p, plan::Opcode_SubScale).scalars[0] = ~0ull; });
   refuse("R236", "no keys", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).keys.clear(); });
-  refuse("R236", "a key that is not there", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).keys[0] = 4; });
-  refuse("R236", "too few keys for the iterations", [](PlanT& p) { command(p, plan::Opcode_KeyProduct, 1).keys.pop_back(); });
-  refuse("R236", "a key dimension that is not there", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).key_dim = 0; });
-  refuse("R236", "a key dimension below -1", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).key_dim = -2; });
+  refuse("R236", "a key that is not there",
+         [](PlanT& p) { command(p, plan::Opcode_KeyProduct).keys[0] = 4; });
+  refuse("R236", "too few keys for the iterations",
+         [](PlanT& p) { command(p, plan::Opcode_KeyProduct, 1).keys.pop_back(); });
+  refuse("R236", "a key dimension that is not there",
+         [](PlanT& p) { command(p, plan::Opcode_KeyProduct).key_dim = 0; });
+  refuse("R236", "a key dimension below -1",
+         [](PlanT& p) { command(p, plan::Opcode_KeyProduct).key_dim = -2; });
   refuse("R236", "too few digits", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).digit_count = 2; });
   refuse("R236", "too many digits", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).digit_count = 4; });
-  refuse("R236", "limbs that the key does not have", [](PlanT& p) {
-    p.parameters->key_classes[0]->specials = 1;
-  });
+  refuse("R236", "limbs that the key does not have",
+         [](PlanT& p) { p.parameters->key_classes[0]->specials = 1; });
   refuse("R236", "keys of two classes", [](PlanT& p) {
     p.parameters->key_classes.push_back(std::make_unique<plan::KeyClassT>(*p.parameters->key_classes[0]));
     p.keys[3]->key_class = 1;
   });
-  refuse("R237", "an even automorphism", [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois[0] = 2; });
-  refuse("R237", "an automorphism above 2N", [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois[0] = 2049; });
-  refuse("R237", "too few automorphisms", [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois.pop_back(); });
+  refuse("R237", "an even automorphism",
+         [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois[0] = 2; });
+  refuse("R237", "an automorphism above 2N",
+         [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois[0] = 2049; });
+  refuse("R237", "too few automorphisms",
+         [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois.pop_back(); });
   refuse("R240", "a port to no argument", [](PlanT& p) { p.inputs[0]->buffer = 5; });
   refuse("R240", "two ports in one buffer", [](PlanT& p) { p.inputs[1]->buffer = 0; });
   refuse("R240", "an argument without a port", [](PlanT& p) { p.inputs.pop_back(); });
@@ -291,7 +355,8 @@ void checkRowSets(Checker& checker) {
       std::sort(rows[side].begin(), rows[side].end());
     }
     std::vector<int64_t> common;
-    std::set_intersection(rows[0].begin(), rows[0].end(), rows[1].begin(), rows[1].end(), std::back_inserter(common));
+    std::set_intersection(rows[0].begin(), rows[0].end(), rows[1].begin(), rows[1].end(),
+                          std::back_inserter(common));
     const bool repeated = std::adjacent_find(rows[0].begin(), rows[0].end()) != rows[0].end();
     wrong += RowSet::meet(sets[0], sets[1], budget) != !common.empty();
     wrong += sets[0].isInjective(budget) == repeated;
@@ -301,131 +366,6 @@ void checkRowSets(Checker& checker) {
   }
   checker.check(wrong == 0 && meetings > 200 && repeats > 200, "row sets agree with enumeration",
                 std::to_string(meetings) + " meetings, " + std::to_string(repeats) + " repeats");
-}
-
-// Runs whatever was accepted, with keys and inputs of the right shape, for a moment.
-void runAccepted(PlanFile file) {
-  const auto shared = std::make_shared<const PlanFile>(std::move(file));
-  const plan::Plan& p = shared->plan();
-  if (shared->memory().total() > uint64_t(256) << 20) return;
-  std::vector<std::vector<uint64_t>> keys;
-  for (uint32_t i = 0; i < p.keys()->size(); i++)
-    keys.emplace_back(size_t(shared->keyClass(i).digits()->size()) * 2 * shared->keyRowCount(i) * shared->ring().degree(), 1);
-  const KeySource source{[&](uint32_t i) {
-    return KeyView{keys[i].data(), shared->keyClass(i).digits()->size(), shared->keyRowCount(i)};
-  }, 0};
-  std::atomic<bool> stop{false};
-  RunOptions options;
-  options.cancel = &stop;
-  options.progress = [&](uint64_t, uint64_t, std::string_view) { stop = true; };
-  try {
-    Session session(shared, toyWeights(), source, 1, options);
-    std::vector<CiphertextArray> inputs;
-    for (const plan::Port* port : *p.inputs()) {
-      const uint32_t limbs = port->level() + 1u;
-      inputs.push_back({port->elements(), limbs, std::vector<uint64_t>(size_t(port->elements()) * 2 * limbs * shared->ring().degree(), 3)});
-    }
-    session.run(inputs, options);
-  } catch (const Error&) {
-  }
-}
-
-struct MutationCount {
-  uint32_t accepted = 0, refused = 0;
-};
-
-void tryBytes(std::vector<uint8_t> bytes, MutationCount& count) {
-  try {
-    PlanFile file = PlanFile::fromBytes(std::move(bytes));
-    count.accepted++;
-    runAccepted(std::move(file));
-  } catch (const Error&) {
-    count.refused++;
-  }
-}
-
-// One hostile number somewhere in the structure: what random bytes seldom reach.
-void mutateField(PlanT& p, std::mt19937_64& engine) {
-  const auto below = [&](uint64_t bound) { return engine() % bound; };
-  const auto number = [&]() -> uint64_t {
-    switch (below(4)) {
-      case 0: return below(20);
-      case 1: return below(2000);
-      case 2: return uint64_t(1) << below(64);
-      default: return ~below(20);
-    }
-  };
-  const auto disturb = [&](auto& list) {
-    if (list.empty() || below(4) == 0) list.push_back(typename std::decay_t<decltype(list)>::value_type(number()));
-    else if (below(3) == 0) list.pop_back();
-    else list[below(list.size())] = typename std::decay_t<decltype(list)>::value_type(number());
-  };
-  const auto disturbView = [&](std::unique_ptr<plan::ViewT>& v) {
-    if (v == nullptr) return;
-    switch (below(6)) {
-      case 0: v->buffer = uint32_t(below(13)); break;
-      case 1: v->offset = number(); break;
-      case 2: disturb(v->strides); break;
-      case 3: v->component_stride = int64_t(number()); break;
-      case 4: v->limb_stride = int64_t(number()); break;
-      default: disturb(v->loop_strides); break;
-    }
-  };
-  std::vector<plan::CommandT*> commands;
-  for (auto& f : p.programs[0]->functions)
-    for (auto& c : f->commands) {
-      commands.push_back(c.get());
-      for (auto& inner : c->body) commands.push_back(inner.get());
-    }
-  plan::CommandT& c = *commands[below(commands.size())];
-  plan::FunctionT& f = *p.programs[0]->functions[below(3)];
-  plan::PlaintextT& plaintext = *p.plaintexts[below(p.plaintexts.size())];
-  switch (below(22)) {
-    case 0: c.op = plan::Opcode(below(16)); break;
-    case 1: disturb(c.dims); break;
-    case 2: disturb(c.limbs); break;
-    case 3: disturbView(c.out); break;
-    case 4: disturbView(c.a); break;
-    case 5: disturbView(c.b); break;
-    case 6: disturbView(c.plain); break;
-    case 7: disturb(c.source_limbs); break;
-    case 8: disturb(c.keys); break;
-    case 9: c.keys_per_iteration = uint32_t(number()); break;
-    case 10: c.key_dim = int32_t(number()); break;
-    case 11: disturb(c.galois); break;
-    case 12: c.trip_count = uint32_t(number()); break;
-    case 13: c.frame_offset = number(); break;
-    case 14: if (!c.bindings.empty()) c.bindings[below(c.bindings.size())]->offset = number(); break;
-    case 15: f.frame_rows = number(); break;
-    case 16: if (!f.buffers.empty()) f.buffers[below(f.buffers.size())]->rows = number(); break;
-    case 17: if (!f.buffers.empty()) f.buffers[below(f.buffers.size())]->offset = number(); break;
-    case 18: plaintext.elements = uint32_t(number()); break;
-    case 19: plaintext.row_words = uint32_t(number()); break;
-    case 20: plaintext.period = uint32_t(number()); break;
-    default: disturb(p.tables[below(p.tables.size())]->values); break;
-  }
-}
-
-void checkMutations(Checker& checker, uint32_t mutations) {
-  const std::vector<uint8_t> good = packPlan(makeToyPlan());
-  std::mt19937_64 engine(11);
-  MutationCount bytes, fields;
-  for (uint32_t i = 0; i < mutations; i++) {
-    std::vector<uint8_t> bad = good;
-    for (uint64_t flips = 1 + engine() % 4; flips > 0; flips--) bad[engine() % bad.size()] ^= uint8_t(1 << engine() % 8);
-    if (engine() % 8 == 0) bad.resize(engine() % bad.size());
-    tryBytes(std::move(bad), bytes);
-  }
-  for (uint32_t i = 0; i < mutations; i++) {
-    PlanT p = makeToyPlan();
-    for (uint64_t changes = 1 + engine() % 3; changes > 0; changes--) mutateField(p, engine);
-    tryBytes(packPlan(p), fields);
-  }
-  const auto print = [](const MutationCount& c) {
-    return std::to_string(c.accepted) + " ran, " + std::to_string(c.refused) + " refused";
-  };
-  checker.check(bytes.accepted + bytes.refused == mutations, "mutated bytes end in a coded error or a run", print(bytes));
-  checker.check(fields.accepted + fields.refused == mutations, "mutated fields end in a coded error or a run", print(fields));
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ std::vector<uint64_t> ToyCrypto::small(uint32_t modulus) {
   std::vector<uint64_t> rows(size_t(count) * n);
   for (uint32_t k = 0; k < n; k++) {
     const int64_t value = int64_t(next() % modulus) - modulus / 2;
-    for (uint32_t i = 0; i < count; i++) rows[i * n + k] = value < 0 ? ring_.modulus(i) - uint64_t(-value) : uint64_t(value);
+    for (uint32_t i = 0; i < count; i++)
+      rows[i * n + k] = value < 0 ? ring_.modulus(i) - uint64_t(-value) : uint64_t(value);
   }
   std::vector<uint16_t> limbs(count);
   for (uint32_t i = 0; i < count; i++) limbs[i] = uint16_t(i);
@@ -56,7 +57,8 @@ std::vector<uint64_t> ToyCrypto::small(uint32_t modulus) {
   return rows;
 }
 
-std::vector<uint64_t> ToyCrypto::encrypt(const std::vector<std::complex<double>>& slots, uint32_t level, double scale) {
+std::vector<uint64_t> ToyCrypto::encrypt(const std::vector<std::complex<double>>& slots, uint32_t level,
+                                         double scale) {
   const size_t n = ring_.degree();
   std::vector<uint16_t> limbs;
   for (uint32_t i = 0; i <= level; i++) limbs.push_back(uint16_t(i));
@@ -74,7 +76,8 @@ std::vector<uint64_t> ToyCrypto::encrypt(const std::vector<std::complex<double>>
   return cipher;
 }
 
-std::vector<std::complex<double>> ToyCrypto::decrypt(const uint64_t* cipher, uint32_t level, double scale) const {
+std::vector<std::complex<double>> ToyCrypto::decrypt(const uint64_t* cipher, uint32_t level,
+                                                     double scale) const {
   const size_t n = ring_.degree();
   std::vector<uint16_t> limbs;
   std::vector<uint64_t> plain((level + 1) * n);
@@ -106,7 +109,8 @@ std::vector<uint64_t> ToyCrypto::makeKey(const plan::PlanT& plan, uint32_t index
     for (size_t row = 0; row < limbs.size(); row++) {
       const uint64_t q = ring_.modulus(uint32_t(limbs[row]));
       uint64_t gadget = row >= digit.first() && row < size_t(digit.first()) + digit.count() ? 1 : 0;
-      for (size_t i = 0; i < keyClass.specials; i++) gadget = mulMod(gadget, ring_.modulus(uint32_t(maxLevel + 1 + i)) % q, q);
+      for (size_t i = 0; i < keyClass.specials; i++)
+        gadget = mulMod(gadget, ring_.modulus(uint32_t(maxLevel + 1 + i)) % q, q);
       for (size_t k = 0; k < n; k++) {
         const uint64_t s = secret_[limbs[row] * n + k], permuted = secret_[limbs[row] * n + permutation[k]];
         const uint64_t from = key.kind == plan::KeyKind_Galois ? s : mulMod(s, s, q);

@@ -11,8 +11,8 @@ namespace {
 using Strides = std::vector<int64_t>;
 using Limbs = std::vector<uint16_t>;
 
-std::unique_ptr<plan::ViewT> view(uint32_t buffer, uint64_t offset, Strides strides = {}, int64_t component = 0,
-                                  Strides loops = {}, int64_t limbStride = 1) {
+std::unique_ptr<plan::ViewT> view(uint32_t buffer, uint64_t offset, Strides strides = {},
+                                  int64_t component = 0, Strides loops = {}, int64_t limbStride = 1) {
   auto v = std::make_unique<plan::ViewT>();
   v->buffer = buffer;
   v->offset = offset;
@@ -90,7 +90,8 @@ class Maker {
     p->key_classes[0]->name = "compute";
     p->key_classes[0]->level = kToyLevels;
     p->key_classes[0]->specials = kToySpecials;
-    for (uint16_t d = 0; d < kDigits; d++) p->key_classes[0]->digits.emplace_back(uint16_t(2 * d), uint16_t(2));
+    for (uint16_t d = 0; d < kDigits; d++)
+      p->key_classes[0]->digits.emplace_back(uint16_t(2 * d), uint16_t(2));
     return p;
   }
 
@@ -121,7 +122,8 @@ class Maker {
 
   // 0: P mod q; 1: the weights of the steps; 2: constant 0.5.
   void plaintexts(plan::PlanT& p) {
-    const auto add = [&p](uint32_t elements, uint32_t period, uint32_t words, Limbs limbs, double scale) -> plan::PlaintextT& {
+    const auto add = [&p](uint32_t elements, uint32_t period, uint32_t words, Limbs limbs,
+                          double scale) -> plan::PlaintextT& {
       p.plaintexts.push_back(std::make_unique<plan::PlaintextT>());
       plan::PlaintextT& q = *p.plaintexts.back();
       q.elements = elements;
@@ -139,7 +141,8 @@ class Maker {
     weights.weight = "w";
     weights.features = 2;
     weights.factor = 1;
-    add(uint32_t(kToySteps.size()), kToyPeriod, 2 * kToyPeriod, range(0, kQP), kToyScale).recipe.Set(std::move(weights));
+    add(uint32_t(kToySteps.size()), kToyPeriod, 2 * kToyPeriod, range(0, kQP), kToyScale)
+        .recipe.Set(std::move(weights));
     plan::ConstantRecipeT constant;
     constant.values = {0.5};
     add(1, 1, 1, range(0, kQ), kToyScale).recipe.Set(std::move(constant));
@@ -188,15 +191,20 @@ class Maker {
   }
 
   // Divides rows by dropped primes: [components][rows] with the dropped limbs last; `converted` is scratch.
-  void divide(plan::FunctionT& f, uint32_t buffer, int64_t stride, uint16_t kept, uint16_t dropped, uint32_t converted,
-              uint32_t out, uint64_t keptOffset) {
+  void divide(plan::FunctionT& f, uint32_t buffer, int64_t stride, uint16_t kept, uint16_t dropped,
+              uint32_t converted, uint32_t out, uint64_t keptOffset) {
     const Limbs source = range(kept, dropped), target = range(0, kept);
-    f.commands.push_back(command(plan::Opcode_Intt, source, {2}, view(buffer, keptOffset, {stride}), view(buffer, keptOffset, {stride})));
-    f.commands.push_back(command(plan::Opcode_BaseConvert, target, {2}, view(converted, 0, {kept}), view(buffer, keptOffset, {stride})));
+    f.commands.push_back(command(plan::Opcode_Intt, source, {2}, view(buffer, keptOffset, {stride}),
+                                 view(buffer, keptOffset, {stride})));
+    f.commands.push_back(command(plan::Opcode_BaseConvert, target, {2}, view(converted, 0, {kept}),
+                                 view(buffer, keptOffset, {stride})));
     f.commands.back()->source_limbs = source;
-    f.commands.push_back(command(plan::Opcode_Ntt, target, {2}, view(converted, 0, {kept}), view(converted, 0, {kept})));
-    f.commands.push_back(command(plan::Opcode_SubScale, target, {2}, view(out, 0, {kept}), view(buffer, 0, {stride}), view(converted, 0, {kept})));
-    for (const uint16_t limb : target) f.commands.back()->scalars.push_back(inverseOf(kept, dropped, primes_[limb]));
+    f.commands.push_back(
+        command(plan::Opcode_Ntt, target, {2}, view(converted, 0, {kept}), view(converted, 0, {kept})));
+    f.commands.push_back(command(plan::Opcode_SubScale, target, {2}, view(out, 0, {kept}),
+                                 view(buffer, 0, {stride}), view(converted, 0, {kept})));
+    for (const uint16_t limb : target)
+      f.commands.back()->scalars.push_back(inverseOf(kept, dropped, primes_[limb]));
   }
 
   // (extended [2][QP]) -> [2][Q]; the argument is overwritten.
@@ -208,7 +216,8 @@ class Maker {
 
   // (rotations [step][2][QP], out [2][Q-1]; weights) -> rescaled sum of products.
   std::unique_ptr<plan::FunctionT> weightedSum() {
-    auto f = function("weighted_sum", {kToySteps.size() * 2 * kQP, 2 * (kQ - 1)}, {2 * kQP, 2 * kQ, 2 * (kQ - 1)}, 2 * kQ);
+    auto f = function("weighted_sum", {kToySteps.size() * 2 * kQP, 2 * (kQ - 1)},
+                      {2 * kQP, 2 * kQ, 2 * (kQ - 1)}, 2 * kQ);
     f->plaintexts.push_back(std::make_unique<plan::PlaintextSlotT>());
     f->plaintexts[0]->argument = true;
     f->commands.push_back(command(plan::Opcode_Contract, range(0, kQP), {2, uint32_t(kToySteps.size())},
@@ -220,7 +229,8 @@ class Maker {
     return f;
   }
 
-  static Command call(uint32_t callee, const std::vector<std::pair<uint32_t, uint64_t>>& bindings, uint64_t frameOffset) {
+  static Command call(uint32_t callee, const std::vector<std::pair<uint32_t, uint64_t>>& bindings,
+                      uint64_t frameOffset) {
     auto c = std::make_unique<plan::CommandT>();
     c->op = plan::Opcode_Call;
     c->callee = callee;
@@ -235,17 +245,20 @@ class Maker {
 
   // Centred digits of one polynomial in all of QP, NTT form: digits[d][QP].
   void modUp(plan::FunctionT& f, uint32_t buffer, uint64_t offset, uint32_t coefficients, uint32_t digits) {
-    f.commands.push_back(command(plan::Opcode_Intt, range(0, kQ), {}, view(coefficients, 0), view(buffer, offset)));
+    f.commands.push_back(
+        command(plan::Opcode_Intt, range(0, kQ), {}, view(coefficients, 0), view(buffer, offset)));
     for (uint16_t d = 0; d < kDigits; d++) {
-      f.commands.push_back(command(plan::Opcode_BaseConvert, range(0, kQP), {}, view(digits, d * kQP), view(coefficients, 2 * d)));
+      f.commands.push_back(command(plan::Opcode_BaseConvert, range(0, kQP), {}, view(digits, d * kQP),
+                                   view(coefficients, 2 * d)));
       f.commands.back()->source_limbs = range(uint16_t(2 * d), 2);
     }
-    f.commands.push_back(command(plan::Opcode_Ntt, range(0, kQP), {kDigits}, view(digits, 0, {kQP}), view(digits, 0, {kQP})));
+    f.commands.push_back(
+        command(plan::Opcode_Ntt, range(0, kQP), {kDigits}, view(digits, 0, {kQP}), view(digits, 0, {kQP})));
   }
 
   std::unique_ptr<plan::FunctionT> entry() {
-    // 0 x, 1 y, 2 product, 3 rotated, 4 affine; 5 tensor, 6 coefficients, 7 digits, 8 key products, 9 switched,
-    // 10 scratch, 11 rotations
+    // 0 x, 1 y, 2 product, 3 rotated, 4 affine; 5 tensor, 6 coefficients, 7 digits, 8 key products, 9
+    // switched, 10 scratch, 11 rotations
     const uint64_t rotations = kToySteps.size() * 2 * kQP;
     auto f = function("main", {2 * kQ, 2 * kQ, 2 * (kQ - 1), 2 * (kQ - 1), 2 * kQ},
                       {3 * kQ, kQ, kDigits * kQP, 2 * kQP, 2 * kQ, 2 * (kQ - 1), rotations}, 100);
@@ -264,13 +277,16 @@ class Maker {
   }
 
   void product(plan::FunctionT& f, uint64_t frame) {
-    f.commands.push_back(command(plan::Opcode_Tensor, range(0, kQ), {}, view(5, 0, {}, kQ), view(0, 0, {}, kQ), view(1, 0, {}, kQ)));
+    f.commands.push_back(command(plan::Opcode_Tensor, range(0, kQ), {}, view(5, 0, {}, kQ),
+                                 view(0, 0, {}, kQ), view(1, 0, {}, kQ)));
     modUp(f, 5, 2 * kQ, 6, 7);
-    f.commands.push_back(command(plan::Opcode_KeyProduct, range(0, kQP), {}, view(8, 0, {}, kQP), view(7, 0, {}, kQP)));
+    f.commands.push_back(
+        command(plan::Opcode_KeyProduct, range(0, kQP), {}, view(8, 0, {}, kQP), view(7, 0, {}, kQP)));
     f.commands.back()->keys = {0};
     f.commands.back()->digit_count = kDigits;
     f.commands.push_back(call(0, {{8, 0}, {9, 0}}, frame));
-    f.commands.push_back(command(plan::Opcode_Add, range(0, kQ), {2}, view(5, 0, {kQ}), view(5, 0, {kQ}), view(9, 0, {kQ})));
+    f.commands.push_back(
+        command(plan::Opcode_Add, range(0, kQ), {2}, view(5, 0, {kQ}), view(5, 0, {kQ}), view(9, 0, {kQ})));
     divide(f, 5, kQ, kQ - 1, 1, 10, 2, kQ - 1);
   }
 
@@ -281,14 +297,16 @@ class Maker {
     loop->trip_count = uint32_t(kToySteps.size());
     loop->node = 1;
     auto& body = loop->body;
-    body.push_back(command(plan::Opcode_KeyProduct, range(0, kQP), {}, view(8, 0, {}, kQP), view(7, 0, {}, kQP)));
+    body.push_back(
+        command(plan::Opcode_KeyProduct, range(0, kQP), {}, view(8, 0, {}, kQP), view(7, 0, {}, kQP)));
     body.back()->keys = {1, 2, 3};
     body.back()->keys_per_iteration = 1;
     body.back()->digit_count = kDigits;
     body.push_back(command(plan::Opcode_Contract, range(0, kQ), {}, view(8, 0), view(0, 0)));
     body.back()->plain = view(0, 0);
     body.back()->accumulate = true;
-    body.push_back(command(plan::Opcode_Automorphism, range(0, kQP), {2}, view(11, 0, {kQP}, 0, {2 * kQP}), view(8, 0, {kQP})));
+    body.push_back(command(plan::Opcode_Automorphism, range(0, kQP), {2}, view(11, 0, {kQP}, 0, {2 * kQP}),
+                           view(8, 0, {kQP})));
     for (const int32_t step : kToySteps) body.back()->galois.push_back(galoisOf(step, kToyLogN));
     body.back()->galois_per_iteration = 1;
     f.commands.push_back(std::move(loop));
@@ -301,7 +319,8 @@ class Maker {
     f.commands.push_back(command(plan::Opcode_Zero, range(0, kQ), {2}, both(4)));
     f.commands.push_back(command(plan::Opcode_Add, range(0, kQ), {2}, both(9), both(0), both(1)));
     // Twice the sum: two copies are added, the second through a summed dimension of stride 0.
-    f.commands.push_back(command(plan::Opcode_Copy, range(0, kQ), {2, 2}, view(4, 0, {kQ, 0}), view(9, 0, {kQ, 0})));
+    f.commands.push_back(
+        command(plan::Opcode_Copy, range(0, kQ), {2, 2}, view(4, 0, {kQ, 0}), view(9, 0, {kQ, 0})));
     f.commands.back()->reduce_rank = 1;
     f.commands.back()->accumulate = true;
     f.commands.push_back(command(plan::Opcode_Sub, range(0, kQ), {2}, both(4), both(4), both(1)));

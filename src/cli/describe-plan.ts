@@ -21,7 +21,9 @@ export interface PlanDescription {
   readonly bootstraps: number;
   readonly rotations: number;
   readonly ctMultiplications: number;
+  /** In memory, both halves of every key; the file holds one half and a seed. */
   readonly keyBytes: number;
+  readonly keyFileBytes: number;
   readonly planBytes: number;
   readonly weightsBytes: number;
   readonly strategy: string;
@@ -65,7 +67,8 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
     formatVersion: `${plan.formatMajor}.${plan.formatMinor}`,
     logN: p.logN, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure,
     levels: summary.levels, bootstraps: summary.bootstraps, rotations: summary.rotations,
-    ctMultiplications: summary.ctMultiplications, keyBytes: summary.keyBytes, planBytes,
+    ctMultiplications: summary.ctMultiplications, keyBytes: summary.keyBytes,
+    keyFileBytes: describeKeys(plan).reduce((sum, key) => sum + key.bytes, 0), planBytes,
     weightsBytes: summary.weightsBytes, strategy: plan.strategy, mesh: plan.mesh,
     inputs: ports(plan.inputs), outputs: ports(plan.outputs),
     functions: functions.map((func, i) => ({
@@ -184,9 +187,10 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
       ['launches', Object.entries(d.launches).map(([name, count]) => `${name} ${count}`).join(', ')],
     ])}`,
     `${bold(style, 'bytes')}\n${formatFields([
-      ['plan', formatBytes(d.planBytes)], ['weights file', formatBytes(d.weightsBytes)],
-      ['keys', `${formatBytes(d.keyBytes)}, ${plan.keys.length} keys`], ...memoryFields(d.memory),
+      ['plan', formatBytes(d.planBytes)], ['weights', formatBytes(d.weightsBytes)],
+      ['eval.keys', `${formatBytes(d.keyFileBytes)}, ${plan.keys.length} keys`],
     ])}`,
+    `${bold(style, 'memory of a run')}\n${formatFields(memoryFields(d.memory))}`,
   ];
   return `${blocks.join('\n\n')}\n`;
 }
@@ -194,6 +198,7 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
 export function memoryFields(memory: MemoryDescription): [string, string][] {
   return [
     ['buffers', formatBytes(memory.frameBytes)], ['encoded weights', formatBytes(memory.plaintextBytes)],
+    ['keys', formatBytes(memory.keyBytes)],
   ];
 }
 

@@ -7,6 +7,7 @@ import { elementCount, type Tensor } from '../data/index.js';
 import { parseModule } from '../ir/parser.js';
 import { assertVerified } from '../ir/verifier.js';
 import type { Module } from '../ir/module.js';
+import type { KeygenResult, RunReport, TaskHooks } from '../executor/index.js';
 import { AegisError, Diagnostics } from '../support/diagnostics.js';
 import { defined } from '../support/invariant.js';
 import type { Context } from './context.js';
@@ -83,10 +84,10 @@ export function plainInputs(
 
 /** Native work reports finer than anyone reads; `Progress` thins it out. */
 async function nativeWork<T>(
-  title: string, context: Context, work: (hooks: Hooks) => Promise<T>,
+  title: string, context: Context, work: (hooks: TaskHooks) => Promise<T>,
 ): Promise<T> {
   return context.interruptible((signal) => context.progress.during(title, (task) => work({
-    signal, onProgress: (detail, done, total) => task.update(total === 0 ? 0 : done / total, detail),
+    signal, onProgress: (fraction, detail) => task.update(fraction, detail),
   })));
 }
 

@@ -5,6 +5,7 @@ export interface Style {
   readonly columns: number;
 }
 
+const maxColumns = 100;
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
 export function formatBytes(bytes: number): string {
@@ -33,10 +34,24 @@ export function formatTable(rows: readonly (readonly string[])[], right: readonl
   }).join('  ').trimEnd()).join('\n');
 }
 
-/** `name   value` lines, indented. */
+/** `name   value` lines, indented; long lists go on in the next line. */
 export function formatFields(fields: readonly (readonly [string, string])[]): string {
   const width = Math.max(...fields.map(([name]) => name.length));
-  return fields.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`).join('\n');
+  const indent = ' '.repeat(width + 4);
+  return fields.map(([name, value]) => {
+    const lines = wrapList(value, maxColumns - indent.length);
+    return `  ${name.padEnd(width)}  ${lines.join(`\n${indent}`)}`;
+  }).join('\n');
+}
+
+function wrapList(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  for (const part of text.split(/(?<=, )/)) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + part.trimEnd().length > columns) lines.push(part);
+    else lines[lines.length - 1] = last + part;
+  }
+  return lines.map((line) => line.trimEnd());
 }
 
 export function bold(style: Style, text: string): string {

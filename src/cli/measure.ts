@@ -2,7 +2,10 @@
 
 export interface Agreement {
   readonly samples: number;
+  /** Infinity if an output is not a number. */
   readonly maxAbsError: number;
+  /** Index, in its file, of the sample with that error. */
+  readonly worstSample: number;
   /** Share of rows whose largest entry is the reference's. */
   readonly argmaxAgreement: number;
   /** Share of samples whose largest entry is the label; absent without labels. */
@@ -17,14 +20,15 @@ export interface Comparison {
   readonly label?: number | undefined;
 }
 
-export function agreementOf(comparisons: readonly Comparison[]): Agreement {
-  let maxAbsError = 0;
+/** `firstSample` is the index in its file of the first one compared. */
+export function agreementOf(comparisons: readonly Comparison[], firstSample: number): Agreement {
+  const errors = comparisons.map(({ measured, reference }) => largestDifference(measured, reference));
+  const maxAbsError = Math.max(...errors);
   let rows = 0;
   let agreeing = 0;
   let labelled = 0;
   let right = 0;
   for (const { measured, reference, rowLength, label } of comparisons) {
-    maxAbsError = Math.max(maxAbsError, largestDifference(measured, reference));
     for (let start = 0; start < reference.length; start += rowLength) {
       const found = argmax(measured.subarray(start, start + rowLength));
       rows++;
@@ -35,7 +39,8 @@ export function agreementOf(comparisons: readonly Comparison[]): Agreement {
     }
   }
   return {
-    samples: comparisons.length, maxAbsError, argmaxAgreement: agreeing / rows,
+    samples: comparisons.length, maxAbsError, worstSample: firstSample + errors.indexOf(maxAbsError),
+    argmaxAgreement: agreeing / rows,
     ...(labelled === 0 ? {} : { accuracy: right / labelled }),
   };
 }

@@ -42,7 +42,10 @@ function first(outputs: Readonly<Record<string, Float64Array>>): Float64Array {
   return Object.values(outputs)[0] ?? new Float64Array(0);
 }
 
-/** xorshift32 over the bounds that calibration found: seeded, the same everywhere. */
+/**
+ * Uniform in [-1, 1), as the inputs that `compile` takes ranges from when it is given none, and within what
+ * calibration found. xorshift32: the same everywhere.
+ */
 export function randomSamples(
   ports: readonly { name: string; shape: readonly number[]; bound: number }[], count: number, seed: number,
 ): Samples {
@@ -57,7 +60,7 @@ export function randomSamples(
     source: `${count} random inputs`, count, logits: null, labels: null,
     inputs: new Map(ports.map(({ name, shape, bound }) => {
       const size = shape.reduce((a, b) => a * b, 1);
-      const one = () => Float64Array.from({ length: size }, () => bound * uniform());
+      const one = () => Float64Array.from({ length: size }, () => Math.min(1, bound) * uniform());
       const data = Array.from({ length: count }, one);
       return [name, { dtype: 'float32' as const, shape, data }];
     })),

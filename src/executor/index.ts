@@ -140,19 +140,20 @@ export interface DecryptOptions extends TaskHooks, Threads {
   /** secret.key */
   readonly key: string;
   readonly in: string;
-  /** R306 a value outside its calibrated range, R322 more noise than predicted. */
-  readonly onWarning?: ((warning: Diagnostic) => void) | undefined;
 }
 
-interface NativeDecrypted {
+export interface DecryptResult {
+  /** Of the model, row-major. */
   readonly outputs: Readonly<Record<string, Float64Array>>;
+  /** Largest imaginary part of an output's slots, in units of the output: all of it is noise. */
+  readonly noise: Readonly<Record<string, number>>;
+  /** R306 a value outside its calibrated range, R322 more noise than predicted. */
   readonly warnings: readonly Diagnostic[];
+  readonly insecure: boolean;
 }
 
-/** The outputs of the model, row-major. */
-export async function decrypt(options: DecryptOptions): Promise<Readonly<Record<string, Float64Array>>> {
-  const { plan, key, in: response, threads, onWarning } = options;
-  const { outputs, warnings } = await callNative<NativeDecrypted>('decrypt', { plan, key, in: response, threads }, options);
-  for (const warning of warnings) onWarning?.(warning);
-  return outputs;
+/** Decrypts a response for the key's owner (nothing is added: not to be shown to others, docs/security.md). */
+export function decrypt(options: DecryptOptions): Promise<DecryptResult> {
+  const { plan, key, in: response, threads } = options;
+  return callNative('decrypt', { plan, key, in: response, threads }, options);
 }

@@ -6,7 +6,7 @@ import { defined } from '../support/invariant.js';
 import { maxSoftmaxRounds, type Interval, type NodeRange, type NodeRanges, type Ranges } from './ranges.js';
 
 /** Samples kept in the ranges file: packed values and errors are measured on them later. */
-export const maxProbes = 6;
+export const maxProbes = 8;
 
 type Sample = Readonly<Record<string, Float64Array>>;
 

@@ -3,6 +3,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { formatNpz, readSamples, sampleAt, takeSamples, type Samples } from '../../data/index.js';
+import type { RunReport } from '../../executor/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { defineCommand } from '../command.js';
@@ -66,7 +67,12 @@ function nodeShares(report: RunReport): TimeShare[] {
 
 function kernelShares(report: RunReport): TimeShare[] {
   return report.opcodes.filter(({ launches }) => launches > 0).map(({ op, seconds, launches }) =>
-    ({ name: op, seconds, detail: `${launches} launches` }));
+    ({ name: snakeCase(op), seconds, detail: `${launches} launches` }));
+}
+
+/** As `inspect --phase schedule` writes commands. */
+function snakeCase(name: string): string {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toLowerCase();
 }
 
 interface Sizes {

@@ -1,8 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { NodeError } from '../../passes/predict-error.js';
 import type { PlanPort } from '../../backend/plan-view.js';
-import { sampleAt, type Samples } from '../../data/index.js';
+import { parseTake, sampleAt, type Samples } from '../../data/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import {
@@ -14,7 +15,7 @@ import {
   type LoadedPlan,
 } from '../engine.js';
 import { checkInputs } from '../files.js';
-import { formatError, formatFields, insecureNotice } from '../format.js';
+import { formatError, formatFields, formatTable, insecureNotice } from '../format.js';
 import { agreementOf, type Agreement, type Comparison } from '../measure.js';
 import { openOracle, randomSamples } from '../oracle.js';
 
@@ -41,6 +42,10 @@ export const verifyCommand = defineCommand({
     cipher: {
       type: 'string', requiresArg: true,
       describe: 'cipher module to run in the clear (default PLAN.cipher)',
+    },
+    'per-node': {
+      type: 'boolean', default: false,
+      describe: 'predicted noise of every ONNX node, on these inputs',
     },
     threads: {
       type: 'number', requiresArg: true,
@@ -88,9 +93,14 @@ export const verifyCommand = defineCommand({
       measured, reference: defined(references[i], 'reference'), rowLength: port.shape.at(-1) ?? 1,
       label: samples.labels?.[i],
     }));
-    report(agreementOf(comparisons), plan, port, args.encrypted, context);
+    const nodes = args.perNode ? await predictNodes(plan, inputs, args.cipher, context) : undefined;
+    const first = args.take === undefined ? 0 : parseTake(args.take).from;
+    report(agreementOf(comparisons, first), { plan, port, encrypted: args.encrypted, nodes }, context);
   },
 });
+
+/** The error model runs each of them several times. */
+const maxPredictionInputs = 4;
 
 type Inputs = Readonly<Record<string, Float64Array>>;
 
@@ -128,6 +138,20 @@ async function clearRuns(
   }));
 }
 
+/** What noise does to every node, by the error model. */
+async function predictNodes(
+  plan: LoadedPlan, inputs: readonly Inputs[], cipherPath: string | undefined, context: Context,
+): Promise<readonly NodeError[]> {
+  const { predictError } = await import('../../passes/predict-error.js');
+  const { runCipher } = await import('../../ir/interpreter/cipher.js');
+  const module = await cipherBeside(plan, cipherPath);
+  const few = inputs.slice(0, maxPredictionInputs);
+  return context.progress.during('per node', async (task) => {
+    task.update(0, 'error model');
+    return predictError(module, few, few.map((input) => runCipher(module, input))).nodes;
+  });
+}
+
 /** Keys, requests and responses live in a folder of their own and go with it. */
 async function encryptedRuns(
   plan: LoadedPlan, inputs: readonly Inputs[], port: PlanPort, threads: number, context: Context,
@@ -149,24 +173,41 @@ async function encryptedRuns(
   }
 }
 
-function report(
-  agreement: Agreement, plan: LoadedPlan, port: PlanPort, encrypted: boolean, { json, out, style }: Context,
-): void {
+interface Shown {
+  readonly plan: LoadedPlan;
+  readonly port: PlanPort;
+  readonly encrypted: boolean;
+  readonly nodes: readonly NodeError[] | undefined;
+}
+
+function report(agreement: Agreement, shown: Shown, { json, out, style }: Context): void {
+  const { plan, port: { predictedError }, encrypted, nodes } = shown;
   const { insecure } = plan.view.parameters;
-  const predictedError = port.predictedError;
   if (json) {
-    out.write(`${JSON.stringify({ ...agreement, predictedError, insecure })}\n`);
+    // JSON has no infinity, and null would pass `<=` in some languages.
+    const maxAbsError = Math.min(agreement.maxAbsError, Number.MAX_VALUE);
+    out.write(`${JSON.stringify({ ...agreement, maxAbsError, predictedError, insecure, nodes })}\n`);
     return;
   }
-  const within = agreement.maxAbsError <= predictedError ? '' : ', above the prediction';
+  const above = agreement.maxAbsError > predictedError ? ': ABOVE THE PREDICTION' : '';
   const rows: [string, string][] = [
-    ['samples', `${agreement.samples}, ${encrypted ? 'encrypted' : 'in the clear'}`],
-    ['measured error', `${formatError(agreement.maxAbsError)}${within}`],
+    ['samples', `${agreement.samples} ${encrypted ? 'encrypted' : 'in the clear'}`],
+    ['measured error', `${formatError(agreement.maxAbsError)} on sample ${agreement.worstSample}${above}`],
     ['predicted error', formatError(predictedError)],
     ['same decision', percent(agreement.argmaxAgreement)],
   ];
   if (agreement.accuracy !== undefined) rows.push(['accuracy', percent(agreement.accuracy)]);
-  out.write(`${plan.path}\n${formatFields(rows)}\n${insecure ? `${insecureNotice(style)}\n` : ''}`);
+  out.write(`${plan.path}\n${formatFields(rows)}\n`);
+  if (nodes !== undefined) out.write(`\n${nodesText(nodes)}\n`);
+  if (insecure) out.write(`${insecureNotice(style)}\n`);
+}
+
+function nodesText(nodes: readonly NodeError[]): string {
+  return formatTable([
+    ['node', 'ops', 'level', 'largest value', 'predicted noise'],
+    ...nodes.map(({ node, ops, level, magnitude, noise }) =>
+      [node, String(ops), String(level), magnitude.toPrecision(3), formatError(noise)]),
+  ], [1, 2, 3, 4]);
 }
 
 function percent(share: number): string {

@@ -54,6 +54,12 @@ export class Call {
     return asNumbers(this.tensor(index));
   }
 
+  /** A float input in the evaluator's own precision. */
+  doubles(index: number): Float64Array {
+    const values = this.numbers(index);
+    return values instanceof Float64Array ? values : Float64Array.from(values);
+  }
+
   /** An integer input as a list; huge values saturate at 2^53. */
   ints(index: number): number[] {
     const { data } = this.tensor(index);

@@ -7,24 +7,29 @@ import {
 } from './call.js';
 
 const matMul: Kernel = (call) => {
-  const [a, b] = [call.input(0).shape, call.input(1).shape];
-  if (a.length === 0 || b.length === 0) return call.fail('scalar operand');
-  const left = a.length === 1 ? [1, ...a] : a;
-  const right = b.length === 1 ? [...b, 1] : b;
+  const [aShape, bShape] = [call.input(0).shape, call.input(1).shape];
+  if (aShape.length === 0 || bShape.length === 0) return call.fail('scalar operand');
+  const left = aShape.length === 1 ? [1, ...aShape] : aShape;
+  const right = bShape.length === 1 ? [...bShape, 1] : bShape;
   const [rows, inner] = [defined(left.at(-2), 'rows'), defined(left.at(-1), 'inner')];
   const columns = defined(right.at(-1), 'columns');
-  if (right.at(-2) !== inner) return call.fail(`[${a.join(', ')}] times [${b.join(', ')}]`);
+  if (right.at(-2) !== inner) return call.fail(`[${aShape.join(', ')}] times [${bShape.join(', ')}]`);
   const batch = broadcastShape(call, left.slice(0, -2), right.slice(0, -2));
-  const result = [...batch, ...(a.length === 1 ? [] : [rows]), ...(b.length === 1 ? [] : [columns])];
+  const ends = [...(aShape.length === 1 ? [] : [rows]), ...(bShape.length === 1 ? [] : [columns])];
+  const result = [...batch, ...ends];
   return [call.floats(result, (out) => {
-    const [x, y] = [call.numbers(0), call.numbers(1)];
+    const [x, y] = [call.doubles(0), call.doubles(1)];
+    // One weight for the whole batch: its items are only more rows.
+    const allRows = x.length / Math.max(inner, 1);
+    if (y.length === inner * columns) return matmul(x, y, out, { rows: allRows, inner, columns });
     const xAt = affineIndex(batch, broadcastStrides(left.slice(0, -2), batch));
     const yAt = affineIndex(batch, broadcastStrides(right.slice(0, -2), batch));
-    const sizes = { rows, inner, columns };
+    const item = (data: Float64Array, i: number, size: number) => data.subarray(i * size, (i + 1) * size);
     for (let i = 0; i < xAt.length; i++) {
-      const [xi, yi] = [(xAt[i] as number) * rows * inner, (yAt[i] as number) * inner * columns];
-      matmul(x, xi, y, yi, out, i * rows * columns, sizes);
+      const [a, b] = [item(x, xAt[i] as number, rows * inner), item(y, yAt[i] as number, inner * columns)];
+      matmul(a, b, item(out, i, rows * columns), { rows, inner, columns });
     }
+    return undefined;
   })];
 };
 
@@ -43,11 +48,11 @@ const gemm: Kernel = (call) => {
     }
   }
   return [call.floats([rows, columns], (out) => {
-    const x = call.numbers(0);
+    const x = call.doubles(0);
     const left = transA ? (take(x, affineIndex([rows, inner], [1, rows])) as Float64Array) : x;
     const sizes = { rows, inner, columns };
-    if (transB) matmulTransposed(left, 0, call.numbers(1), 0, out, 0, sizes);
-    else matmul(left, 0, call.numbers(1), 0, out, 0, sizes);
+    if (transB) matmulTransposed(left, call.doubles(1), out, sizes);
+    else matmul(left, call.doubles(1), out, sizes);
     const c = call.has(2) ? call.numbers(2) : undefined;
     const at = affineIndex(
       [rows, columns],
@@ -145,17 +150,17 @@ const conv: Kernel = (call) => {
   }
   return [call.floats(form.shape, (out) => {
     const index = form.index();
-    const [x, w] = [call.numbers(0), call.numbers(1)];
+    const [x, w] = [call.doubles(0), call.doubles(1)];
     const per = form.outputs / form.groups;
     const sizes = { rows: per, inner: form.patch, columns: form.positions };
     for (let b = 0; b < form.batch; b++) {
       const image = x.subarray((b * x.length) / form.batch, ((b + 1) * x.length) / form.batch);
       const patches = take(image, index) as Float64Array;
       for (let g = 0; g < form.groups; g++) {
-        const target = (b * form.outputs + g * per) * form.positions;
-        matmulTransposed(
-          w, g * per * form.patch, patches, g * form.positions * form.patch, out, target, sizes,
-        );
+        const kernel = w.subarray(g * per * form.patch, (g + 1) * per * form.patch);
+        const own = patches.subarray(g * form.positions * form.patch, (g + 1) * form.positions * form.patch);
+        const first = (b * form.outputs + g * per) * form.positions;
+        matmulTransposed(kernel, own, out.subarray(first, first + per * form.positions), sizes);
       }
     }
     const bias = call.has(2) ? call.numbers(2) : undefined;
@@ -273,7 +278,7 @@ const attention: Kernel = (call) => {
   }
   const maskStrides = broadcastStrides(call.has(3) ? call.input(3).shape : [], full);
   return [call.floats(form.shape, (out) => {
-    const parts = [call.numbers(0), call.numbers(1), call.numbers(2)];
+    const parts = [call.doubles(0), call.doubles(1), call.doubles(2)];
     const head = (which: 0 | 1 | 2, b: number, h: number, shape: readonly number[]) => {
       const [first = 0, ...rest] = form.strides(which);
       const x = defined(parts[which], 'operand');
@@ -287,19 +292,14 @@ const attention: Kernel = (call) => {
       const shared = Math.floor((h * keyHeads) / heads);
       const scores = new Float64Array(queries * keys);
       const sizes = { rows: queries, inner: size, columns: keys };
-      matmulTransposed(
-        head(0, b, h, [queries, size]),
-        0,
-        head(1, b, shared, [keys, size]),
-        0, scores, 0, sizes,
-      );
+      matmulTransposed(head(0, b, h, [queries, size]), head(1, b, shared, [keys, size]), scores, sizes);
       finishScores(form, scores, (row, column) => {
         const extra = mask?.[b * mb + h * mh + row * mq + column * mk] ?? 0;
         return boolean ? (extra === 0 ? -Infinity : 0) : extra;
       });
       const part = new Float64Array(queries * valueSize);
       const values = head(2, b, shared, [keys, valueSize]);
-      matmul(scores, 0, values, 0, part, 0, { rows: queries, inner: keys, columns: valueSize });
+      matmul(scores, values, part, { rows: queries, inner: keys, columns: valueSize });
       const [first = 0, ...rest] = form.resultStrides;
       const at = affineIndex([queries, valueSize], rest, (b * out.length) / batch + h * first);
       part.forEach((value, i) => (out[at[i] as number] = value));

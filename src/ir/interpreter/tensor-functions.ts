@@ -70,68 +70,70 @@ export interface MatmulSizes {
   readonly columns: number;
 }
 
-type Floats = Float64Array | Float32Array | Int32Array | Uint8Array;
+function dot(a: Float64Array, aOffset: number, b: Float64Array, bOffset: number, count: number): number {
+  let sum = 0;
+  for (let k = 0; k < count; k++) sum += (a[aOffset + k] as number) * (b[bOffset + k] as number);
+  return sum;
+}
 
 /**
- * out[rows, columns] += a[rows, inner] b[inner, columns], with offsets into all three. Four rows of b at a
- * time keep the running sums in registers' reach.
+ * out[rows, columns] = a[rows, inner] w[columns, inner]^T: both operands are read along their rows. Blocks of
+ * two rows by four columns keep eight sums in registers, and four rows of w in the cache for all rows of a.
  */
-export function matmul(
-  a: Floats, aOffset: number, b: Floats, bOffset: number, out: Float64Array, outOffset: number,
-  sizes: MatmulSizes,
+export function matmulTransposed(
+  a: Float64Array, w: Float64Array, out: Float64Array, sizes: MatmulSizes,
 ): void {
   const { rows, inner, columns } = sizes;
-  const blocked = inner - (inner % 4);
-  for (let i = 0; i < rows; i++) {
-    const row = outOffset + i * columns;
-    const aRow = aOffset + i * inner;
-    for (let k = 0; k < blocked; k += 4) {
-      const a0 = a[aRow + k] as number;
-      const a1 = a[aRow + k + 1] as number;
-      const a2 = a[aRow + k + 2] as number;
-      const a3 = a[aRow + k + 3] as number;
-      const b0 = bOffset + k * columns;
-      const b1 = b0 + columns;
-      const b2 = b1 + columns;
-      const b3 = b2 + columns;
-      for (let j = 0; j < columns; j++) {
-        out[row + j] =
-          (out[row + j] as number)
-          + a0 * (b[b0 + j] as number)
-          + a1 * (b[b1 + j] as number)
-          + a2 * (b[b2 + j] as number)
-          + a3 * (b[b3 + j] as number);
+  const [evenRows, fullColumns] = [rows - (rows % 2), columns - (columns % 4)];
+  for (let j = 0; j < fullColumns; j += 4) {
+    const w0 = j * inner;
+    const [w1, w2, w3] = [w0 + inner, w0 + 2 * inner, w0 + 3 * inner];
+    for (let i = 0; i < evenRows; i += 2) {
+      const [a0, a1] = [i * inner, (i + 1) * inner];
+      let [s00, s01, s02, s03, s10, s11, s12, s13] = [0, 0, 0, 0, 0, 0, 0, 0];
+      for (let k = 0; k < inner; k++) {
+        const x0 = a[a0 + k] as number;
+        const x1 = a[a1 + k] as number;
+        const y0 = w[w0 + k] as number;
+        const y1 = w[w1 + k] as number;
+        const y2 = w[w2 + k] as number;
+        const y3 = w[w3 + k] as number;
+        s00 += x0 * y0;
+        s01 += x0 * y1;
+        s02 += x0 * y2;
+        s03 += x0 * y3;
+        s10 += x1 * y0;
+        s11 += x1 * y1;
+        s12 += x1 * y2;
+        s13 += x1 * y3;
       }
+      const [o0, o1] = [i * columns + j, (i + 1) * columns + j];
+      out[o0] = s00;
+      out[o0 + 1] = s01;
+      out[o0 + 2] = s02;
+      out[o0 + 3] = s03;
+      out[o1] = s10;
+      out[o1 + 1] = s11;
+      out[o1 + 2] = s12;
+      out[o1 + 3] = s13;
     }
-    for (let k = blocked; k < inner; k++) {
-      const factor = a[aRow + k] as number;
-      const b0 = bOffset + k * columns;
-      for (let j = 0; j < columns; j++) {
-        out[row + j] = (out[row + j] as number) + factor * (b[b0 + j] as number);
-      }
+  }
+  for (let i = 0; i < rows; i++) {
+    // What the blocks leave over: the last columns of every row, and all columns of an odd last row.
+    for (let j = i < evenRows ? fullColumns : 0; j < columns; j++) {
+      out[i * columns + j] = dot(a, i * inner, w, j * inner, inner);
     }
   }
 }
 
-/** out[rows, columns] = a[rows, inner] w[columns, inner]^T: both operands are read along their rows. */
-export function matmulTransposed(
-  a: Floats, aOffset: number, w: Floats, wOffset: number, out: Float64Array, outOffset: number,
-  sizes: MatmulSizes,
-): void {
-  const { rows, inner, columns } = sizes;
-  for (let i = 0; i < rows; i++) {
-    const aRow = aOffset + i * inner;
-    for (let j = 0; j < columns; j++) {
-      const wRow = wOffset + j * inner;
-      let even = 0;
-      let odd = 0;
-      let k = 0;
-      for (; k + 1 < inner; k += 2) {
-        even += (a[aRow + k] as number) * (w[wRow + k] as number);
-        odd += (a[aRow + k + 1] as number) * (w[wRow + k + 1] as number);
-      }
-      if (k < inner) even += (a[aRow + k] as number) * (w[wRow + k] as number);
-      out[outOffset + i * columns + j] = even + odd;
-    }
+/**
+ * out[rows, columns] = a[rows, inner] b[inner, columns]; b is transposed first, so that its rows are read.
+ */
+export function matmul(a: Float64Array, b: Float64Array, out: Float64Array, sizes: MatmulSizes): void {
+  const { inner, columns } = sizes;
+  const transposed = new Float64Array(inner * columns);
+  for (let k = 0; k < inner; k++) {
+    for (let j = 0; j < columns; j++) transposed[j * inner + k] = b[k * columns + j] as number;
   }
+  matmulTransposed(a, transposed, out, sizes);
 }

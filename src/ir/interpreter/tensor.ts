@@ -49,7 +49,7 @@ export function attentionScores(op: Op, q: Float64Array, k: Float64Array, head: 
   const [qHead, kHead] = [headOf(q, width, head, size), headOf(k, width, head, size)];
   const [queries, keys] = [q.length / width, k.length / width];
   const scores = new Float64Array(queries * keys);
-  matmulTransposed(qHead, 0, kHead, 0, scores, 0, { rows: queries, inner: size, columns: keys });
+  matmulTransposed(qHead, kHead, scores, { rows: queries, inner: size, columns: keys });
   for (let i = 0; i < scores.length; i++) scores[i] = (scores[i] as number) * scale;
   return scores;
 }
@@ -84,7 +84,7 @@ function attention(op: Op, [q, k, v]: readonly Float64Array[], out: Float64Array
     for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
     const part = new Float64Array(queries * size);
     const values = headOf(defined(v, 'v'), width, head, size);
-    matmul(scores, 0, values, 0, part, 0, { rows: queries, inner: keys, columns: size });
+    matmul(scores, values, part, { rows: queries, inner: keys, columns: size });
     for (let row = 0; row < queries; row++) {
       out.set(part.subarray(row * size, (row + 1) * size), row * width + head * size);
     }
@@ -164,6 +164,6 @@ function linear(
   const [rows, inner] = shapeOf(defined(op.operands[0], 'x'));
   const columns = op.attrs.outFeatures as number;
   invariant(weight.data.length === inner * columns, `weight of ${op.kind} at "${op.loc}" has another size`);
-  matmulTransposed(x, 0, weight.data, 0, out, 0, { rows, inner, columns });
+  matmulTransposed(x, weight.data, out, { rows, inner, columns });
   if (bias !== undefined) fill(out, (i) => (out[i] as number) + (bias[i % columns] as number));
 }

@@ -5,10 +5,10 @@
 import type { Interval } from '../ranges.js';
 
 /** Arguments: each end moves out by this part of the span. */
-const argumentMargin = 0.25;
+const argumentMargin = 0.4;
 /** Positive quantities (variances, softmax denominators): each end moves by this factor, plus a part of the log span. */
-const positiveFactor = 1.5;
-const positiveLogMargin = 0.15;
+const positiveFactor = 2;
+const positiveLogMargin = 0.25;
 
 export function widen(interval: Interval): Interval {
   const span = Math.max(interval.max - interval.min, 1e-3);

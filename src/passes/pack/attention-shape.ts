@@ -1,8 +1,18 @@
 /** Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups / (U B)). */
 import { AegisError } from '../../support/diagnostics.js';
 import { keySwitchCost, keySwitchTotal, multiplyCost } from '../../target/cost.js';
-import type { AttentionSpec } from './attention.js';
+import type { AttentionRanges } from '../ranges.js';
 import { typicalLevel, type PackContext } from './context.js';
+
+export interface AttentionSpec {
+  readonly heads: number;
+  readonly headSize: number;
+  /** Scores are scale * q.k. */
+  readonly scale: number;
+  readonly tokens: number;
+  readonly ranges: AttentionRanges;
+  readonly loc: string;
+}
 
 export interface AttentionShape {
   /** U */

@@ -20,30 +20,20 @@ import type { Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
-import { maxSoftmaxRounds, type AttentionRanges, type Interval } from '../ranges.js';
+import { maxSoftmaxRounds, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
-import { chooseAttentionShape, type AttentionShape } from './attention-shape.js';
+import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
 import type { PackContext } from './context.js';
 import type { Packed } from './layout.js';
 import { applyMatrix } from './linear.js';
 
 /** Widest interval of log den that one polynomial inverts well: ratio 400, relative error below 1e-5 at degree 127. */
 const maxLogSpread = 6;
-const inverseRelativeError = 5e-5;
-const exponentialRelativeError = 2e-5;
+const inverseRelativeError = 1e-5;
+const exponentialRelativeError = 1e-5;
 
 /** Packs one of q, k, v into the head layout: `rows` at axis j, values scaled by `factor`. */
 export type ProjectHeads = (which: 0 | 1 | 2, rows: Int32Array, headSize: number, factor: number) => Value;
-
-export interface AttentionSpec {
-  readonly heads: number;
-  readonly headSize: number;
-  /** Scores are scale * q.k. */
-  readonly scale: number;
-  readonly tokens: number;
-  readonly ranges: AttentionRanges;
-  readonly loc: string;
-}
 
 interface SoftmaxPlan {
   readonly rounds: number;
@@ -116,7 +106,7 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   const argument = normalisation(scores);
   const exp = (t: number) => Math.exp((t - argument.shift) / argument.scale / 2 ** rounds - logSum.max);
   const smallest = Math.exp(logSum.min - logSum.max);
-  const exponential = fitChebyshev(exp, -1, 1, { maxError: (exponentialRelativeError * smallest) }).coefficients;
+  const exponential = fitChebyshev(exp, -1, 1, { maxError: exponentialRelativeError * smallest }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
     const log = widenLog(include(range, -Math.log(spec.tokens)));

@@ -9,10 +9,10 @@ import { ctType, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 
 /** Absolute error of a smooth activation; its outputs are of order one. */
-const activationError = 1e-4;
+const activationError = 3e-5;
 /** |x| has a corner: its error falls only as 1/degree, so it gets one level more than smooth functions. */
 const reluDegree = 511;
-const inverseSqrtRelativeError = 5e-5;
+const inverseSqrtRelativeError = 1e-5;
 
 export interface Activation {
   /** Affine map that the producer of the argument applies: t = scale * x + shift. */

@@ -1,0 +1,142 @@
+// Precision and time of one bootstrap: a plan that does nothing else, run encrypted on inputs that are hard in different
+// ways. Two real vectors share the bootstrap as real + i*imag, so the slots are complex.
+//
+//   npm run bench:bootstrap -- [--ring small|secure] [--runs 10] [--threads n] [--out FOLDER] [--json]
+import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { cpus, tmpdir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { lowerToPlan } from '../dist/backend/index.js';
+import { compilerVersion } from '../dist/compile.js';
+import { decrypt, encrypt, keygen, run } from '../dist/executor/index.js';
+import { BlockBuilder, Ids } from '../dist/ir/builder.js';
+import { canonicalScale } from '../dist/ir/scale.js';
+import { assertVerified } from '../dist/ir/verifier.js';
+import { expandBootstrap } from '../dist/passes/expand-bootstrap.js';
+import { lazyModDown } from '../dist/passes/lazy-mod-down.js';
+import { mergeDuplicates } from '../dist/passes/merge-duplicates.js';
+import { defaultLiteral, makeParameters } from '../dist/target/parameters.js';
+
+const { values: options } = parseArgs({
+  options: {
+    ring: { type: 'string', default: 'secure' },
+    runs: { type: 'string', default: '10' },
+    threads: { type: 'string', default: String(cpus().length) },
+    out: { type: 'string' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const threads = Number(options.threads);
+const parameters = makeParameters(defaultLiteral(options.ring, options.ring !== 'secure'));
+const { slots } = parameters;
+
+/** mulberry32 in [-1, 1). */
+function random(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let z = Math.imul(state ^ (state >>> 15), state | 1);
+    z = (z + Math.imul(z ^ (z >>> 7), z | 61)) ^ z;
+    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 31 - 1;
+  };
+}
+
+const inputs = {
+  random: (seed) => {
+    const next = random(seed);
+    return Float64Array.from({ length: 2 * slots }, next);
+  },
+  'all-ones': () => new Float64Array(2 * slots).fill(1),
+  'one-hot': (seed) => {
+    const vector = new Float64Array(2 * slots);
+    vector[seed % slots] = 1;
+    vector[slots + (seed % slots)] = -1;
+    return vector;
+  },
+  'period-16': (seed) => {
+    const next = random(seed);
+    const period = Float64Array.from({ length: 32 }, next);
+    return Float64Array.from({ length: 2 * slots }, (_, i) => period[(i < slots ? 0 : 16) + (i % 16)]);
+  },
+};
+
+function bootstrapModule() {
+  const level = parameters.bootstrapInputLevel;
+  const type = {
+    kind: 'ct', axes: [{ name: 'part', size: 2 }], degree: 1, basis: { kind: 'q' }, level, scale: canonicalScale(level),
+  };
+  const builder = new BlockBuilder(new Ids(), parameters, [type]);
+  const result = builder.op('ct.bootstrap', [builder.args[0]], { rangeLog2: 0 }, 'bootstrap');
+  const map = {
+    period: slots, features: Int32Array.from({ length: 2 * slots }, (_, i) => i), tokens: Int32Array.of(0),
+  };
+  const port = { shape: [2, slots], slots: map, factor: 1 };
+  return {
+    phase: 'cipher', name: 'bootstrap', sourceHash: '0'.repeat(64), parameters,
+    functions: [{ name: 'main', body: builder.finish([result]) }], constants: new Map(), tables: new Map(),
+    inputs: [{ name: 'x', ...port }], outputs: [{ name: 'y', ...port }],
+  };
+}
+
+/** Errors in bits: mean and worst over slots, slot 0 (and its conjugate, the imaginary part) apart. */
+function statistics(expected, got) {
+  const errors = expected.map((x, i) => Math.abs(x - got[i]));
+  const rest = errors.filter((_, i) => i !== 0 && i !== slots);
+  const bits = (error) => Math.log2(Math.max(error, 2 ** -60));
+  return {
+    meanBits: bits(errors.reduce((a, b) => a + b, 0) / errors.length),
+    worstBits: bits(rest.reduce((a, b) => Math.max(a, b), 0)),
+    slot0Bits: bits(errors[0]),
+    slot0ConjugateBits: bits(errors[slots]),
+  };
+}
+
+const module = mergeDuplicates(lazyModDown(expandBootstrap(bootstrapModule())));
+assertVerified(module, 'bench');
+const lowered = lowerToPlan(module, { compilerVersion, strategy: 'coplaced' });
+const folder = options.out ?? (await mkdtemp(join(tmpdir(), 'aegis-bootstrap-')));
+await mkdir(folder, { recursive: true });
+const at = (name) => join(folder, name);
+try {
+  await writeFile(at('plan.aegis'), lowered.plan);
+  await writeFile(at('plan.aegis.weights'), lowered.weights);
+  const start = performance.now();
+  await keygen({ plan: at('plan.aegis'), directory: folder, threads });
+  const keygenSeconds = (performance.now() - start) / 1000;
+  const rows = [];
+  for (const [name, make] of Object.entries(inputs)) {
+    for (let i = 0; i < Number(options.runs); i++) {
+      const x = make(1000 + 7 * i);
+      await encrypt({ plan: at('plan.aegis'), key: at('public.key'), inputs: { x }, out: at('request.ct'), threads });
+      const report = await run({
+        plan: at('plan.aegis'), keys: at('eval.keys'), in: at('request.ct'), out: at('response.ct'), threads,
+      });
+      const { y } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
+      rows.push({ input: name, run: i, ...statistics(x, y), seconds: report.seconds, peakBytes: report.ranks[0].peakBytes });
+      if (!options.json) console.error(JSON.stringify(rows.at(-1)));
+    }
+  }
+  const summary = {
+    ring: options.ring, logN: parameters.logN, logQP: parameters.logQP, securityBits: parameters.securityBits,
+    insecure: parameters.insecure, threads, cpu: cpus()[0].model, memoryBytes: totalmem(), keygenSeconds,
+    evalKeysBytes: (await stat(at('eval.keys'))).size, keyBytes: lowered.summary.keyBytes,
+    levelsLeft: parameters.computeTop,
+  };
+  if (options.json) console.log(JSON.stringify({ ...summary, rows }));
+  else {
+    console.log(summary);
+    console.table(Object.keys(inputs).map((input) => {
+      const own = rows.filter((row) => row.input === input);
+      const mean = (key) => own.reduce((sum, row) => sum + row[key], 0) / own.length;
+      const worst = (key) => Math.max(...own.map((row) => row[key]));
+      return {
+        input, runs: own.length, meanBits: mean('meanBits').toFixed(2), worstMeanBits: worst('meanBits').toFixed(2),
+        worstBits: worst('worstBits').toFixed(2), slot0Bits: worst('slot0Bits').toFixed(2),
+        slot0ConjugateBits: worst('slot0ConjugateBits').toFixed(2), seconds: mean('seconds').toFixed(2),
+        peakGiB: (worst('peakBytes') / 2 ** 30).toFixed(2),
+      };
+    }));
+  }
+} finally {
+  if (options.out === undefined) await rm(folder, { recursive: true, force: true });
+}
