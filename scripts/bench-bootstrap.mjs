@@ -111,7 +111,7 @@ try {
       const report = await run({
         plan: at('plan.aegis'), keys: at('eval.keys'), in: at('request.ct'), out: at('response.ct'), threads,
       });
-      const { y } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
+      const { outputs: { y } } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
       rows.push({ input: name, run: i, ...statistics(x, y), seconds: report.seconds, peakBytes: report.ranks[0].peakBytes });
       if (!options.json) console.error(JSON.stringify(rows.at(-1)));
     }

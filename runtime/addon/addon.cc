@@ -1,5 +1,5 @@
-// The N-API door to the runtime. Every function takes one options object and starts a task (task.h); src/executor has
-// the types. Nothing here but `encrypt` and `decrypt` opens a secret key.
+// The N-API door to the runtime. Every function takes one options object and starts a task (task.h);
+// src/executor has the types. Nothing here but `encrypt` and `decrypt` opens a secret key.
 #include <napi.h>
 
 #include <cstring>
@@ -27,7 +27,8 @@ Napi::Array stringArray(Napi::Env env, const std::vector<std::string>& values) {
 }
 
 Napi::Object optionsOf(const Napi::CallbackInfo& info) {
-  if (info.Length() < 1 || !info[0].IsObject()) throw Napi::TypeError::New(info.Env(), "options must be an object");
+  if (info.Length() < 1 || !info[0].IsObject())
+    throw Napi::TypeError::New(info.Env(), "options must be an object");
   return info[0].As<Napi::Object>();
 }
 
@@ -188,7 +189,8 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
   result.Set("seconds", report.seconds);
   result.Set("loadSeconds", report.loadSeconds);
   result.Set("insecure", report.insecure);
-  const Napi::Array ranks = Napi::Array::New(env), timings = Napi::Array::New(env), opcodes = Napi::Array::New(env);
+  const Napi::Array ranks = Napi::Array::New(env), timings = Napi::Array::New(env),
+                    opcodes = Napi::Array::New(env);
   for (const RankReport& rank : report.ranks) {
     const Napi::Object object = Napi::Object::New(env);
     object.Set("rank", rank.rank);

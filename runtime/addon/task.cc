@@ -102,7 +102,8 @@ Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work) {
   auto* task = new Task(env, onProgress, std::move(work), cancelled);  // deletes itself when done
   const Napi::Object handle = Napi::Object::New(env);
   handle.Set("promise", task->promise());
-  handle.Set("cancel", Napi::Function::New(env, [cancelled](const Napi::CallbackInfo&) { *cancelled = true; }));
+  handle.Set("cancel",
+             Napi::Function::New(env, [cancelled](const Napi::CallbackInfo&) { *cancelled = true; }));
   task->Queue();
   return handle;
 }

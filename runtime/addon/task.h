@@ -1,5 +1,5 @@
-// Work away from the JavaScript thread: { promise, cancel }. The promise is rejected with an Error that has `code` and
-// `help` fields; progress arrives as callback(fraction, detail).
+// Work away from the JavaScript thread: { promise, cancel }. The promise is rejected with an Error that has
+// `code` and `help` fields; progress arrives as callback(fraction, detail).
 #pragma once
 
 #include <napi.h>
@@ -21,7 +21,8 @@ using Work = std::function<Convert(const Progress&)>;
 // onProgress: a function, or undefined.
 Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work);
 
-// Fields of an options object; a missing or mistyped one is a TypeError (the TypeScript wrapper never lets it happen).
+// Fields of an options object; a missing or mistyped one is a TypeError (the TypeScript wrapper never lets it
+// happen).
 std::string stringField(const Napi::Object& options, const char* name);
 std::string stringField(const Napi::Object& options, const char* name, const std::string& fallback);
 uint32_t countField(const Napi::Object& options, const char* name, uint32_t fallback);

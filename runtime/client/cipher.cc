@@ -63,8 +63,8 @@ void Encryptor::encryptSecret(const uint64_t* plain, uint32_t level, uint64_t* c
       uint64_t* a = cipher + words + j * n;
       expandUniform(seed, publicNonce(uint32_t(j)), prime, a, n);
       for (size_t i = 0; i < n; i++)
-        cipher[j * n + i] =
-            reduce128(uint128(prime.q - a[i]) * secretRows_[j * n + i] + error[j * n + i] + plain[j * n + i], prime);
+        cipher[j * n + i] = reduce128(
+            uint128(prime.q - a[i]) * secretRows_[j * n + i] + error[j * n + i] + plain[j * n + i], prime);
     }
   });
 }
@@ -80,7 +80,8 @@ void Decryptor::decrypt(const uint64_t* cipher, uint32_t level, uint64_t* plain)
   context_.pool.parallelFor(limbs, 1, [&](size_t begin, size_t end) {
     for (size_t j = begin; j < end; j++) {
       std::copy(cipher + j * n, cipher + (j + 1) * n, plain + j * n);
-      multiplyAddRow(cipher + (limbs + j) * n, &secretRows_[j * n], plain + j * n, n, context_.ring.prime(uint32_t(j)));
+      multiplyAddRow(cipher + (limbs + j) * n, &secretRows_[j * n], plain + j * n, n,
+                     context_.ring.prime(uint32_t(j)));
     }
   });
 }

@@ -1,4 +1,4 @@
-// Encryption and decryption: single ciphertexts, and whole requests and responses through the ports of a plan.
+// Encryption and decryption: single ciphertexts, and whole requests and responses through a plan's ports.
 #pragma once
 
 #include <map>
@@ -64,12 +64,12 @@ struct EncryptOptions {
 };
 
 // Slots of array element `element` of a port: values / factor through the port's slot map.
-std::vector<double> gatherSlots(const plan::Plan& plan, const plan::Port& port, const std::vector<double>& values,
-                                uint32_t element);
+std::vector<double> gatherSlots(const plan::Plan& plan, const plan::Port& port,
+                                const std::vector<double>& values, uint32_t element);
 
 // R305: an input is missing, unknown, of the wrong size or not finite. R306: outside of its calibrated range.
-std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& plan, const ClearTensors& inputs,
-                                    const EncryptOptions& options);
+std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& plan,
+                                    const ClearTensors& inputs, const EncryptOptions& options);
 
 struct DecryptOptions {
   std::string key, in;  // paths
@@ -78,10 +78,11 @@ struct DecryptOptions {
 
 struct DecryptResult {
   ClearTensors outputs;
-  // Largest |imaginary part| of the outputs' slots times the factor: all noise, since outputs are real. A measured
-  // stand-in for the error, without knowing the right result.
+  // Largest |imaginary part| of the outputs' slots times the factor: all noise, since outputs are real. A
+  // measured stand-in for the error, without knowing the right result.
   std::map<std::string, double> imaginary;
-  std::vector<Warning> warnings;  // R322: that is above the predicted error; R306: a value left its calibrated range
+  // R322: that is above the predicted error; R306: a value left its calibrated range.
+  std::vector<Warning> warnings;
 };
 
 // R311: the response was made with other keys.

@@ -10,7 +10,9 @@
 namespace aegis {
 namespace {
 
-const char* kindName(CiphertextKind kind) { return kind == CiphertextKind::kRequest ? "request" : "response"; }
+const char* kindName(CiphertextKind kind) {
+  return kind == CiphertextKind::kRequest ? "request" : "response";
+}
 
 // Appends fixed-width little-endian fields, so that no two different interfaces give the same text.
 class FieldText {
@@ -81,18 +83,21 @@ CiphertextReader::CiphertextReader(const std::string& path, const plan::Plan& pl
     fail("R303", path + " was made for a plan with other inputs, outputs or layouts",
          "encrypt again with the plan that the server runs");
   const PortVector& ports = portsOf(plan, kind);
-  for (const plan::Port* port : ports) file_.require(port->name()->str(), Dtype::kU64, ciphertextShape(*port, parameters));
-  if (file_.tensors().size() != ports.size()) fail("R303", path + " has tensors that are no port of the plan");
+  for (const plan::Port* port : ports)
+    file_.require(port->name()->str(), Dtype::kU64, ciphertextShape(*port, parameters));
+  if (file_.tensors().size() != ports.size())
+    fail("R303", path + " has tensors that are no port of the plan");
 }
 
 void CiphertextReader::readElement(const plan::Port& port, uint32_t element, uint64_t* out) const {
   const TensorInfo& tensor = *file_.find(port.name()->str());
-  const size_t n = parameters_.degree(), limbs = size_t(port.level()) + 1, bytes = 2 * limbs * n * sizeof(uint64_t);
+  const size_t n = parameters_.degree(), limbs = size_t(port.level()) + 1,
+               bytes = 2 * limbs * n * sizeof(uint64_t);
   file_.read(tensor, element * bytes, out, bytes);
   for (size_t row = 0; row < 2 * limbs; row++)
     if (!isCanonicalRow(out + row * n, n, parameters_.primes[row % limbs]))
-      fail("R302", "ciphertext " + std::to_string(element) + " of \"" + port.name()->str() + "\" in " + file_.name()
-                       + " has a residue that is not below its prime");
+      fail("R302", "ciphertext " + std::to_string(element) + " of \"" + port.name()->str() + "\" in "
+                       + file_.name() + " has a residue that is not below its prime");
 }
 
 void CiphertextReader::read(const plan::Port& port, ThreadPool& pool, uint64_t* out) const {
@@ -110,8 +115,9 @@ std::vector<const plan::Port*> portsByName(const plan::Plan& plan, CiphertextKin
   return sorted;
 }
 
-SafeTensorsWriter stageCiphertexts(const std::string& path, const plan::Plan& plan, const ClientParameters& parameters,
-                                   const std::string& keyId, CiphertextKind kind) {
+SafeTensorsWriter stageCiphertexts(const std::string& path, const plan::Plan& plan,
+                                   const ClientParameters& parameters, const std::string& keyId,
+                                   CiphertextKind kind) {
   auto metadata = fileMetadata("aegis-ciphertext", parameters, keyId);
   metadata["kind"] = kindName(kind);
   metadata["model"] = plan.model_name()->str();

@@ -29,7 +29,8 @@ std::vector<uint16_t> CryptoContext::allLimbs() const {
   return limbs;
 }
 
-void CryptoContext::smallToNtt(const SmallPolynomial& small, const std::vector<uint16_t>& limbs, uint64_t* rows) {
+void CryptoContext::smallToNtt(const SmallPolynomial& small, const std::vector<uint16_t>& limbs,
+                               uint64_t* rows) {
   const size_t n = degree();
   AEGIS_INVARIANT(small.size() == n);
   pool.parallelFor(limbs.size(), 1, [&](size_t begin, size_t end) {
@@ -37,7 +38,8 @@ void CryptoContext::smallToNtt(const SmallPolynomial& small, const std::vector<u
       const uint64_t q = ring.modulus(limbs[j]);
       uint64_t* row = rows + j * n;
       // No branch on the sign: q is added where the sign bit is set.
-      for (size_t i = 0; i < n; i++) row[i] = uint64_t(int64_t(small[i])) + (q & uint64_t(int64_t(small[i]) >> 63));
+      for (size_t i = 0; i < n; i++)
+        row[i] = uint64_t(int64_t(small[i])) + (q & uint64_t(int64_t(small[i]) >> 63));
     }
   });
   Launch launch;

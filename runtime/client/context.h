@@ -1,4 +1,4 @@
-// What key generation, encryption and decryption share: checked parameters, the ring, threads, kernels, the encoder.
+// What all of the client shares: checked parameters, the ring, threads, kernels, the encoder.
 #pragma once
 
 #include <atomic>

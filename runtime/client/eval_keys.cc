@@ -19,7 +19,8 @@ struct Place {
   uint64_t* base;
 };
 
-void loadRow(const SafeTensors& file, const ClientParameters& p, const Seed& seed, const Place& place, size_t item) {
+void loadRow(const SafeTensors& file, const ClientParameters& p, const Seed& seed, const Place& place,
+             size_t item) {
   const KeyClassShape& shape = p.keyClasses[place.key->keyClass];
   const size_t n = p.degree(), rows = shape.limbs.size(), digit = item / rows, row = item % rows;
   const Prime prime = makePrime(p.primes[shape.limbs[row]]);
@@ -35,7 +36,8 @@ void loadRow(const SafeTensors& file, const ClientParameters& p, const Seed& see
 
 void EvalKeys::Unmap::operator()(uint64_t* data) const { munmap(data, bytes); }
 
-EvalKeys EvalKeys::open(const std::string& path, const plan::Plan& plan, uint32_t threads, const Progress& progress) {
+EvalKeys EvalKeys::open(const std::string& path, const plan::Plan& plan, uint32_t threads,
+                        const Progress& progress) {
   ThreadPool pool(threads);
   return open(path, ClientParameters::fromPlan(plan), pool, progress);
 }
@@ -55,7 +57,8 @@ EvalKeys EvalKeys::open(const std::string& path, const ClientParameters& p, Thre
     const std::string name = key.name(p.keyClasses);
     const KeyClassShape& shape = p.keyClasses[key.keyClass];
     if (file.find(name) == nullptr)
-      fail("R304", file.name() + " has no key \"" + name + "\" that the plan needs", "run aegis keygen for this plan");
+      fail("R304", file.name() + " has no key \"" + name + "\" that the plan needs",
+           "run aegis keygen for this plan");
     file.require(name, Dtype::kU64, {shape.digits.size(), shape.limbs.size(), p.degree()});
     if (offsets.emplace(name, words).second) words += 2 * p.keyElements(key);
   }
@@ -64,11 +67,14 @@ EvalKeys EvalKeys::open(const std::string& path, const ClientParameters& p, Thre
 
   const uint64_t available = availableMemoryBytes();
   if (keys.bytes_ > available)
-    fail("R501", "the evaluation keys need " + printGibibytes(keys.bytes_) + " of memory, "
-                     + printGibibytes(available) + " are free", "compile with --memory-limit, or use a larger machine");
+    fail("R501",
+         "the evaluation keys need " + printGibibytes(keys.bytes_) + " of memory, "
+             + printGibibytes(available) + " are free",
+         "compile with --memory-limit, or use a larger machine");
   // Mapped and not from the heap, so that huge pages are used where the system has them.
   void* memory = mmap(nullptr, keys.bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail("R501", "cannot allocate " + printGibibytes(keys.bytes_) + " for the evaluation keys");
+  if (memory == MAP_FAILED)
+    fail("R501", "cannot allocate " + printGibibytes(keys.bytes_) + " for the evaluation keys");
   madvise(memory, keys.bytes_, MADV_HUGEPAGE);
   keys.memory_ = Memory(static_cast<uint64_t*>(memory), Unmap{keys.bytes_});
 

@@ -13,10 +13,12 @@ namespace aegis {
 
 class EvalKeys {
  public:
-  // Loads every key that the plan names; other keys of the file are skipped. The stored halves are read in place, the
-  // uniform halves expanded from the seed. Errors: those of SafeTensors::open and checkMetadata; R304 a key of the
-  // plan is missing; R109 it has another shape; R302 a residue is not below its prime; R501 not enough memory.
-  static EvalKeys open(const std::string& path, const plan::Plan& plan, uint32_t threads, const Progress& progress);
+  // Loads every key that the plan names; other keys of the file are skipped. The stored halves are read in
+  // place, the uniform halves expanded from the seed. Errors: those of SafeTensors::open and checkMetadata;
+  // R304 a key of the plan is missing; R109 it has another shape; R302 a residue is not below its prime; R501
+  // not enough memory.
+  static EvalKeys open(const std::string& path, const plan::Plan& plan, uint32_t threads,
+                       const Progress& progress);
   static EvalKeys open(const std::string& path, const ClientParameters& parameters, ThreadPool& pool,
                        const Progress& progress);
 

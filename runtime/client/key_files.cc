@@ -12,7 +12,9 @@ namespace {
 constexpr size_t kKeyIdDigits = 32;
 
 // Ternary coefficients as int32, and back.
-SecretVector<int32_t> widen(const SmallPolynomial& small) { return SecretVector<int32_t>(small.begin(), small.end()); }
+SecretVector<int32_t> widen(const SmallPolynomial& small) {
+  return SecretVector<int32_t>(small.begin(), small.end());
+}
 
 SmallPolynomial readTernary(const SafeTensors& file, const char* tensor, uint32_t degree) {
   const TensorInfo& info = file.require(tensor, Dtype::kI32, {degree});
@@ -23,7 +25,8 @@ SmallPolynomial readTernary(const SafeTensors& file, const char* tensor, uint32_
     bad |= uint32_t(values[i]) + 1 > 2;
     small[i] = int8_t(values[i]);
   }
-  if (bad) fail("R312", std::string("\"") + tensor + "\" of " + file.name() + " has coefficients outside -1..1");
+  if (bad)
+    fail("R312", std::string("\"") + tensor + "\" of " + file.name() + " has coefficients outside -1..1");
   return small;
 }
 
@@ -55,11 +58,13 @@ void checkMetadata(const SafeTensors& file, const char* format, const ClientPara
   if (found != format) {
     const bool secret = found == "aegis-secret-key";
     fail(secret ? "R310" : "R110", file.name() + " is " + describe(found) + ", expected " + describe(format),
-         secret ? "a secret key belongs to `aegis decrypt` and `aegis encrypt` on the data owner's machine only" : "");
+         secret
+             ? "a secret key belongs to `aegis decrypt` and `aegis encrypt` on the data owner's machine only"
+             : "");
   }
   if (file.meta("version") != kFileVersion)
-    fail("R111", file.name() + " has version \"" + file.meta("version").substr(0, 20) + "\", this program reads "
-                     + kFileVersion);
+    fail("R111", file.name() + " has version \"" + file.meta("version").substr(0, 20)
+                     + "\", this program reads " + kFileVersion);
   if (file.meta("parametersHash") != parameters.hash)
     fail("R301", file.name() + " was made for other parameters than the plan's",
          "generate keys and requests from the same plan (aegis keygen, aegis encrypt)");
@@ -70,7 +75,8 @@ void checkMetadata(const SafeTensors& file, const char* format, const ClientPara
 
 std::string keyIdOf(const SafeTensors& file) {
   const std::string id = file.meta("keyId");
-  const bool good = id.size() == kKeyIdDigits && id.find_first_not_of("0123456789abcdef") == std::string::npos;
+  const bool good =
+      id.size() == kKeyIdDigits && id.find_first_not_of("0123456789abcdef") == std::string::npos;
   if (!good) fail("R112", file.name() + " has no valid keyId");
   return id;
 }
@@ -81,7 +87,8 @@ Seed seedOf(const SafeTensors& file) {
   return seed;
 }
 
-SafeTensorsWriter stageSecretKey(const std::string& path, const ClientParameters& parameters, const SecretKey& key) {
+SafeTensorsWriter stageSecretKey(const std::string& path, const ClientParameters& parameters,
+                                 const SecretKey& key) {
   const Shape shape = {parameters.degree()};
   SafeTensorsWriter writer(path, FileMode::kSecret, fileMetadata("aegis-secret-key", parameters, key.keyId),
                            {{"dense", Dtype::kI32, shape}, {"ephemeral", Dtype::kI32, shape}});
@@ -97,7 +104,8 @@ SecretKey readSecretKey(const SafeTensors& file, const ClientParameters& paramet
   key.keyId = keyIdOf(file);
   key.dense = readTernary(file, "dense", parameters.degree());
   key.ephemeral = readTernary(file, "ephemeral", parameters.degree());
-  const auto weight = std::count_if(key.ephemeral.begin(), key.ephemeral.end(), [](int8_t c) { return c != 0; });
+  const auto weight =
+      std::count_if(key.ephemeral.begin(), key.ephemeral.end(), [](int8_t c) { return c != 0; });
   if (uint64_t(weight) != parameters.ephemeralWeight)
     fail("R312", "the sparse secret of " + file.name() + " has another Hamming weight than the plan's");
   return key;

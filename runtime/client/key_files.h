@@ -18,8 +18,8 @@ constexpr const char* kFileVersion = "1";
 std::map<std::string, std::string> fileMetadata(const char* format, const ClientParameters& parameters,
                                                 const std::string& keyId);
 
-// R110: another format (R310 when it is a secret key, which only decrypt and encrypt may open), R111: another version,
-// R301: made for other parameters, or INSECURE on one side only.
+// R110: another format (R310 when it is a secret key, which only decrypt and encrypt may open), R111: another
+// version, R301: made for other parameters, or INSECURE on one side only.
 void checkMetadata(const SafeTensors& file, const char* format, const ClientParameters& parameters);
 // The file's `keyId`, 32 hexadecimal digits naming one run of keygen. R112 if it has none.
 std::string keyIdOf(const SafeTensors& file);
@@ -33,7 +33,8 @@ struct SecretKey {
 };
 
 // Writes the file; it appears once the writer is committed.
-SafeTensorsWriter stageSecretKey(const std::string& path, const ClientParameters& parameters, const SecretKey& key);
+SafeTensorsWriter stageSecretKey(const std::string& path, const ClientParameters& parameters,
+                                 const SecretKey& key);
 // R312: coefficients are not those of a secret of these parameters.
 SecretKey readSecretKey(const SafeTensors& file, const ClientParameters& parameters);
 

@@ -15,7 +15,7 @@ enum Purpose : uint64_t {
   kDenseSecret = uint64_t(15) << 60, kEphemeralSecret, kPublicSeed, kPublicError, kEvalSeed, kKeyId
 };
 
-// Which polynomial a key encrypts, which it is encrypted under, and the NTT permutation of the latter (null: none).
+// What a key encrypts, what it is encrypted under, and the NTT permutation of the latter (null: none).
 struct KeyPair {
   const uint64_t* from;
   const uint64_t* to;
@@ -40,8 +40,9 @@ Seed drawSeed(const Randomness& random, uint64_t purpose) {
   return seed;
 }
 
-SafeTensorsWriter stageNewPublicKey(CryptoContext& context, const std::string& path, const SecretRows& secrets,
-                                    const std::string& keyId, const Randomness& random) {
+SafeTensorsWriter stageNewPublicKey(CryptoContext& context, const std::string& path,
+                                    const SecretRows& secrets, const std::string& keyId,
+                                    const Randomness& random) {
   const size_t n = context.degree();
   const std::vector<uint16_t> limbs = context.levelLimbs(context.parameters.maxLevel);
   const Seed seed = drawSeed(random, kPublicSeed);
@@ -71,13 +72,15 @@ std::vector<KeySpec> distinctKeys(const ClientParameters& p) {
 }
 
 SafeTensorsWriter stageEvalKeys(CryptoContext& context, const std::string& path, const SecretRows& secrets,
-                                const std::string& keyId, const Randomness& random, const Progress& progress) {
+                                const std::string& keyId, const Randomness& random,
+                                const Progress& progress) {
   const ClientParameters& p = context.parameters;
   const std::vector<KeySpec> keys = distinctKeys(p);
   std::vector<TensorSpec> specs;
   for (const KeySpec& key : keys) {
     const KeyClassShape& shape = p.keyClasses[key.keyClass];
-    specs.push_back({key.name(p.keyClasses), Dtype::kU64, {shape.digits.size(), shape.limbs.size(), p.degree()}});
+    specs.push_back(
+        {key.name(p.keyClasses), Dtype::kU64, {shape.digits.size(), shape.limbs.size(), p.degree()}});
   }
   const Seed seed = drawSeed(random, kEvalSeed);
   auto metadata = fileMetadata("aegis-eval-keys", p, keyId);
@@ -118,7 +121,8 @@ SecretRows secretRows(CryptoContext& context, const SecretKey& secret) {
   context.smallToNtt(secret.dense, limbs, rows.dense.data());
   context.smallToNtt(secret.ephemeral, limbs, rows.ephemeral.data());
   for (size_t j = 0; j < limbs.size(); j++)
-    multiplyRow(&rows.dense[j * n], &rows.dense[j * n], &rows.denseSquared[j * n], n, context.ring.prime(limbs[j]));
+    multiplyRow(&rows.dense[j * n], &rows.dense[j * n], &rows.denseSquared[j * n], n,
+                context.ring.prime(limbs[j]));
   return rows;
 }
 
@@ -148,7 +152,8 @@ void makeKeyDigit(CryptoContext& context, const SecretRows& secrets, const KeySp
       for (size_t i = 0; i < n; i++) {
         const uint64_t secret = to[pair.permutation == nullptr ? i : pair.permutation[i]];
         // -a s_to = (q - a) s_to, so that one reduction is enough.
-        const uint128 sum = uint128(prime.q - a[i]) * secret + uint128(specials) * from[i] + error[row * n + i];
+        const uint128 sum =
+            uint128(prime.q - a[i]) * secret + uint128(specials) * from[i] + error[row * n + i];
         b[row * n + i] = reduce128(sum, prime);
       }
     }
@@ -158,7 +163,8 @@ void makeKeyDigit(CryptoContext& context, const SecretRows& secrets, const KeySp
 KeygenResult generateKeys(CryptoContext& context, const KeygenOptions& options) {
   const ClientParameters& p = context.parameters;
   if (options.seed && !p.insecure)
-    fail("R309", "a seed was given for a plan that is not INSECURE", "leave out --seed: keys must not be repeatable");
+    fail("R309", "a seed was given for a plan that is not INSECURE",
+         "leave out --seed: keys must not be repeatable");
   if (p.ephemeralWeight > p.degree() / 2)
     fail("R320", "the sparse secret's Hamming weight is above N/2");
   Randomness random = options.seed ? Randomness::insecureSeed(*options.seed) : Randomness::system();
@@ -172,7 +178,8 @@ KeygenResult generateKeys(CryptoContext& context, const KeygenOptions& options) 
   options.progress.step("keygen", 0, p.keys.size());
   SafeTensorsWriter secretFile = stageSecretKey(result.secretKey, p, secret);
   SafeTensorsWriter publicFile = stageNewPublicKey(context, result.publicKey, rows, secret.keyId, random);
-  SafeTensorsWriter evalFile = stageEvalKeys(context, result.evalKeys, rows, secret.keyId, random, options.progress);
+  SafeTensorsWriter evalFile =
+      stageEvalKeys(context, result.evalKeys, rows, secret.keyId, random, options.progress);
   secretFile.commit();
   publicFile.commit();
   evalFile.commit();

@@ -21,8 +21,9 @@ struct KeygenResult {
   uint32_t keyCount = 0;
 };
 
-// Streams eval.keys digit by digit: memory holds the secrets and one digit. The three files are written beside their
-// places and renamed together at the end, so a run that fails or is cancelled leaves earlier keys as they were.
+// Streams eval.keys digit by digit: memory holds the secrets and one digit. The three files are written
+// beside their places and renamed together at the end, so a run that fails or is cancelled leaves earlier
+// keys as they were.
 KeygenResult generateKeys(CryptoContext& context, const KeygenOptions& options);
 
 // The secrets modulo every prime of the plan, NTT form: [prime][N].

@@ -45,8 +45,8 @@ const std::vector<double>& inputOf(const plan::Port& port, const ClearTensors& i
   if (found == inputs.end()) fail("R305", "input \"" + name + "\" of the model is missing");
   const size_t expected = flatSize(port);
   if (found->second.size() != expected)
-    fail("R305", "input \"" + name + "\" has " + std::to_string(found->second.size()) + " values but the model takes "
-                     + std::to_string(expected));
+    fail("R305", "input \"" + name + "\" has " + std::to_string(found->second.size())
+                     + " values but the model takes " + std::to_string(expected));
   return found->second;
 }
 
@@ -56,7 +56,8 @@ void checkRange(const plan::Port& port, const std::vector<double>& values, std::
   double largest = 0;
   for (size_t i = 0; i < values.size(); i++) {
     if (!std::isfinite(values[i]))
-      fail("R305", "input \"" + name + "\" has the value " + print(values[i]) + " at index " + std::to_string(i));
+      fail("R305",
+           "input \"" + name + "\" has the value " + print(values[i]) + " at index " + std::to_string(i));
     largest = std::max(largest, std::fabs(values[i]));
   }
   if (port.bound() > 0 && largest > port.bound())
@@ -67,8 +68,8 @@ void checkRange(const plan::Port& port, const std::vector<double>& values, std::
 
 }  // namespace
 
-std::vector<double> gatherSlots(const plan::Plan& plan, const plan::Port& port, const std::vector<double>& values,
-                                uint32_t element) {
+std::vector<double> gatherSlots(const plan::Plan& plan, const plan::Port& port,
+                                const std::vector<double>& values, uint32_t element) {
   const SlotIndex index(plan, port);
   std::vector<double> slots(size_t(1) << (plan.parameters()->log_n() - 1));
   for (uint32_t slot = 0; slot < slots.size(); slot++) {
@@ -80,8 +81,8 @@ std::vector<double> gatherSlots(const plan::Plan& plan, const plan::Port& port, 
   return slots;
 }
 
-std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& plan, const ClearTensors& inputs,
-                                    const EncryptOptions& options) {
+std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& plan,
+                                    const ClearTensors& inputs, const EncryptOptions& options) {
   std::vector<Warning> warnings;
   const PortVector& ports = portsOf(plan, CiphertextKind::kRequest);
   uint64_t total = 0, done = 0;
@@ -91,7 +92,8 @@ std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& pl
   }
   for (const auto& input : inputs) {
     const auto matches = [&](const plan::Port* port) { return port->name()->string_view() == input.first; };
-    if (std::none_of(ports.begin(), ports.end(), matches)) fail("R305", "the model has no input \"" + input.first + "\"");
+    if (std::none_of(ports.begin(), ports.end(), matches))
+      fail("R305", "the model has no input \"" + input.first + "\"");
   }
   if (!warnings.empty() && !options.allowOutOfRange)
     fail(warnings[0].code.c_str(), warnings[0].message,
@@ -146,13 +148,14 @@ void decryptPort(CryptoContext& context, const plan::Plan& plan, const plan::Por
   if (std::find(seen.begin(), seen.end(), false) != seen.end())
     fail("R321", "output \"" + name + "\" of the plan has values that lie in no slot");
   if (port.predicted_error() > 0 && !(imaginary <= port.predicted_error()))
-    result.warnings.push_back({"R322", "output \"" + name + "\" has noise of " + print(imaginary)
-                                           + ", above the predicted error " + print(port.predicted_error())
-                                           + ": a value inside left its calibrated range, or the keys do not match"});
+    result.warnings.push_back(
+        {"R322", "output \"" + name + "\" has noise of " + print(imaginary) + ", above the predicted error "
+                     + print(port.predicted_error())
+                     + ": a value inside left its calibrated range, or the keys do not match"});
   if (port.bound() > 0 && !(largest <= port.bound()))
     result.warnings.push_back({"R306", "output \"" + name + "\" reaches " + print(largest)
-                                           + " but the model was calibrated for -" + print(port.bound()) + ".."
-                                           + print(port.bound())});
+                                           + " but the model was calibrated for -" + print(port.bound())
+                                           + ".." + print(port.bound())});
   result.imaginary[name] = imaginary;
   result.outputs[name] = std::move(values);
 }

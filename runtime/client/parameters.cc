@@ -10,14 +10,16 @@
 namespace aegis {
 namespace {
 
-// Largest log2(QP) for 128 bits, uniform ternary secret, sigma 3.19, classical attacks: Security Guidelines for
-// Implementing Homomorphic Encryption (2024), table 5.2. src/target/security.ts has the same numbers.
+// Largest log2(QP) for 128 bits, uniform ternary secret, sigma 3.19, classical attacks: Security Guidelines
+// for Implementing Homomorphic Encryption (2024), table 5.2. src/target/security.ts has the same numbers.
 double maxLogQP(uint32_t logN) {
   constexpr double bound[] = {26, 53, 106, 214, 430, 868, 1747, 3523};
   return logN >= 10 && logN <= 17 ? bound[logN - 10] : 0;
 }
 
-[[noreturn]] void inconsistent(const std::string& what) { fail("R320", "the plan's parameters are inconsistent: " + what); }
+[[noreturn]] void inconsistent(const std::string& what) {
+  fail("R320", "the plan's parameters are inconsistent: " + what);
+}
 
 KeyClassShape readKeyClass(const plan::KeyClass& from, const ClientParameters& p) {
   KeyClassShape shape;
@@ -29,11 +31,13 @@ KeyClassShape readKeyClass(const plan::KeyClass& from, const ClientParameters& p
                  + std::to_string(shape.specials) + " special primes");
   uint32_t next = 0;
   for (const plan::DigitRange* digit : *from.digits()) {
-    if (digit->first() != next || digit->count() == 0) inconsistent("digits of key class \"" + shape.name + "\"");
+    if (digit->first() != next || digit->count() == 0)
+      inconsistent("digits of key class \"" + shape.name + "\"");
     shape.digits.push_back({digit->first(), digit->count()});
     next += digit->count();
   }
-  if (next != shape.level + 1) inconsistent("digits of key class \"" + shape.name + "\" do not cover its limbs");
+  if (next != shape.level + 1)
+    inconsistent("digits of key class \"" + shape.name + "\" do not cover its limbs");
   for (uint32_t i = 0; i <= shape.level; i++) shape.limbs.push_back(uint16_t(i));
   for (uint32_t i = 0; i < shape.specials; i++) shape.limbs.push_back(uint16_t(p.maxLevel + 1 + i));
   return shape;
@@ -107,7 +111,7 @@ std::string KeySpec::name(const std::vector<KeyClassShape>& classes) const {
 }
 
 uint64_t KeySpec::nonce(uint32_t digit, uint32_t row) const {
-  // Fields: row 16 bits, digit 12, class 12, galois 20, kind 4. The limits hold by kMaxLogN and readParameters.
+  // Fields: row 16 bits, digit 12, class 12, galois 20, kind 4. The limits hold by kMaxLogN and fromPlan.
   return uint64_t(row) | uint64_t(digit) << 16 | uint64_t(keyClass) << 28 | uint64_t(galois) << 40
          | uint64_t(kind) << 60;
 }
@@ -134,8 +138,8 @@ ClientParameters ClientParameters::fromPlan(const plan::Plan& plan) {
   p.insecure = from.insecure();
   if (p.logN < kMinLogN || p.logN > kMaxLogN) inconsistent("log N = " + std::to_string(p.logN));
   if (p.primes.size() != size_t(p.maxLevel) + 1 + p.specials || p.primes.size() > 4095)
-    inconsistent(std::to_string(p.primes.size()) + " primes for max level " + std::to_string(p.maxLevel) + " and "
-                 + std::to_string(p.specials) + " special primes");
+    inconsistent(std::to_string(p.primes.size()) + " primes for max level " + std::to_string(p.maxLevel)
+                 + " and " + std::to_string(p.specials) + " special primes");
   if (std::find(p.primes.begin(), p.primes.end(), 0) != p.primes.end()) inconsistent("a prime is 0");
   if (from.key_classes()->size() > 4095) inconsistent("too many key classes");
   std::set<std::string> names;

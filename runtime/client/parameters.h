@@ -1,4 +1,5 @@
-// The client's view of a plan's parameters: checked again here, because the client trusts no plan with its secrets.
+// The client's view of a plan's parameters: checked again here, because the client trusts no plan with its
+// secrets.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@ struct KeyClassShape {
   std::string name;
   uint32_t level = 0, specials = 0;
   std::vector<Digit> digits;
-  std::vector<uint16_t> limbs;  // prime index of each key row: q_0..q_level, then the first `specials` special primes
+  // Prime index of each key row: q_0..q_level, then the first `specials` special primes.
+  std::vector<uint16_t> limbs;
 };
 
 struct KeySpec {

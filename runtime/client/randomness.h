@@ -1,4 +1,5 @@
-// Randomness from libsodium: the system's generator for secrets, ChaCha20 for what both sides expand from a seed.
+// Randomness from libsodium: the system's generator for secrets, ChaCha20 for what both sides expand from a
+// seed.
 #pragma once
 
 #include <array>
@@ -25,7 +26,8 @@ class Randomness {
   static Randomness insecureSeed(uint64_t seed);
   ~Randomness();
 
-  // A generator for one purpose: independent of the order in which purposes are served. The system's stays itself.
+  // A generator for one purpose: independent of the order in which purposes are served. The system's stays
+  // itself.
   Randomness fork(uint64_t purpose) const;
   void fill(void* out, size_t bytes);
 
@@ -36,8 +38,9 @@ class Randomness {
   uint64_t calls_ = 0;
 };
 
-// Uniform residues modulo `prime`: the 64-bit little-endian words of the ChaCha20 stream (nonce little endian, counter
-// from 0), words >= 2^64 - (2^64 mod q) skipped, the rest reduced mod q. Part of the key file format.
+// Uniform residues modulo `prime`: the 64-bit little-endian words of the ChaCha20 stream (nonce little
+// endian, counter from 0), words >= 2^64 - (2^64 mod q) skipped, the rest reduced mod q. Part of the key file
+// format.
 void expandUniform(const Seed& seed, uint64_t nonce, const Prime& prime, uint64_t* out, size_t count);
 
 }  // namespace aegis

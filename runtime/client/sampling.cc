@@ -56,7 +56,8 @@ SmallPolynomial sampleError(Randomness& random, size_t degree) {
     const size_t count = std::min(words.size(), degree - done);
     random.fill(words.data(), count * sizeof(uint64_t));
     for (size_t i = 0; i < count; i++)
-      out[done + i] = int8_t(int(countBits(words[i] & mask)) - int(countBits(words[i] >> kBinomialHalfBits & mask)));
+      out[done + i] =
+          int8_t(int(countBits(words[i] & mask)) - int(countBits(words[i] >> kBinomialHalfBits & mask)));
     done += count;
   }
   return out;

@@ -17,7 +17,9 @@ struct WipingAllocator {
   WipingAllocator() = default;
   template <class U>
   WipingAllocator(const WipingAllocator<U>&) {}
-  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))); }
+  T* allocate(size_t count) {
+    return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64)));
+  }
   void deallocate(T* data, size_t count) {
     sodium_memzero(data, count * sizeof(T));
     ::operator delete(data, std::align_val_t(64));

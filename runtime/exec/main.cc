@@ -61,8 +61,9 @@ Arguments parse(int argc, char** argv) {
   RunJob& job = arguments.job;
   std::string threads;
   const std::pair<const char*, std::string*> options[] = {
-      {"--keys", &job.keys},       {"--in", &job.in},           {"-o", &job.out},      {"--output", &job.out},
-      {"--weights", &job.weights}, {"--backend", &job.backend}, {"--channel", &job.channel}, {"--threads", &threads},
+      {"--keys", &job.keys},       {"--in", &job.in},           {"-o", &job.out},
+      {"--output", &job.out},      {"--weights", &job.weights}, {"--backend", &job.backend},
+      {"--channel", &job.channel}, {"--threads", &threads},
   };
   for (int i = 1; i < argc; i++) {
     const std::string argument = argv[i];
@@ -99,7 +100,8 @@ nlohmann::ordered_json reportJson(const RunReport& report) {
     ranks.push_back({{"rank", rank.rank}, {"peakBytes", rank.peakBytes}, {"staticBytes", rank.staticBytes},
                      {"collectives", nlohmann::ordered_json::array()}});
   for (const NamedSeconds& op : report.opcodes)
-    opcodes.push_back({{"op", op.name}, {"seconds", op.seconds}, {"launches", op.launches}, {"rowBytes", op.rowBytes}});
+    opcodes.push_back(
+        {{"op", op.name}, {"seconds", op.seconds}, {"launches", op.launches}, {"rowBytes", op.rowBytes}});
   return {{"outputSha256", report.outputSha256}, {"seconds", report.seconds}, {"ranks", ranks},
           {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds}, {"opcodes", opcodes}};
 }
@@ -154,7 +156,8 @@ int runArguments(Arguments& arguments) {
   } catch (const std::bad_alloc&) {
     return reportError(arguments, "R501", "the machine has too little memory", "", kUserError);
   } catch (const std::exception& error) {
-    return reportError(arguments, "R500", error.what(), "this is a bug in aegis: please report it", kInternal);
+    return reportError(arguments, "R500", error.what(), "this is a bug in aegis: please report it",
+                       kInternal);
   }
 }
 

@@ -18,7 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double secondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 std::string hashOf(const ByteSource& source) {
   std::vector<uint8_t> chunk(size_t(1) << 20);
@@ -37,14 +39,15 @@ std::string hashOf(const ByteSource& source) {
 SafeTensors openWeights(const std::string& path, const plan::Plan& plan) {
   SafeTensors file = SafeTensors::open(path);
   if (file.meta("format") == "aegis-secret-key")
-    fail("R310", path + " is a secret key, expected a weights file", "a secret key never belongs to a server");
+    fail("R310", path + " is a secret key, expected a weights file",
+         "a secret key never belongs to a server");
   if (hashOf(file.source()) != plan.weights_hash()->string_view())
     fail("R113", path + " is not the weights file of this plan", "copy PLAN and PLAN.weights together");
   return file;
 }
 
-CiphertextArray readInput(const CiphertextReader& reader, const plan::Port& port, const ClientParameters& parameters,
-                          ThreadPool& pool) {
+CiphertextArray readInput(const CiphertextReader& reader, const plan::Port& port,
+                          const ClientParameters& parameters, ThreadPool& pool) {
   CiphertextArray array{port.elements(), port.level() + 1u, {}};
   array.data.resize(ciphertextWords(port, parameters));
   reader.read(port, pool, array.data.data());
@@ -52,8 +55,10 @@ CiphertextArray readInput(const CiphertextReader& reader, const plan::Port& port
 }
 
 void checkOptions(const RunJob& job, const PlanFile& plan) {
-  if (job.backend != "cpu") fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
-  if (job.channel != "local") fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local");
+  if (job.backend != "cpu")
+    fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
+  if (job.channel != "local")
+    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local");
   if (plan.programs().size() != 1)
     fail("R404", "the plan is for " + std::to_string(plan.programs().size()) + " ranks, this build runs one",
          "compile with --devices 1");
@@ -65,7 +70,8 @@ RunReport reportOf(const PlanFile& plan, const RunResult& result) {
   report.insecure = plan.insecure();
   report.ranks.push_back({0, result.peakBytes, result.staticBytes});
   for (uint32_t i = 0; i < result.nodeSeconds.size(); i++)
-    if (result.nodeSeconds[i] > 0) report.nodes.push_back({std::string(plan.location(i)), result.nodeSeconds[i], 0, 0});
+    if (result.nodeSeconds[i] > 0)
+      report.nodes.push_back({std::string(plan.location(i)), result.nodeSeconds[i], 0, 0});
   for (uint32_t i = 0; i < kOpcodeCount; i++) {
     const OpcodeStatistics& op = result.opcodes[i];
     if (op.launches > 0)
@@ -82,11 +88,13 @@ RunReport runJob(const RunJob& job) {
   checkOptions(job, *plan);
   const ClientParameters parameters = ClientParameters::fromPlan(plan->plan());
   // What can be wrong with small files is said before the keys are loaded, which takes long.
-  const SafeTensors weightsFile = openWeights(job.weights.empty() ? job.plan + ".weights" : job.weights, plan->plan());
+  const SafeTensors weightsFile =
+      openWeights(job.weights.empty() ? job.plan + ".weights" : job.weights, plan->plan());
   const SafeTensorsWeights weights(weightsFile);
   const CiphertextReader request(job.in, plan->plan(), parameters, CiphertextKind::kRequest);
   ThreadPool pool(job.threads);
-  const auto keys = std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, job.progress));
+  const auto keys =
+      std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, job.progress));
   if (keys->keyId() != request.keyId())
     fail("R311", job.in + " was encrypted with other keys than " + job.keys,
          "use eval.keys of the folder whose public.key encrypted the request");
@@ -98,7 +106,8 @@ RunReport runJob(const RunJob& job) {
   };
   Session session(plan, weights, keys, job.threads, options);
   std::vector<CiphertextArray> inputs;
-  for (const plan::Port* port : *plan->plan().inputs()) inputs.push_back(readInput(request, *port, parameters, pool));
+  for (const plan::Port* port : *plan->plan().inputs())
+    inputs.push_back(readInput(request, *port, parameters, pool));
   const double loadSeconds = secondsSince(start);
   const RunResult result = session.run(inputs, options);
 

@@ -37,9 +37,9 @@ struct RunReport {
   std::vector<NamedSeconds> opcodes;
 };
 
-// R113: the weights file is not the plan's. R311: keys and request come from different runs of keygen. R310: a secret
-// key was given. R404: backend or channel that this build does not have. And the errors of PlanFile, EvalKeys,
-// CiphertextReader and Session. The response appears whole or not at all.
+// R113: the weights file is not the plan's. R311: keys and request come from different runs of keygen. R310:
+// a secret key was given. R404: backend or channel that this build does not have. And the errors of PlanFile,
+// EvalKeys, CiphertextReader and Session. The response appears whole or not at all.
 RunReport runJob(const RunJob& job);
 
 }  // namespace aegis

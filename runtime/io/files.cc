@@ -28,7 +28,8 @@ std::string temporaryName(const std::string& path) {
   static std::atomic<uint32_t> counter{0};
   const size_t slash = path.rfind('/');
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-  return directoryOf(path) + "/." + name + "." + std::to_string(getpid()) + "-" + std::to_string(counter++) + ".tmp";
+  return directoryOf(path) + "/." + name + "." + std::to_string(getpid()) + "-" + std::to_string(counter++)
+         + ".tmp";
 }
 
 class FileSource final : public ByteSource {
@@ -97,7 +98,9 @@ AtomicFile::AtomicFile(std::string path, FileMode mode) : path_(std::move(path))
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), temporary_(std::move(other.temporary_)), file_(std::exchange(other.file_, -1)) {}
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      file_(std::exchange(other.file_, -1)) {}
 
 AtomicFile::~AtomicFile() {
   if (file_ < 0) return;
@@ -143,7 +146,8 @@ void makeDirectory(const std::string& path) {
   if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
     fail("R102", "cannot create directory " + path + ": " + std::strerror(errno));
   struct stat status;
-  if (stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) fail("R102", path + " is not a directory");
+  if (stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))
+    fail("R102", path + " is not a directory");
 }
 
 }  // namespace aegis

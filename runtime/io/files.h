@@ -11,8 +11,8 @@ namespace aegis {
 
 enum class FileMode { kPublic, kSecret };  // kSecret: 0600 from the first byte on; kPublic: what umask allows
 
-// Writes a temporary file beside `path`; commit() makes it durable and renames it. Without commit nothing remains.
-// R102: the file cannot be written.
+// Writes a temporary file beside `path`; commit() makes it durable and renames it. Without commit nothing
+// remains. R102: the file cannot be written.
 class AtomicFile {
  public:
   AtomicFile(std::string path, FileMode mode);
@@ -33,8 +33,8 @@ class AtomicFile {
   int file_ = -1;
 };
 
-// Random access to bytes of known size. Files are read with pread and not mapped: a file that shrinks under us is
-// then a coded error and not a SIGBUS, and large keys are read straight to where they stay.
+// Random access to bytes of known size. Files are read with pread and not mapped: a file that shrinks under
+// us is then a coded error and not a SIGBUS, and large keys are read straight to where they stay.
 class ByteSource {
  public:
   virtual ~ByteSource() = default;

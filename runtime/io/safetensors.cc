@@ -57,12 +57,13 @@ SafeTensors SafeTensors::parse(std::unique_ptr<ByteSource> source) {
   file.source_ = std::move(source);
   const std::string& name = file.name();
   const uint64_t size = file.source_->size();
-  if (size < kLengthBytes + 2) fail("R103", name + " is too short for a safetensors file: " + std::to_string(size) + " bytes");
+  if (size < kLengthBytes + 2)
+    fail("R103", name + " is too short for a safetensors file: " + std::to_string(size) + " bytes");
   uint64_t length = 0;
   file.source_->read(0, &length, kLengthBytes);
   if (length > kMaxHeaderBytes || length > size - kLengthBytes)
-    fail("R103", name + " is not a safetensors file: header of " + std::to_string(length) + " bytes in a file of "
-                     + std::to_string(size));
+    fail("R103", name + " is not a safetensors file: header of " + std::to_string(length)
+                     + " bytes in a file of " + std::to_string(size));
   std::string header(length, '\0');
   file.source_->read(kLengthBytes, header.data(), length);
   file.parseHeader(header, kLengthBytes + length);
@@ -98,7 +99,8 @@ void SafeTensors::checkLayout(uint64_t dataOffset) const {
   std::sort(ranges.begin(), ranges.end());
   uint64_t end = dataOffset;
   for (const auto& [begin, next] : ranges) {
-    if (begin != end) fail("R107", "tensors of " + name() + " overlap or leave a hole at byte " + std::to_string(begin));
+    if (begin != end)
+      fail("R107", "tensors of " + name() + " overlap or leave a hole at byte " + std::to_string(begin));
     end = next;
   }
   if (end != source_->size())

@@ -1,7 +1,8 @@
 // safetensors files: 8 bytes header length (little endian), a JSON header, then the tensors' bytes.
-//   {"__metadata__": {string: string}, NAME: {"dtype": "F32", "shape": [...], "data_offsets": [begin, end]}, ...}
-// The reader takes what others write (any order of tensors, any alignment) and refuses everything inconsistent; the
-// writer sorts names, so that equal content gives equal bytes. https://github.com/huggingface/safetensors, "Format".
+//   {"__metadata__": {string: string}, NAME: {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}}
+// The reader takes what others write (any order of tensors, any alignment) and refuses everything
+// inconsistent; the writer sorts names, so that equal content gives equal bytes.
+// https://github.com/huggingface/safetensors, "Format".
 #pragma once
 
 #include <cstdint>
@@ -34,8 +35,9 @@ constexpr uint64_t kMaxHeaderBytes = uint64_t(64) << 20;
 
 class SafeTensors {
  public:
-  // R101 unreadable; R103 not a safetensors file; R104 header is not the JSON it should be; R105 unknown dtype;
-  // R106 shape and offsets disagree or lie outside of the file; R107 tensors overlap or leave a hole; R108 a name twice.
+  // R101 unreadable; R103 not a safetensors file; R104 header is not the JSON it should be; R105 unknown
+  // dtype; R106 shape and offsets disagree or lie outside of the file; R107 tensors overlap or leave a hole;
+  // R108 a name twice.
   static SafeTensors open(const std::string& path);
   static SafeTensors parse(std::unique_ptr<ByteSource> source);
 
@@ -81,7 +83,8 @@ struct TensorSpec {
 // Streams a file: the header first, then the tensors' bytes in order of their names, in pieces of any size.
 class SafeTensorsWriter {
  public:
-  SafeTensorsWriter(const std::string& path, FileMode mode, const std::map<std::string, std::string>& metadata,
+  SafeTensorsWriter(const std::string& path, FileMode mode,
+                    const std::map<std::string, std::string>& metadata,
                     const std::vector<TensorSpec>& tensors);
   void write(const std::string& tensor, const void* data, uint64_t bytes);
   void commit();  // all tensors must be complete

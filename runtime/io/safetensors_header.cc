@@ -11,8 +11,8 @@ using json = nlohmann::json;
 
 constexpr size_t kMaxRank = 16;
 
-// Events of the parser instead of a document: the header's form is fixed, so depth and memory stay bounded by it
-// (64 MiB of "[" would make a document of gigabytes), and a repeated key is seen instead of overwritten.
+// Events of the parser instead of a document: the header's form is fixed, so depth and memory stay bounded by
+// it (64 MiB of "[" would make a document of gigabytes), and a repeated key is seen instead of overwritten.
 class HeaderHandler final : public nlohmann::json_sax<json> {
  public:
   explicit HeaderHandler(const std::string& fileName) : fileName_(fileName) {}
@@ -68,7 +68,8 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   }
 
   bool end_object() override {
-    if (place_ == Place::kEntry && !(sawDtype_ && sawShape_ && sawOffsets_)) return refuse("an incomplete tensor");
+    if (place_ == Place::kEntry && !(sawDtype_ && sawShape_ && sawOffsets_))
+      return refuse("an incomplete tensor");
     return enter(place_ == Place::kTop ? Place::kOutside : Place::kTop);
   }
 
@@ -98,7 +99,9 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
     if (seen) return repeated();
     return seen = true;
   }
-  bool repeated() { fail("R108", "name \"" + key_.substr(0, 80) + "\" occurs twice in the header of " + fileName_); }
+  bool repeated() {
+    fail("R108", "name \"" + key_.substr(0, 80) + "\" occurs twice in the header of " + fileName_);
+  }
   bool refuse(const char* what) {
     fail("R104", std::string("the header of ") + fileName_ + " has " + what + " at \"" + key_.substr(0, 80)
                      + "\" where safetensors has none");
@@ -116,7 +119,8 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
 
 SafeTensorsHeader parseSafeTensorsHeader(const std::string& text, const std::string& fileName) {
   HeaderHandler handler(fileName);
-  if (!json::sax_parse(text.begin(), text.end(), &handler)) fail("R104", "the header of " + fileName + " is not JSON");
+  if (!json::sax_parse(text.begin(), text.end(), &handler))
+    fail("R104", "the header of " + fileName + " is not JSON");
   return std::move(handler.header);
 }
 

@@ -34,7 +34,8 @@ struct Bench {
   Fixture fixture = makeFixture();
   const plan::Plan& plan = fixture.root();
   CryptoContext context{plan, 2};
-  std::string directory = (fs::temp_directory_path() / ("aegis-client-test-" + std::to_string(getpid()))).string();
+  std::string directory =
+      (fs::temp_directory_path() / ("aegis-client-test-" + std::to_string(getpid()))).string();
   KeygenResult files = generateKeys(context, {directory, 1234, {}});
   SecretKey secret = readSecretKey(SafeTensors::open(files.secretKey), context.parameters);
   EvalKeys keys = EvalKeys::open(files.evalKeys, plan, 2, {});
@@ -54,8 +55,8 @@ std::vector<Complex> randomSlots(size_t count, uint32_t seed) {
 
 Poly encode(Bench& b, const std::vector<Complex>& slots, uint32_t level) {
   Poly plain((level + 1) * b.n());
-  b.context.encoder.encode(std::span<const Complex>(slots), kScale, b.context.levelLimbs(level), uint32_t(b.n()),
-                           plain.data());
+  b.context.encoder.encode(std::span<const Complex>(slots), kScale, b.context.levelLimbs(level),
+                           uint32_t(b.n()), plain.data());
   return plain;
 }
 
@@ -99,7 +100,8 @@ std::vector<Complex> decrypted(Bench& b, const Poly& c0, const Poly& c1, uint32_
   return b.context.encoder.decode(plain.data(), b.context.levelLimbs(level), kScale);
 }
 
-std::pair<Poly, Poly> encrypted(Bench& b, const std::vector<Complex>& slots, uint32_t level, const std::string& key) {
+std::pair<Poly, Poly> encrypted(Bench& b, const std::vector<Complex>& slots, uint32_t level,
+                                const std::string& key) {
   Encryptor encryptor(b.context, openEncryptionKey(key, b.context.parameters), Randomness::system());
   Poly cipher(2 * (level + 1) * b.n());
   encryptor.encrypt(encode(b, slots, level).data(), level, cipher.data());
@@ -107,7 +109,8 @@ std::pair<Poly, Poly> encrypted(Bench& b, const std::vector<Complex>& slots, uin
   return {Poly(cipher.begin(), middle), Poly(middle, cipher.end())};
 }
 
-// Noise of fresh ciphertexts in coefficients and in slots: variance as predicted, mean zero, slot 0 like any other.
+// Noise of fresh ciphertexts in coefficients and in slots: variance as predicted, mean zero, slot 0 like any
+// other.
 void testFreshNoise(Bench& b, const std::string& name, const std::string& key, double expectedVariance) {
   const size_t n = b.n(), repeats = 64;
   Encryptor encryptor(b.context, openEncryptionKey(key, b.context.parameters), Randomness::system());
@@ -129,10 +132,12 @@ void testFreshNoise(Bench& b, const std::string& name, const std::string& key, d
     for (const Complex& slot : slots) allSlots += std::norm(slot) / double(repeats * n / 2);
   }
   b.checker.near(sum / expectedVariance, 1, 0.1, name + ": variance of the noise against theory");
-  b.checker.near(mean / std::sqrt(expectedVariance), 0, 6 / std::sqrt(double(repeats * n)), name + ": mean of the noise");
-  // Under one public key the error's own slot 0 is fixed, so the ratio varies from key to key, but not by a factor of 83.
-  b.checker.check(slotZero > 0.02 * allSlots && slotZero < 6 * allSlots, name + ": slot 0 against the average slot",
-                  std::to_string(slotZero / allSlots));
+  b.checker.near(mean / std::sqrt(expectedVariance), 0, 6 / std::sqrt(double(repeats * n)),
+                 name + ": mean of the noise");
+  // Under one public key the error's own slot 0 is fixed, so the ratio varies from key to key, but not by a
+  // factor of 83.
+  b.checker.check(slotZero > 0.02 * allSlots && slotZero < 6 * allSlots,
+                  name + ": slot 0 against the average slot", std::to_string(slotZero / allSlots));
 }
 
 void testEncryption(Bench& b) {
@@ -141,8 +146,10 @@ void testEncryption(Bench& b) {
     for (const std::string& key : {b.files.publicKey, b.files.secretKey}) {
       const auto [c0, c1] = encrypted(b, slots, level, key);
       const double error = largestDifference(decrypted(b, c0, c1, level), slots);
-      b.checker.check(error < 0x1p-24, "round trip at level " + std::to_string(level) + " with "
-                                           + fs::path(key).filename().string(), std::to_string(std::log2(error)) + " bits");
+      b.checker.check(
+          error < 0x1p-24,
+          "round trip at level " + std::to_string(level) + " with " + fs::path(key).filename().string(),
+          std::to_string(std::log2(error)) + " bits");
     }
   }
   const double sigma2 = kErrorSigma * kErrorSigma, n = double(b.n());
@@ -170,8 +177,10 @@ void testGalois(Bench& b) {
     for (uint32_t level = 0; level <= shape.level; level++) {
       const auto [c0, c1] = encrypted(b, slots, level, b.files.secretKey);
       const auto [d0, d1] = keySwitch(b.context, {shape, b.keys.view(i), level, c1, c0});
-      worst = std::max(worst, largestDifference(expected, decrypted(b, automorphism(b.context, d0, level, spec.galois),
-                                                                    automorphism(b.context, d1, level, spec.galois), level)));
+      worst = std::max(
+          worst,
+          largestDifference(expected, decrypted(b, automorphism(b.context, d0, level, spec.galois),
+                                                automorphism(b.context, d1, level, spec.galois), level)));
     }
     b.checker.check(worst < 0x1p-24, "key " + spec.name(b.context.parameters.keyClasses) + " at every level",
                     std::to_string(std::log2(worst)) + " bits");
@@ -197,46 +206,56 @@ void testRelinearization(Bench& b) {
         d2[k] = mulMod(a1[k], b1[k], prime.q);
       }
       auto [k0, k1] = keySwitch(b.context, {shape, b.keys.view(i), level, d2, d0});
-      for (size_t k = 0; k < k1.size(); k++) k1[k] = addMod(k1[k], d1[k], b.context.ring.modulus(uint32_t(k / b.n())));
+      for (size_t k = 0; k < k1.size(); k++)
+        k1[k] = addMod(k1[k], d1[k], b.context.ring.modulus(uint32_t(k / b.n())));
       std::vector<Complex> found = decrypted(b, k0, k1, level);
       for (Complex& slot : found) slot /= kScale;
       const double error = largestDifference(found, expected);
-      b.checker.check(error < 0x1p-22, "key " + spec.name(b.context.parameters.keyClasses) + " at level "
-                                           + std::to_string(level), std::to_string(std::log2(error)) + " bits");
+      b.checker.check(
+          error < 0x1p-22,
+          "key " + spec.name(b.context.parameters.keyClasses) + " at level " + std::to_string(level),
+          std::to_string(std::log2(error)) + " bits");
     }
   }
 }
 
-// dense -> sparse at level 0, then back: decryption under the dense secret gives the message again, and in between the
-// ciphertext belongs to the sparse secret.
+// dense -> sparse at level 0, then back: decryption under the dense secret gives the message again, and in
+// between the ciphertext belongs to the sparse secret.
 void testEncapsulation(Bench& b) {
   const auto& p = b.context.parameters;
   const auto find = [&](plan::KeyKind kind) {
-    return uint32_t(std::find_if(p.keys.begin(), p.keys.end(), [&](const KeySpec& k) { return k.kind == kind; })
-                    - p.keys.begin());
+    return uint32_t(
+        std::find_if(p.keys.begin(), p.keys.end(), [&](const KeySpec& k) { return k.kind == kind; })
+        - p.keys.begin());
   };
   const uint32_t toSparse = find(plan::KeyKind_ToSparse), toDense = find(plan::KeyKind_ToDense);
   std::vector<Complex> slots = randomSlots(b.n() / 2, 11);
   const auto [c0, c1] = encrypted(b, slots, 0, b.files.secretKey);
-  const auto [s0, s1] = keySwitch(b.context, {p.keyClasses[p.keys[toSparse].keyClass], b.keys.view(toSparse), 0, c1, c0});
+  const auto [s0, s1] =
+      keySwitch(b.context, {p.keyClasses[p.keys[toSparse].keyClass], b.keys.view(toSparse), 0, c1, c0});
   SecretKey ephemeral = b.secret;
   ephemeral.dense = b.secret.ephemeral;
   Poly cipher = s0, plain(b.n());
   cipher.insert(cipher.end(), s1.begin(), s1.end());
   Decryptor(b.context, ephemeral).decrypt(cipher.data(), 0, plain.data());
   const uint16_t limb = 0;
-  double error = largestDifference(slots, b.context.encoder.decode(plain.data(), std::span(&limb, 1), kScale));
-  b.checker.check(error < 0x1p-20, "to-sparse decrypts under the sparse secret", std::to_string(std::log2(error)) + " bits");
-  const auto [d0, d1] = keySwitch(b.context, {p.keyClasses[p.keys[toDense].keyClass], b.keys.view(toDense), 0, s1, s0});
+  double error =
+      largestDifference(slots, b.context.encoder.decode(plain.data(), std::span(&limb, 1), kScale));
+  b.checker.check(error < 0x1p-20, "to-sparse decrypts under the sparse secret",
+                  std::to_string(std::log2(error)) + " bits");
+  const auto [d0, d1] =
+      keySwitch(b.context, {p.keyClasses[p.keys[toDense].keyClass], b.keys.view(toDense), 0, s1, s0});
   error = largestDifference(slots, decrypted(b, d0, d1, 0));
-  b.checker.check(error < 0x1p-20, "to-dense gives back the message", std::to_string(std::log2(error)) + " bits");
+  b.checker.check(error < 0x1p-20, "to-dense gives back the message",
+                  std::to_string(std::log2(error)) + " bits");
 }
 
 double uniformChiSquare(const uint64_t* values, size_t count, uint64_t q) {
   std::vector<double> bins(64, 0);
   for (size_t i = 0; i < count; i++) bins[size_t(uint128(values[i]) * 64 / q)]++;
   double chi = 0;
-  for (double bin : bins) chi += (bin - double(count) / 64) * (bin - double(count) / 64) / (double(count) / 64);
+  for (double bin : bins)
+    chi += (bin - double(count) / 64) * (bin - double(count) / 64) / (double(count) / 64);
   return chi;
 }
 
@@ -276,7 +295,8 @@ void testDistributions(Checker& c) {
   c.near(sum, 0, 6 * std::sqrt(64000.0), "sparse: signs balance");
   double chi = 0;
   for (double place : places) chi += (place - 4000) * (place - 4000) / 4000;
-  c.check(chi < 60, "sparse: positions are uniform", "chi square " + std::to_string(chi) + ", 15 degrees of freedom");
+  c.check(chi < 60, "sparse: positions are uniform",
+          "chi square " + std::to_string(chi) + ", 15 degrees of freedom");
 
   Seed seed{};
   std::vector<uint64_t> words(n);
@@ -301,8 +321,10 @@ void testSeeds(Bench& b) {
   generateKeys(b.context, {other, 1234, {}});
   generateKeys(b.context, {unseeded, {}, {}});
   for (const char* name : {"/secret.key", "/public.key", "/eval.keys"}) {
-    b.checker.check(fileHash(b.directory + name) == fileHash(other + name), std::string("same seed, same bytes: ") + name);
-    b.checker.check(fileHash(b.directory + name) != fileHash(unseeded + name), std::string("no seed, other bytes: ") + name);
+    b.checker.check(fileHash(b.directory + name) == fileHash(other + name),
+                    std::string("same seed, same bytes: ") + name);
+    b.checker.check(fileHash(b.directory + name) != fileHash(unseeded + name),
+                    std::string("no seed, other bytes: ") + name);
   }
   struct stat status {};
   stat(b.files.secretKey.c_str(), &status);
@@ -314,7 +336,8 @@ void testSeeds(Bench& b) {
 
 void testRequests(Bench& b) {
   ClearTensors inputs;
-  for (uint32_t i = 0; i < kFixtureTokens * kFixtureFeatures; i++) inputs["x"].push_back(std::sin(double(i)) * 3);
+  for (uint32_t i = 0; i < kFixtureTokens * kFixtureFeatures; i++)
+    inputs["x"].push_back(std::sin(double(i)) * 3);
   const std::string request = b.directory + "/request.ct", response = b.directory + "/response.ct";
   encryptRequest(b.context, b.plan, inputs, {b.files.publicKey, request, false, {}});
   const CiphertextReader reader(request, b.plan, b.context.parameters, CiphertextKind::kRequest);
@@ -326,32 +349,42 @@ void testRequests(Bench& b) {
       writeResponse(response, b.plan, b.context.parameters, reader.keyId(), {cipher.data(), cipher.data()});
   std::vector<uint64_t> twice = cipher;
   twice.insert(twice.end(), cipher.begin(), cipher.end());
-  b.checker.check(hash == sha256Hex(twice.data(), twice.size() * sizeof(uint64_t)), "outputSha256 is over the residues");
+  b.checker.check(hash == sha256Hex(twice.data(), twice.size() * sizeof(uint64_t)),
+                  "outputSha256 is over the residues");
   const DecryptResult result = decryptResponse(b.context, b.plan, {b.files.secretKey, response, {}});
   double error = 0;
   for (const char* name : {"y", "z"})
     for (size_t i = 0; i < inputs["x"].size(); i++)
       error = std::max(error, std::fabs(result.outputs.at(name)[i] - inputs["x"][i]));
-  b.checker.check(error < 0x1p-22, "request and response round trip", std::to_string(std::log2(error)) + " bits");
+  b.checker.check(error < 0x1p-22, "request and response round trip",
+                  std::to_string(std::log2(error)) + " bits");
 
   Checker& c = b.checker;
   c.refuses("R303", "a response as a request", [&] {
     CiphertextReader(response, b.plan, b.context.parameters, CiphertextKind::kRequest);
   });
-  c.refuses("R310", "a secret key as evaluation keys", [&] { EvalKeys::open(b.files.secretKey, b.plan, 1, {}); });
-  c.refuses("R110", "evaluation keys as a key to encrypt", [&] { openEncryptionKey(b.files.evalKeys, b.context.parameters); });
+  c.refuses("R310", "a secret key as evaluation keys",
+            [&] { EvalKeys::open(b.files.secretKey, b.plan, 1, {}); });
+  c.refuses("R110", "evaluation keys as a key to encrypt",
+            [&] { openEncryptionKey(b.files.evalKeys, b.context.parameters); });
   c.refuses("R311", "another secret key", [&] {
     decryptResponse(b.context, b.plan, {b.directory + "/unseeded/secret.key", response, {}});
   });
   ClearTensors bad = inputs;
   bad["x"].pop_back();
-  c.refuses("R305", "an input of the wrong size", [&] { encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}}); });
+  c.refuses("R305", "an input of the wrong size", [&] {
+    encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}});
+  });
   bad = inputs;
   bad["x"][3] = NAN;
-  c.refuses("R305", "an input that is not a number", [&] { encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}}); });
+  c.refuses("R305", "an input that is not a number", [&] {
+    encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}});
+  });
   bad = inputs;
   bad["q"] = {};
-  c.refuses("R305", "an unknown input", [&] { encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}}); });
+  c.refuses("R305", "an unknown input", [&] {
+    encryptRequest(b.context, b.plan, bad, {b.files.publicKey, request, false, {}});
+  });
 }
 
 void testRefusals(Bench& b) {
@@ -367,15 +400,20 @@ void testRefusals(Bench& b) {
   CryptoContext context(bounded.root(), 1);
   ClearTensors inputs;
   inputs["x"].assign(kFixtureTokens * kFixtureFeatures, 1.5);
-  c.refuses("R306", "an input outside its calibrated range",
-            [&] { encryptRequest(context, bounded.root(), inputs, {b.files.publicKey, b.directory + "/r.ct", false, {}}); });
-  const auto warnings = encryptRequest(context, bounded.root(), inputs, {b.files.publicKey, b.directory + "/r.ct", true, {}});
+  c.refuses("R306", "an input outside its calibrated range", [&] {
+    encryptRequest(context, bounded.root(), inputs, {b.files.publicKey, b.directory + "/r.ct", false, {}});
+  });
+  const auto warnings =
+      encryptRequest(context, bounded.root(), inputs, {b.files.publicKey, b.directory + "/r.ct", true, {}});
   c.check(warnings.size() == 1 && warnings[0].code == "R306", "the same with allowOutOfRange is a warning");
   const Fixture larger = makeFixture({.logN = 11});
   const ClientParameters other = ClientParameters::fromPlan(larger.root());
-  c.refuses("R301", "keys of other parameters", [&] { readSecretKey(SafeTensors::open(b.files.secretKey), other); });
+  c.refuses("R301", "keys of other parameters",
+            [&] { readSecretKey(SafeTensors::open(b.files.secretKey), other); });
   std::atomic<bool> cancelled = true;
-  c.refuses("R401", "a cancelled keygen", [&] { generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}}); });
+  c.refuses("R401", "a cancelled keygen", [&] {
+    generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}});
+  });
   c.check(fs::is_empty(b.directory + "/never"), "a cancelled keygen leaves no file");
 }
 

@@ -13,11 +13,13 @@ class Checker {
  public:
   void check(bool good, const std::string& name, const std::string& detail = "") {
     (good ? passed_ : failed_)++;
-    std::printf("%s %s%s%s\n", good ? "ok  " : "FAIL", name.c_str(), detail.empty() ? "" : ": ", detail.c_str());
+    std::printf("%s %s%s%s\n", good ? "ok  " : "FAIL", name.c_str(), detail.empty() ? "" : ": ",
+                detail.c_str());
   }
   void near(double value, double expected, double tolerance, const std::string& name) {
     check(value >= expected - tolerance && value <= expected + tolerance, name,
-          std::to_string(value) + ", expected " + std::to_string(expected) + " +- " + std::to_string(tolerance));
+          std::to_string(value) + ", expected " + std::to_string(expected) + " +- "
+              + std::to_string(tolerance));
   }
   // `call` must throw Error with this code.
   void refuses(const char* code, const std::string& name, const std::function<void()>& call) {

@@ -24,13 +24,15 @@ std::vector<uint8_t> fileOf(const std::string& header, size_t dataBytes) {
 
 void refusesHeader(Checker& c, const char* code, const std::string& header, size_t dataBytes) {
   const std::vector<uint8_t> bytes = fileOf(header, dataBytes);
-  c.refuses(code, header.substr(0, 60), [&] { SafeTensors::parse(ByteSource::fromMemory(bytes.data(), bytes.size())); });
+  c.refuses(code, header.substr(0, 60),
+            [&] { SafeTensors::parse(ByteSource::fromMemory(bytes.data(), bytes.size())); });
 }
 
 void testHeaders(Checker& c) {
   const std::string good = R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})";
   const std::vector<uint8_t> bytes = fileOf(good, 2);
-  c.check(SafeTensors::parse(ByteSource::fromMemory(bytes.data(), bytes.size())).tensors().size() == 1, "a small file");
+  c.check(SafeTensors::parse(ByteSource::fromMemory(bytes.data(), bytes.size())).tensors().size() == 1,
+          "a small file");
   const auto cut = [&](size_t size) { SafeTensors::parse(ByteSource::fromMemory(bytes.data(), size)); };
   c.refuses("R103", "an empty file", [&] { cut(0); });
   c.refuses("R103", "a file cut in its header", [&] { cut(20); });
@@ -62,7 +64,8 @@ void testHeaders(Checker& c) {
   const uint64_t length = kMaxHeaderBytes + 1;
   std::memcpy(huge.data(), &length, 8);
   huge.resize(huge.size() + length);
-  c.refuses("R103", "a header above 64 MiB", [&] { SafeTensors::parse(ByteSource::fromMemory(huge.data(), huge.size())); });
+  c.refuses("R103", "a header above 64 MiB",
+            [&] { SafeTensors::parse(ByteSource::fromMemory(huge.data(), huge.size())); });
 }
 
 size_t filesIn(const std::string& directory) {
@@ -98,7 +101,8 @@ void testAtomicFiles(Checker& c, const std::string& directory) {
   c.check(file.readAll<uint64_t>(file.require("t", Dtype::kU64, {4}))[3] == 4, "what was written is read");
   c.refuses("R109", "another shape", [&] { file.require("t", Dtype::kU64, {5}); });
   c.check(truncate(shrinking.c_str(), 30) == 0, "truncate");
-  c.refuses("R101", "a file that shrinks after it was opened", [&] { file.readAll<uint64_t>(*file.find("t")); });
+  c.refuses("R101", "a file that shrinks after it was opened",
+            [&] { file.readAll<uint64_t>(*file.find("t")); });
 }
 
 }  // namespace

@@ -30,7 +30,9 @@ void takePrimes(uint32_t logN, uint32_t bits, uint32_t count, std::vector<uint64
 }
 
 std::vector<uint8_t> makeWeights() {
-  const std::string path = (std::filesystem::temp_directory_path() / ("aegis-fixture-weights-" + std::to_string(getpid()))).string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("aegis-fixture-weights-" + std::to_string(getpid())))
+          .string();
   SafeTensorsWriter writer(path, FileMode::kPublic, {{"format", "aegis-weights"}, {"version", "1"}},
                            {{"w", Dtype::kF32, {kFixtureFeatures}}});
   for (uint32_t i = 0; i < kFixtureFeatures; i++) {
@@ -67,8 +69,8 @@ class Maker {
     const auto locations = fbb_.CreateVectorOfStrings({"add_y", "add_w", "add_z"});
     fbb_.Finish(plan::CreatePlan(fbb_, 1, 0, fbb_.CreateString("test"), fbb_.CreateString("fixture"),
                                  fbb_.CreateString(std::string(64, 'a')), fbb_.CreateString(weightsHash),
-                                 fbb_.CreateString("app"), mesh, parameters, keys, tables, plaintexts, programs,
-                                 inputs, outputs, locations, plan::CreateSummary(fbb_, kPortLevel)),
+                                 fbb_.CreateString("app"), mesh, parameters, keys, tables, plaintexts,
+                                 programs, inputs, outputs, locations, plan::CreateSummary(fbb_, kPortLevel)),
                 plan::PlanIdentifier());
     fixture.plan.assign(fbb_.GetBufferPointer(), fbb_.GetBufferPointer() + fbb_.GetSize());
     return fixture;
@@ -77,21 +79,23 @@ class Maker {
  private:
   fb::Offset<plan::KeyClass> keyClass(const char* name, uint16_t level, uint16_t specials,
                                       const std::vector<plan::DigitRange>& digits) {
-    return plan::CreateKeyClass(fbb_, fbb_.CreateString(name), level, specials, fbb_.CreateVectorOfStructs(digits));
+    return plan::CreateKeyClass(fbb_, fbb_.CreateString(name), level, specials,
+                                fbb_.CreateVectorOfStructs(digits));
   }
 
   fb::Offset<plan::Parameters> makeParameters() {
     using Digit = plan::DigitRange;
-    const uint16_t sparseLevel = options_.highSparseKey ? 1 : 0, sparseSpecials = options_.wideSparseKey ? 2 : 1;
+    const uint16_t sparseLevel = options_.highSparseKey ? 1 : 0,
+                   sparseSpecials = options_.wideSparseKey ? 2 : 1;
     const auto classes = fbb_.CreateVector(std::vector{
         keyClass("low", 1, 2, {Digit(0, 2)}),
         keyClass("compute", kMaxLevel, 2, {Digit(0, 2), Digit(2, 2), Digit(4, 1)}),
         keyClass("sparse", sparseLevel, sparseSpecials, {Digit(0, uint16_t(sparseLevel + 1))})});
     double logQP = 0;
     for (uint64_t q : primes_) logQP += std::log2(double(q));
-    return plan::CreateParameters(fbb_, uint8_t(options_.logN), fbb_.CreateVector(primes_), kMaxLevel, kSpecials,
-                                  fbb_.CreateVector(std::vector<double>(kMaxLevel + 1, kScale)), classes, 32, logQP, 0,
-                                  options_.insecure);
+    return plan::CreateParameters(fbb_, uint8_t(options_.logN), fbb_.CreateVector(primes_), kMaxLevel,
+                                  kSpecials, fbb_.CreateVector(std::vector<double>(kMaxLevel + 1, kScale)),
+                                  classes, 32, logQP, 0, options_.insecure);
   }
 
   fb::Offset<fb::Vector<fb::Offset<plan::Key>>> makeKeys() {
@@ -101,18 +105,22 @@ class Maker {
       for (uint32_t i = 0; i < k; i++) g = g * 5 % order;
       return g;
     };
-    return fbb_.CreateVector(std::vector{
-        plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 1), plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(1), 1),
-        plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(7), 0), plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(64), 1),
-        plan::CreateKey(fbb_, plan::KeyKind_Galois, order - 1, 1), plan::CreateKey(fbb_, plan::KeyKind_ToSparse, 0, 2),
-        plan::CreateKey(fbb_, plan::KeyKind_ToDense, 0, 1), plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 0)});
+    return fbb_.CreateVector(std::vector{plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 1),
+                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(1), 1),
+                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(7), 0),
+                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(64), 1),
+                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, order - 1, 1),
+                                         plan::CreateKey(fbb_, plan::KeyKind_ToSparse, 0, 2),
+                                         plan::CreateKey(fbb_, plan::KeyKind_ToDense, 0, 1),
+                                         plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 0)});
   }
 
   // Element e holds features 20 e .. 20 e + 19 in positions 0..19 of each token's group; the rest is empty.
   fb::Offset<fb::Vector<fb::Offset<plan::IntTable>>> makeTables() {
     const uint32_t slots = uint32_t(1) << (options_.logN - 1), perElement = kFixtureFeatures / kElements;
     std::vector<int32_t> features(kElements * kPeriod, -1), tokens(slots / kPeriod, -1);
-    for (uint32_t i = 0; i < kFixtureFeatures; i++) features[i / perElement * kPeriod + i % perElement] = int32_t(i);
+    for (uint32_t i = 0; i < kFixtureFeatures; i++)
+      features[i / perElement * kPeriod + i % perElement] = int32_t(i);
     for (uint32_t t = 0; t < kFixtureTokens; t++) tokens[t] = int32_t(t * kFixtureFeatures);
     return fbb_.CreateVector(std::vector{plan::CreateIntTableDirect(fbb_, "features", &features),
                                          plan::CreateIntTableDirect(fbb_, "tokens", &tokens)});
@@ -165,7 +173,8 @@ class Maker {
 
   fb::Offset<fb::Vector<fb::Offset<plan::Program>>> makePrograms() {
     const uint64_t rows = kElements * 2 * (kPortLevel + 1);
-    const std::vector<fb::Offset<plan::Command>> commands = {add(1, 0, 0, 0), add(2, 0, 0, 2), add(2, 2, 0, 2), addWeights()};
+    const std::vector<fb::Offset<plan::Command>> commands = {add(1, 0, 0, 0), add(2, 0, 0, 2),
+                                                             add(2, 2, 0, 2), addWeights()};
     std::vector<fb::Offset<plan::Buffer>> buffers;
     for (int i = 0; i < 3; i++) buffers.push_back(plan::CreateBuffer(fbb_, true, 0, rows));
     const std::vector<fb::Offset<plan::PlaintextSlot>> slots = {plan::CreatePlaintextSlot(fbb_, false, 0)};
@@ -176,8 +185,8 @@ class Maker {
 
   fb::Offset<plan::Port> port(const char* name, double factor, double bound, uint32_t buffer) {
     const std::vector<uint32_t> shape = {kFixtureTokens, kFixtureFeatures};
-    return plan::CreatePortDirect(fbb_, name, &shape, kElements, kPeriod, 0, 1, kPortLevel, kScale, factor, bound, 0,
-                                  buffer);
+    return plan::CreatePortDirect(fbb_, name, &shape, kElements, kPeriod, 0, 1, kPortLevel, kScale, factor,
+                                  bound, 0, buffer);
   }
 
   FixtureOptions options_;

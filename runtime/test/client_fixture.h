@@ -1,5 +1,5 @@
-// A small INSECURE plan for tests of the client and of the readers: logN 10, every kind of key in two classes, input
-// "x" [2, 40] in two ciphertexts, outputs "y" = 2 x + w and "z" = 3 x.
+// A small INSECURE plan for tests of the client and of the readers: logN 10, every kind of key in two
+// classes, input "x" [2, 40] in two ciphertexts, outputs "y" = 2 x + w and "z" = 3 x.
 #pragma once
 
 #include <cstdint>

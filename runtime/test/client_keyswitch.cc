@@ -23,14 +23,16 @@ Rows rowsOf(Poly& poly, size_t n, size_t componentRows = 0) {
 }
 
 // Digit [first, first + count) of c (coefficient form) extended to all `limbs`, NTT form.
-Poly modUp(CryptoContext& context, Poly& coefficients, uint32_t first, uint32_t count, const std::vector<uint16_t>& limbs) {
+Poly modUp(CryptoContext& context, Poly& coefficients, uint32_t first, uint32_t count,
+           const std::vector<uint16_t>& limbs) {
   const size_t n = context.degree();
   std::vector<uint16_t> sources(count);
   for (uint32_t i = 0; i < count; i++) sources[i] = uint16_t(first + i);
   Rows in = rowsOf(coefficients, n);
   in.base += first * n;
   Poly out(limbs.size() * n);
-  context.kernels.baseConvert(context.ring, context.pool, launchOf(limbs), rowsOf(out, n), in, sources.data(), count);
+  context.kernels.baseConvert(context.ring, context.pool, launchOf(limbs), rowsOf(out, n), in, sources.data(),
+                              count);
   // The digit's own residues are exact, not converted.
   std::copy(in.base, in.base + count * n, out.begin() + ptrdiff_t(first * n));
   context.kernels.ntt(context.ring, context.pool, launchOf(limbs), rowsOf(out, n), rowsOf(out, n));
@@ -40,13 +42,14 @@ Poly modUp(CryptoContext& context, Poly& coefficients, uint32_t first, uint32_t 
 // Divides rows q_0..q_level, specials by the product of the specials.
 Poly modDown(CryptoContext& context, Poly x, uint32_t level, const std::vector<uint16_t>& limbs) {
   const size_t n = context.degree();
-  const std::vector<uint16_t> q(limbs.begin(), limbs.begin() + level + 1), p(limbs.begin() + level + 1, limbs.end());
+  const std::vector<uint16_t> q(limbs.begin(), limbs.begin() + level + 1),
+      p(limbs.begin() + level + 1, limbs.end());
   Rows special = rowsOf(x, n);
   special.base += (level + 1) * n;
   context.kernels.intt(context.ring, context.pool, launchOf(p), special, special);
   Poly remainder(q.size() * n);
-  context.kernels.baseConvert(context.ring, context.pool, launchOf(q), rowsOf(remainder, n), special, p.data(),
-                              uint32_t(p.size()));
+  context.kernels.baseConvert(context.ring, context.pool, launchOf(q), rowsOf(remainder, n), special,
+                              p.data(), uint32_t(p.size()));
   context.kernels.ntt(context.ring, context.pool, launchOf(q), rowsOf(remainder, n), rowsOf(remainder, n));
   std::vector<uint64_t> inverse;
   for (uint16_t limb : q) {
@@ -56,8 +59,8 @@ Poly modDown(CryptoContext& context, Poly x, uint32_t level, const std::vector<u
     inverse.push_back(invMod(product, modulus));
   }
   Poly out(q.size() * n);
-  context.kernels.subScale(context.ring, context.pool, launchOf(q), rowsOf(out, n), rowsOf(x, n), rowsOf(remainder, n),
-                           inverse.data());
+  context.kernels.subScale(context.ring, context.pool, launchOf(q), rowsOf(out, n), rowsOf(x, n),
+                           rowsOf(remainder, n), inverse.data());
   return out;
 }
 
@@ -75,12 +78,14 @@ std::pair<Poly, Poly> keySwitch(CryptoContext& context, const SwitchInput& input
   }
   Poly coefficients = input.c;
   const std::vector<uint16_t> q(limbs.begin(), limbs.begin() + qRows);
-  context.kernels.intt(context.ring, context.pool, launchOf(q), rowsOf(coefficients, n), rowsOf(coefficients, n));
+  context.kernels.intt(context.ring, context.pool, launchOf(q), rowsOf(coefficients, n),
+                       rowsOf(coefficients, n));
   Poly digits;
   uint32_t digitCount = 0;
   for (const auto& digit : shape.digits) {
     if (digit.first > input.level) break;
-    const Poly extended = modUp(context, coefficients, digit.first, std::min(digit.count, qRows - digit.first), limbs);
+    const Poly extended =
+        modUp(context, coefficients, digit.first, std::min(digit.count, qRows - digit.first), limbs);
     digits.insert(digits.end(), extended.begin(), extended.end());
     digitCount++;
   }
@@ -97,7 +102,8 @@ std::pair<Poly, Poly> keySwitch(CryptoContext& context, const SwitchInput& input
       first[i] = addMod(first[i], mulMod(specials, input.addend[i], prime.q), prime.q);
   }
   Poly second(product.begin() + ptrdiff_t(limbs.size() * n), product.end());
-  return {modDown(context, std::move(first), input.level, limbs), modDown(context, std::move(second), input.level, limbs)};
+  return {modDown(context, std::move(first), input.level, limbs),
+          modDown(context, std::move(second), input.level, limbs)};
 }
 
 Poly automorphism(CryptoContext& context, const Poly& in, uint32_t level, uint32_t galois) {

@@ -1,6 +1,6 @@
 /**
- * The runtime from TypeScript: keys, encryption, runs, decryption. Everything works on files, runs away from the
- * JavaScript thread and is rejected with an AegisError (codes R1xx-R5xx, docs/runtime.md; X1xx, native.ts).
+ * The runtime from TypeScript: keys, encryption, runs, decryption. Everything works on files, runs away from
+ * the JavaScript thread and is rejected with an AegisError (codes R1xx-R5xx, docs/runtime.md; X1xx).
  */
 import { callNative, type TaskHooks } from './native.js';
 import { AegisError, type Diagnostic } from '../support/diagnostics.js';
@@ -39,7 +39,7 @@ export interface PlanReport {
   readonly arenaBytes: number;
 }
 
-/** Verifies a plan file, or its bytes. The JavaScript reader (backend/read-plan.ts) takes only what passed here. */
+/** Verifies a plan file, or its bytes. The JavaScript reader (backend/read-plan.ts) trusts what passed. */
 export function validatePlan(plan: string | Uint8Array): Promise<PlanReport> {
   return callNative('validatePlan', { plan });
 }
@@ -77,7 +77,7 @@ export interface EncryptOptions extends TaskHooks, Threads {
   /** Values of every input of the model, row-major. */
   readonly inputs: Readonly<Record<string, Float64Array>>;
   readonly out: string;
-  /** Encrypt values outside the calibrated range after all; each such input is a warning instead of error R306. */
+  /** Encrypt values outside the calibrated range after all: a warning for each such input instead of R306. */
   readonly allowOutOfRange?: boolean | undefined;
 }
 
@@ -109,7 +109,10 @@ export interface RankReport {
   readonly peakBytes: number;
   readonly staticBytes: number;
   readonly collectives: readonly {
-    readonly id: number; readonly node: string; readonly predictedBytes: number; readonly receivedBytes: number;
+    readonly id: number;
+    readonly node: string;
+    readonly predictedBytes: number;
+    readonly receivedBytes: number;
   }[];
 }
 
@@ -152,7 +155,7 @@ export interface DecryptResult {
   readonly insecure: boolean;
 }
 
-/** Decrypts a response for the key's owner (nothing is added: not to be shown to others, docs/security.md). */
+/** Decrypts a response for the key's owner: nothing is added, so do not show it to others (docs/security.md). */
 export function decrypt(options: DecryptOptions): Promise<DecryptResult> {
   const { plan, key, in: response, threads } = options;
   return callNative('decrypt', { plan, key, in: response, threads }, options);

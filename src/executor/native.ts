@@ -31,7 +31,7 @@ const addonPaths = ['build/bin/aegis.node', 'build/runtime/bin/aegis.node'];
 
 let loaded: NativeAddon | undefined;
 
-/** Errors: X101 not built, X102 built but not loadable here. AEGIS_ADDON names another file than the built one. */
+/** Errors: X101 not built, X102 not loadable here. AEGIS_ADDON names another file than the built one. */
 function addon(): NativeAddon {
   if (loaded !== undefined) return loaded;
   const given = process.env['AEGIS_ADDON'];
@@ -55,7 +55,9 @@ function addon(): NativeAddon {
 }
 
 /** Calls the addon; `options` are its fields (runtime/addon/addon.cc). */
-export async function callNative<T>(name: FunctionName, options: object, hooks: TaskHooks = {}): Promise<T> {
+export async function callNative<T>(
+  name: FunctionName, options: object, hooks: TaskHooks = {},
+): Promise<T> {
   const { signal, onProgress } = hooks;
   signal?.throwIfAborted();
   const guarded = guardProgress(onProgress);
@@ -80,7 +82,7 @@ interface GuardedProgress {
   onThrow: () => void;
 }
 
-/** An exception of the caller's callback ends the task and reaches the caller, instead of ending the process. */
+/** An exception of the callback ends the task and reaches the caller, instead of ending the process. */
 function guardProgress(onProgress: OnProgress | undefined): GuardedProgress {
   const guarded: GuardedProgress = {
     callback: onProgress === undefined ? undefined : (fraction, detail) => {

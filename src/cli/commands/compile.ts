@@ -62,10 +62,8 @@ export const compileCommand = defineCommand({
     return checkSampleOptions(args) ?? checkShapeOptions(args);
   },
   run: async (args, context) => {
-    const cipherPath = `${args.output}.cipher`;
-    const weightsPath = `${args.output}.weights`;
     await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
-    const paths = [args.output, weightsPath, cipherPath, args.emitCipher];
+    const paths = [args.output, `${args.output}.weights`, `${args.output}.cipher`, args.emitCipher];
     await checkOutputs(paths.filter((path) => path !== undefined));
     const result = await compileWithProgress(args.model, {
       seqLen: args.seqLen, dims: parseDims(args.dim),
@@ -75,18 +73,7 @@ export const compileCommand = defineCommand({
       dumpIr: args.dumpIr,
     }, context);
     checkMemory(result, args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit));
-    const outputs: Output[] = [
-      { path: weightsPath, content: result.weights }, { path: args.output, content: result.plan },
-    ];
-    const small = constantBytes(result.cipher) <= maxImplicitCipherBytes;
-    if (small || args.emitCipher !== undefined) {
-      const content = cipherText(result.cipher);
-      if (small) outputs.push({ path: cipherPath, content });
-      if (args.emitCipher !== undefined) outputs.push({ path: args.emitCipher, content });
-    }
-    await writeTogether(outputs);
-    // One that an earlier compile left would be taken for this plan's.
-    if (!small) await rm(cipherPath, { force: true });
+    await writePlanFiles(args.output, result, args.emitCipher);
     if (context.json) context.out.write(`${JSON.stringify(result.summary)}\n`);
     else context.out.write(summaryText(args.output, result, context));
   },
@@ -103,6 +90,21 @@ export async function compileWithProgress(
     err.write(`${renderDiagnostic(warning).replace(/^error/, 'warning')}\n`);
   }
   return result;
+}
+
+/** PLAN, PLAN.weights and PLAN.cipher, all or none; the module once more where `emitCipher` says. */
+export async function writePlanFiles(
+  path: string, result: CompileResult, emitCipher?: string,
+): Promise<void> {
+  const small = constantBytes(result.cipher) <= maxImplicitCipherBytes;
+  const cipherPaths = [small ? `${path}.cipher` : undefined, emitCipher].filter((one) => one !== undefined);
+  const content = cipherPaths.length === 0 ? '' : cipherText(result.cipher);
+  await writeTogether([
+    { path: `${path}.weights`, content: result.weights }, { path, content: result.plan },
+    ...cipherPaths.map((cipherPath): Output => ({ path: cipherPath, content })),
+  ]);
+  // One that an earlier compile left would be taken for this plan's.
+  if (!small) await rm(`${path}.cipher`, { force: true });
 }
 
 function checkMemory({ summary }: CompileResult, limitBytes: number | undefined): void {

@@ -1,5 +1,5 @@
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { availableParallelism, tmpdir, totalmem } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { formatNpz, readSamples, sampleAt, takeSamples, type Samples } from '../../data/index.js';
@@ -16,7 +16,7 @@ import { writeTogether } from '../files.js';
 import { bold, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
 import { argmax, largestDifference } from '../measure.js';
 import { openOracle } from '../oracle.js';
-import { compileWithProgress } from './compile.js';
+import { compileWithProgress, writePlanFiles } from './compile.js';
 
 const calibrationSamples = 16;
 /** The first digit that calibration did not see. */
@@ -142,7 +142,7 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   say(`${sizeLines(sizes)}\n`);
   if (options.kept) {
     const place = relative(process.cwd(), options.folder) || '.';
-    say(`\n    All in ${place}; go on with aegis inspect, verify, run.\n`);
+    say(`\n    All in ${place}: go on with aegis inspect, verify, run.\n`);
   }
   if (plan.view.parameters.insecure) {
     say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
@@ -163,7 +163,15 @@ async function compileExample(
     ring: secure ? 'secure' : 'small', insecure: !secure,
     samples: takeSamples(samples, { from: 0, to: calibrationSamples }),
   }, context);
-  await writeTogether([{ path: `${path}.weights`, content: result.weights }, { path, content: result.plan }]);
+  const { peakBytes } = result.summary;
+  if (peakBytes > totalmem()) {
+    throw new AegisError({
+      code: 'B111', message: `a run needs ${formatBytes(peakBytes)} of memory, this machine has ` +
+        formatBytes(totalmem()),
+      help: secure ? 'run the demo without --secure, or on a larger machine' : undefined,
+    });
+  }
+  await writePlanFiles(path, result);
   return loadPlan(path);
 }
 
