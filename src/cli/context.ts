@@ -38,11 +38,14 @@ export const processContext: MakeContext = ({ json }) => {
   };
 };
 
+const defaultColumns = 100;
+
 function streamOf(stream: NodeJS.WriteStream): Stream {
   return {
     write: (text) => void stream.write(text),
     isTTY: stream.isTTY === true,
-    columns: stream.isTTY === true ? stream.columns : 100,
+    // Some terminals say 0.
+    columns: (stream.isTTY === true ? stream.columns : 0) || defaultColumns,
   };
 }
 

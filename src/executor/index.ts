@@ -155,7 +155,7 @@ export interface DecryptResult {
   readonly insecure: boolean;
 }
 
-/** Decrypts a response for the key's owner: nothing is added, so do not show it to others (docs/security.md). */
+/** Decrypts a response for the key's owner: nothing is added, so keep it to yourself (docs/security.md). */
 export function decrypt(options: DecryptOptions): Promise<DecryptResult> {
   const { plan, key, in: response, threads } = options;
   return callNative('decrypt', { plan, key, in: response, threads }, options);

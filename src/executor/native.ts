@@ -26,20 +26,18 @@ type NativeAddon = Readonly<Record<FunctionName, NativeFunction>>;
 
 /** From src/executor and from dist/executor alike. */
 const packageRoot = fileURLToPath(new URL('../../', import.meta.url));
-/** Where CMake puts it: `-B build`, and `-B build/runtime` as scripts/setup.sh does. */
-const addonPaths = ['build/bin/aegis.node', 'build/runtime/bin/aegis.node'];
+/** Where scripts/setup.sh has it built. */
+const addonPath = 'build/bin/aegis.node';
 
 let loaded: NativeAddon | undefined;
 
 /** Errors: X101 not built, X102 not loadable here. AEGIS_ADDON names another file than the built one. */
 function addon(): NativeAddon {
   if (loaded !== undefined) return loaded;
-  const given = process.env['AEGIS_ADDON'];
-  const candidates = given === undefined ? addonPaths.map((path) => packageRoot + path) : [given];
-  const path = candidates.find((candidate) => existsSync(candidate));
-  if (path === undefined) {
+  const path = process.env['AEGIS_ADDON'] ?? packageRoot + addonPath;
+  if (!existsSync(path)) {
     throw new AegisError({
-      code: 'X101', message: `the native runtime is not built: there is no ${candidates.join(' or ')}`,
+      code: 'X101', message: `the native runtime is not built: there is no ${path}`,
       help: 'run npm run setup',
     });
   }

@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process';
 import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { decrypt, doctor, encrypt, keygen, run, validatePlan } from '../../src/executor/index.js';
 import { binaries, codeOf, input, makeFixture, type Fixture } from './fixture.js';
 
@@ -159,7 +159,7 @@ describe('aegis-exec', () => {
     const directory = f.path('interrupted');
     await mkdir(directory);
     await chmod(directory, 0o755);
-    const child = spawn(join(binaries ?? '', 'aegis-exec'),
+    const child = spawn(join(binaries, 'aegis-exec'),
       [f.plan, '--keys', f.evalKeys, '--in', f.request, '-o', join(directory, 'out.ct')]);
     const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
     child.kill('SIGINT');
@@ -185,10 +185,27 @@ interface Ended {
 
 async function aegisExec(args: readonly string[]): Promise<Ended> {
   try {
-    const { stdout, stderr } = await promisify(execFile)(join(binaries ?? '', 'aegis-exec'), [...args]);
+    const { stdout, stderr } = await promisify(execFile)(join(binaries, 'aegis-exec'), [...args]);
     return { status: 0, out: stdout, err: stderr };
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
     return { status: code, out: stdout, err: stderr };
   }
 }
+
+describe('loading the addon', () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+    vi.resetModules();
+  });
+
+  it('says how to build it when it is absent, and why when it cannot be loaded', async () => {
+    for (const [path, code] of [[f.path('no.node'), 'X101'], [f.request, 'X102']] as const) {
+      vi.stubEnv('AEGIS_ADDON', path);
+      vi.resetModules();
+      const fresh = await import('../../src/executor/index.js');
+      const error: unknown = await fresh.doctor().catch((caught: unknown) => caught);
+      expect(error).toMatchObject({ name: 'AegisError', diagnostics: [{ code, help: expect.stringContaining('npm run setup') }] });
+    }
+  });
+});

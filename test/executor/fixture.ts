@@ -1,6 +1,5 @@
 /** A small plan with keys and a request, made by the runtime's own test program (runtime/test/client_fixture_main.cc). */
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -9,8 +8,7 @@ import { encrypt, keygen } from '../../src/executor/index.js';
 import { AegisError } from '../../src/support/diagnostics.js';
 
 /** The folder that the addon and the programs beside it were built into. */
-export const binaries = [process.env['AEGIS_ADDON'], 'build/bin/aegis.node', 'build/runtime/bin/aegis.node']
-  .filter((path) => path !== undefined && existsSync(path)).map((path) => dirname(path as string))[0];
+export const binaries = dirname(process.env['AEGIS_ADDON'] ?? 'build/bin/aegis.node');
 
 export const inputCount = 80;
 export const input = Float64Array.from({ length: inputCount }, (_, i) => Math.sin(i));
@@ -32,7 +30,7 @@ export interface Fixture {
 export async function makeFixture(): Promise<Fixture> {
   const directory = await mkdtemp(join(tmpdir(), 'aegis-executor-'));
   const path = (name: string) => join(directory, name);
-  await promisify(execFile)(join(binaries ?? '', 'aegis_client_fixture_files'), [directory]);
+  await promisify(execFile)(join(binaries, 'aegis_client_fixture_files'), [directory]);
   const plan = path('plan.aegis');
   const keys = await keygen({ plan, directory: path('keys'), seed: 1 });
   const request = path('request.ct');
