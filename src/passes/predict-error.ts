@@ -31,7 +31,7 @@ export interface PredictOptions {
 export const defaultPredictOptions: PredictOptions = { seed: 1, runs: 2 };
 const sigmas = 6;
 /** Calibration inputs are a few of all inputs. */
-const approximationMargin = 8;
+export const approximationMargin = 8;
 
 export interface OutputError {
   readonly predictedError: number;

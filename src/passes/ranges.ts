@@ -26,7 +26,7 @@ export interface NodeRange {
 export type NodeRanges = ReadonlyMap<number, NodeRange>;
 
 /** Rounds of square-and-renormalise that are measured and may be chosen. */
-export const maxSoftmaxRounds = 3;
+export const maxSoftmaxRounds = 5;
 
 export interface Ranges {
   readonly format: 'aegis-ranges';

@@ -237,7 +237,9 @@ function invert(
   const used = heads.map((h) => (h < 0 ? -1 : 0));
   const constant = ctx.addConstant('den shift', [1], new Float64Array([shift - scale * padding.constant]));
   argument = ctx.builder.op('ct.add_plain', [argument, ctx.vector(constant, [], used, undefined, 1, loc)], {}, loc);
-  const inverse = fitChebyshev((t) => scale / (t - shift), -1, 1, { maxError: inverseRelativeError / interval.max });
+  const inverse = fitChebyshev((t) => scale / (t - shift), -1, 1, {
+    maxError: inverseRelativeError, relative: true, name: 'inverse',
+  });
   return ctx.builder.op('ct.polynomial', [argument], { coefficients: inverse.coefficients }, loc);
 }
 

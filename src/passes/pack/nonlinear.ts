@@ -70,7 +70,7 @@ export function packLayerNorm(
   const tokens = ctx.tokenTable(0, x.tokens, () => 0);
   const t = ctx.builder.op('ct.add_plain', [sum, ctx.vector(constant, [], everywhere, tokens, 1, loc)], {}, loc);
   const inverse = fitChebyshev((u) => Math.sqrt(scale / (u - shift)), -1, 1, {
-    maxError: inverseSqrtRelativeError / Math.sqrt(interval.max), name: 'inverse square root',
+    maxError: inverseSqrtRelativeError, relative: true, name: 'inverse square root',
   });
   const inverseDeviation = polynomial(ctx, t, inverse.coefficients, loc);
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
