@@ -1,4 +1,5 @@
-// Precision and time of one bootstrap: a plan that does nothing else, run encrypted on inputs that are hard in different
+// Precision and time of one bootstrap: a plan that does nothing else, run encrypted on inputs that are hard
+// in different
 // ways. Two real vectors share the bootstrap as real + i*imag, so the slots are complex.
 //
 //   npm run bench:bootstrap -- [--ring small|secure] [--runs 10] [--threads n] [--out FOLDER] [--json]
@@ -63,18 +64,31 @@ const inputs = {
 function bootstrapModule() {
   const level = parameters.bootstrapInputLevel;
   const type = {
-    kind: 'ct', axes: [{ name: 'part', size: 2 }], degree: 1, basis: { kind: 'q' }, level, scale: canonicalScale(level),
+    kind: 'ct',
+    axes: [{ name: 'part', size: 2 }],
+    degree: 1,
+    basis: { kind: 'q' },
+    level,
+    scale: canonicalScale(level),
   };
   const builder = new BlockBuilder(new Ids(), parameters, [type]);
   const result = builder.op('ct.bootstrap', [builder.args[0]], { rangeLog2: 0 }, 'bootstrap');
   const map = {
-    period: slots, features: Int32Array.from({ length: 2 * slots }, (_, i) => i), tokens: Int32Array.of(0),
+    period: slots,
+    features: Int32Array.from({ length: 2 * slots }, (_, i) => i),
+    tokens: Int32Array.of(0),
   };
   const port = { shape: [2, slots], slots: map, factor: 1 };
   return {
-    phase: 'cipher', name: 'bootstrap', sourceHash: '0'.repeat(64), parameters,
-    functions: [{ name: 'main', body: builder.finish([result]) }], constants: new Map(), tables: new Map(),
-    inputs: [{ name: 'x', ...port }], outputs: [{ name: 'y', ...port }],
+    phase: 'cipher',
+    name: 'bootstrap',
+    sourceHash: '0'.repeat(64),
+    parameters,
+    functions: [{ name: 'main', body: builder.finish([result]) }],
+    constants: new Map(),
+    tables: new Map(),
+    inputs: [{ name: 'x', ...port }],
+    outputs: [{ name: 'y', ...port }],
   };
 }
 
@@ -107,35 +121,68 @@ try {
   for (const [name, make] of Object.entries(inputs)) {
     for (let i = 0; i < Number(options.runs); i++) {
       const x = make(1000 + 7 * i);
-      await encrypt({ plan: at('plan.aegis'), key: at('public.key'), inputs: { x }, out: at('request.ct'), threads });
-      const report = await run({
-        plan: at('plan.aegis'), keys: at('eval.keys'), in: at('request.ct'), out: at('response.ct'), threads,
+      await encrypt({
+        plan: at('plan.aegis'),
+        key: at('public.key'),
+        inputs: { x },
+        out: at('request.ct'),
+        threads,
       });
-      const { outputs: { y } } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
-      rows.push({ input: name, run: i, ...statistics(x, y), seconds: report.seconds, peakBytes: report.ranks[0].peakBytes });
+      const report = await run({
+        plan: at('plan.aegis'),
+        keys: at('eval.keys'),
+        in: at('request.ct'),
+        out: at('response.ct'),
+        threads,
+      });
+      const {
+        outputs: { y },
+      } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
+      rows.push({
+        input: name,
+        run: i,
+        ...statistics(x, y),
+        seconds: report.seconds,
+        peakBytes: report.ranks[0].peakBytes,
+      });
       if (!options.json) console.error(JSON.stringify(rows.at(-1)));
     }
   }
   const summary = {
-    ring: options.ring, logN: parameters.logN, logQP: parameters.logQP, securityBits: parameters.securityBits,
-    insecure: parameters.insecure, threads, cpu: cpus()[0].model, memoryBytes: totalmem(), keygenSeconds,
-    evalKeysBytes: (await stat(at('eval.keys'))).size, keyBytes: lowered.summary.keyBytes,
+    ring: options.ring,
+    logN: parameters.logN,
+    logQP: parameters.logQP,
+    securityBits: parameters.securityBits,
+    insecure: parameters.insecure,
+    threads,
+    cpu: cpus()[0].model,
+    memoryBytes: totalmem(),
+    keygenSeconds,
+    evalKeysBytes: (await stat(at('eval.keys'))).size,
+    keyBytes: lowered.summary.keyBytes,
     levelsLeft: parameters.computeTop,
   };
   if (options.json) console.log(JSON.stringify({ ...summary, rows }));
   else {
     console.log(summary);
-    console.table(Object.keys(inputs).map((input) => {
-      const own = rows.filter((row) => row.input === input);
-      const mean = (key) => own.reduce((sum, row) => sum + row[key], 0) / own.length;
-      const worst = (key) => Math.max(...own.map((row) => row[key]));
-      return {
-        input, runs: own.length, meanBits: mean('meanBits').toFixed(2), worstMeanBits: worst('meanBits').toFixed(2),
-        worstBits: worst('worstBits').toFixed(2), slot0Bits: worst('slot0Bits').toFixed(2),
-        slot0ConjugateBits: worst('slot0ConjugateBits').toFixed(2), seconds: mean('seconds').toFixed(2),
-        peakGiB: (worst('peakBytes') / 2 ** 30).toFixed(2),
-      };
-    }));
+    console.table(
+      Object.keys(inputs).map((input) => {
+        const own = rows.filter((row) => row.input === input);
+        const mean = (key) => own.reduce((sum, row) => sum + row[key], 0) / own.length;
+        const worst = (key) => Math.max(...own.map((row) => row[key]));
+        return {
+          input,
+          runs: own.length,
+          meanBits: mean('meanBits').toFixed(2),
+          worstMeanBits: worst('meanBits').toFixed(2),
+          worstBits: worst('worstBits').toFixed(2),
+          slot0Bits: worst('slot0Bits').toFixed(2),
+          slot0ConjugateBits: worst('slot0ConjugateBits').toFixed(2),
+          seconds: mean('seconds').toFixed(2),
+          peakGiB: (worst('peakBytes') / 2 ** 30).toFixed(2),
+        };
+      }),
+    );
   }
 } finally {
   if (options.out === undefined) await rm(folder, { recursive: true, force: true });

@@ -18,7 +18,13 @@ import { predictError, withPredictedErrors } from './passes/predict-error.js';
 import type { Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
-import { defaultLiteral, makeParameters, ringLogN, type Parameters, type RingName } from './target/parameters.js';
+import {
+  defaultLiteral,
+  makeParameters,
+  ringLogN,
+  type Parameters,
+  type RingName,
+} from './target/parameters.js';
 import type { SecurityBits } from './target/security.js';
 
 export const compilerVersion = 'aegis 0.1.0';
@@ -81,33 +87,47 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   };
 
   const dump = makeDump(options.dumpIr);
-  const { module: tensor } = await step('import', () => importModel(modelPath, { ...options, shapes: shapesOf(options) }));
+  const { module: tensor } = await step('import', () =>
+    importModel(modelPath, { ...options, shapes: shapesOf(options) }),
+  );
   assertVerified(tensor, 'import');
   dump('import', tensor);
-  const ranges = options.ranges ?? await step('calibrate', () => calibrateOn(tensor, options.samples, warnings));
+  const ranges =
+    options.ranges ?? (await step('calibrate', () => calibrateOn(tensor, options.samples, warnings)));
   checkRanges(ranges, tensor);
 
   const parameters = parametersFor(options, tensor);
   const context = { parameters, ranges, pack: { ...defaultPack, ...options.pack } };
-  const result = await step('passes', () => runPipeline(tensor, context, seconds, (pass, module) => dump(pass.name, module)));
+  const result = await step('passes', () =>
+    runPipeline(tensor, context, seconds, (pass, module) => dump(pass.name, module)),
+  );
   reports.splice(-1, 1, ...result.reports);
   const cipher = await step('predict-error', () => predicted(result.module, tensor, ranges));
   dump('predict-error', cipher);
   const lowered = await step('lower', () => lowerToPlan(cipher, { compilerVersion, strategy: 'coplaced' }));
   dump('lower-keyswitch', lowered.poly);
   return {
-    tensor, cipher, poly: lowered.poly, plan: lowered.plan, weights: lowered.weights,
-    summary: { ...lowered.summary, passes: reports }, warnings,
+    tensor,
+    cipher,
+    poly: lowered.poly,
+    plan: lowered.plan,
+    weights: lowered.weights,
+    summary: { ...lowered.summary, passes: reports },
+    warnings,
   };
 }
 
 /** Runs a model in the clear on samples and returns what compile needs to choose approximations. */
 export async function calibrate(
-  modelPath: string, samples: Samples, options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
+  modelPath: string,
+  samples: Samples,
+  options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
 ): Promise<Ranges> {
   const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
   await new Promise((resolve) => setImmediate(resolve));
-  return calibrateModule(module, sampleInputs(module, samples), (done) => options.onProgress?.(done / samples.count));
+  return calibrateModule(module, sampleInputs(module, samples), (done) =>
+    options.onProgress?.(done / samples.count),
+  );
 }
 
 function sampleShapes(samples: Samples): Record<string, readonly number[]> {
@@ -116,45 +136,61 @@ function sampleShapes(samples: Samples): Record<string, readonly number[]> {
 
 /** Dimensions that the model leaves open are those of the calibration inputs. */
 function shapesOf(options: CompileOptions): Readonly<Record<string, readonly number[]>> | undefined {
-  return options.ranges?.shapes ?? (options.samples === undefined ? undefined : sampleShapes(options.samples));
+  return (
+    options.ranges?.shapes ?? (options.samples === undefined ? undefined : sampleShapes(options.samples))
+  );
 }
 
 /** The inputs of a model out of samples. Errors: D110 (missing input), D111 (wrong size). */
 export function sampleInputs(module: Module, samples: Samples): Record<string, Float64Array>[] {
   return Array.from({ length: samples.count }, (_, i) =>
-    Object.fromEntries(module.inputs.map((port) => {
-      const input = samples.inputs.get(port.name);
-      const names = [...samples.inputs.keys()].join(', ');
-      if (input === undefined) {
-        throw new AegisError({
-          code: 'D110', message: `${samples.source} has no input "${port.name}", only ${names}`,
-          help: 'name the arrays after the inputs of the model',
-        });
-      }
-      const data = defined(input.data[i], 'sample');
-      const size = port.shape.reduce((a, b) => a * b, 1);
-      if (data.length !== size) {
-        throw new AegisError({
-          code: 'D111', message: `input "${port.name}" has ${size} values but sample ${i} has ${data.length}`,
-          help: 'give samples of the shape the model was imported at',
-        });
-      }
-      return [port.name, data];
-    })));
+    Object.fromEntries(
+      module.inputs.map((port) => {
+        const input = samples.inputs.get(port.name);
+        const names = [...samples.inputs.keys()].join(', ');
+        if (input === undefined) {
+          throw new AegisError({
+            code: 'D110',
+            message: `${samples.source} has no input "${port.name}", only ${names}`,
+            help: 'name the arrays after the inputs of the model',
+          });
+        }
+        const data = defined(input.data[i], 'sample');
+        const size = port.shape.reduce((a, b) => a * b, 1);
+        if (data.length !== size) {
+          throw new AegisError({
+            code: 'D111',
+            message: `input "${port.name}" has ${size} values but sample ${i} has ${data.length}`,
+            help: 'give samples of the shape the model was imported at',
+          });
+        }
+        return [port.name, data];
+      }),
+    ),
+  );
 }
 
-/** Parameters of a ring by name; `small` grows by one where a ciphertext would hold less than one block of tokens. */
+/**
+ * Parameters of a ring by name; `small` grows by one where a ciphertext would hold less than one block of
+ * tokens.
+ */
 function parametersFor(options: CompileOptions, tensor: Module): Parameters {
   const { ring, security = 128, insecure = false } = options;
   if (ring !== 'secure' && !insecure) {
     throw new AegisError({
-      code: 'S102', message: `ring ${ring} is for tests and gives no security`, help: 'add --insecure, or use --ring secure',
+      code: 'S102',
+      message: `ring ${ring} is for tests and gives no security`,
+      help: 'add --insecure, or use --ring secure',
     });
   }
-  const tokens = Math.max(...tensor.functions.flatMap((f) => f.body.ops).map((op) => {
-    const type = op.results[0]?.type;
-    return type?.kind === 'tensor' ? type.shape[0] ?? 1 : 1;
-  }));
+  const tokens = Math.max(
+    ...tensor.functions
+      .flatMap((f) => f.body.ops)
+      .map((op) => {
+        const type = op.results[0]?.type;
+        return type?.kind === 'tensor' ? (type.shape[0] ?? 1) : 1;
+      }),
+  );
   const logTokens = Math.ceil(Math.log2(tokens));
   const logN = ring === 'small' && logTokens > ringLogN.small - 5 ? ringLogN.small + 1 : ringLogN[ring];
   return makeParameters(defaultLiteral(ring, insecure, { security, logN }));
@@ -163,7 +199,8 @@ function parametersFor(options: CompileOptions, tensor: Module): Parameters {
 function checkRanges(ranges: Ranges, tensor: Module): void {
   if (ranges.sourceHash === tensor.sourceHash) return;
   throw new AegisError({
-    code: 'A103', message: 'the ranges were calibrated on another model file',
+    code: 'A103',
+    message: 'the ranges were calibrated on another model file',
     help: 'calibrate this model: aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }
@@ -171,7 +208,8 @@ function checkRanges(ranges: Ranges, tensor: Module): void {
 function calibrateOn(tensor: Module, samples: Samples | undefined, warnings: Diagnostic[]): Ranges {
   if (samples !== undefined) return calibrateModule(tensor, sampleInputs(tensor, samples));
   warnings.push({
-    code: 'A104', message: 'no ranges and no samples were given: ranges come from seeded random inputs',
+    code: 'A104',
+    message: 'no ranges and no samples were given: ranges come from seeded random inputs',
     help: 'give --samples or --ranges; real inputs may leave these ranges',
   });
   return calibrateModule(tensor, randomInputs(tensor));
@@ -180,19 +218,29 @@ function calibrateOn(tensor: Module, samples: Samples | undefined, warnings: Dia
 /** Uniform in [-1, 1), from SHA-256 in counter mode: the same everywhere. */
 function randomInputs(tensor: Module): Record<string, Float64Array>[] {
   return Array.from({ length: randomSamples }, (_, sample) =>
-    Object.fromEntries(tensor.inputs.map((port) => {
-      const size = port.shape.reduce((a, b) => a * b, 1);
-      const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
-        const digest = createHash('sha256').update(`${sample} ${port.name} ${block}`).digest();
-        return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
-      });
-      return [port.name, Float64Array.from(words.flat().slice(0, size))];
-    })));
+    Object.fromEntries(
+      tensor.inputs.map((port) => {
+        const size = port.shape.reduce((a, b) => a * b, 1);
+        const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
+          const digest = createHash('sha256').update(`${sample} ${port.name} ${block}`).digest();
+          return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
+        });
+        return [port.name, Float64Array.from(words.flat().slice(0, size))];
+      }),
+    ),
+  );
 }
 
 function predicted(cipher: Module, tensor: Module, ranges: Ranges): Module {
   const probes = probesOf(ranges);
-  return withPredictedErrors(cipher, predictError(cipher, probes, probes.map((probe) => runTensor(tensor, probe))));
+  return withPredictedErrors(
+    cipher,
+    predictError(
+      cipher,
+      probes,
+      probes.map((probe) => runTensor(tensor, probe)),
+    ),
+  );
 }
 
 /** One file per pass, in the order of the pipeline. */

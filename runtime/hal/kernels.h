@@ -3,10 +3,13 @@
 // A kernel works on strided batches of RNS rows. A *row* is one limb of one polynomial: N words of 64 bits,
 // canonical residues in [0, q). Batch dimensions come first, limbs are the innermost dimension of a launch:
 //
-//   row(operand; i0..i_{r-1}, limb j) = operand.base + sum_d i_d * operand.strides[d] + j * operand.limbStride
+//   row(operand; i0..i_{r-1}, limb j) = operand.base + sum_d i_d * operand.strides[d] + j *
+//   operand.limbStride
 //
-// (strides in words; 0 broadcasts). The last `reduceRank` batch dimensions are summed: the output has stride 0
-// there and receives the exact modular sum, reduced once at the end. With `accumulate` the output's old value is
+// (strides in words; 0 broadcasts). The last `reduceRank` batch dimensions are summed: the output has stride
+// 0
+// there and receives the exact modular sum, reduced once at the end. With `accumulate` the output's old value
+// is
 // part of the sum. Outputs never alias inputs unless the kernel's comment allows it.
 //
 // Every output is canonical, so all backends agree bit for bit (DESIGN: exactness).
@@ -30,8 +33,10 @@ struct Rows {
   ptrdiff_t componentStride = 0;  // between the polynomials c0, c1, c2 of a ciphertext; digits use it too
 };
 
-// A strided batch of encoded plaintext rows. A row has rowWords words, rowWords a power of two dividing N; the
-// value at NTT index k is word k / (N / rowWords). rowWords = 1: a real constant; 2c: slots of period c; N: any.
+// A strided batch of encoded plaintext rows. A row has rowWords words, rowWords a power of two dividing N;
+// the
+// value at NTT index k is word k / (N / rowWords). rowWords = 1: a real constant; 2c: slots of period c; N:
+// any.
 struct PlainRows {
   const uint64_t* base = nullptr;
   ptrdiff_t strides[kMaxRank] = {};
@@ -69,28 +74,36 @@ struct KernelTable {
   void (*addPlain)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, PlainRows p);
   // out (+)= sum a * p, pointwise in NTT form: plaintext products, contractions, multiplication by constants.
   void (*contract)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, PlainRows p);
-  // (out0, out1, out2) (+)= sum (a0 b0, a0 b1 + a1 b0, a1 b1), components at componentStride. a and b may be the same.
+  // (out0, out1, out2) (+)= sum (a0 b0, a0 b1 + a1 b0, a1 b1), components at componentStride. a and b may be
+  // the same.
   void (*tensor)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, Rows b);
   // Negacyclic NTT: natural coefficient order in, bit-reversed out, and back. out may be a. No reduction.
-  // out[k] = sum_i a[i] psi^{(2 brv(k) + 1) i} with psi the ring's primitive 2N-th root of unity for the limb.
+  // out[k] = sum_i a[i] psi^{(2 brv(k) + 1) i} with psi the ring's primitive 2N-th root of unity for the
+  // limb.
   void (*ntt)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a);
   void (*intt)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a);
-  // Centred RNS base conversion in coefficient form (DESIGN section 3). launch.limbs are the destination limbs;
+  // Centred RNS base conversion in coefficient form (DESIGN section 3). launch.limbs are the destination
+  // limbs;
   // source primes have product D:  y_i = centre([a_i * (D/q_i)^-1] mod q_i) in (-q_i/2, q_i/2),
-  // out_j = sum_i y_i * (D/q_i)  mod p_j.  Integers only: deterministic; the value is a + e*D with |e| <= sources/2.
+  // out_j = sum_i y_i * (D/q_i) mod p_j. Integers only: deterministic; the value is a + e*D with |e| <=
+  // sources/2.
   // out limb j is stored at j * out.limbStride, source limb i is read at i * a.limbStride. No reduction.
   void (*baseConvert)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a,
                       const uint16_t* sourceLimbs, uint32_t sourceCount);
-  // out = (a - b) * scalars[j] on limb j (ModDown and rescale: the scalar is the inverse of what was divided out).
+  // out = (a - b) * scalars[j] on limb j (ModDown and rescale: the scalar is the inverse of what was divided
+  // out).
   // out may be a or b. No reduction.
-  void (*subScale)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, Rows b, const uint64_t* scalars);
-  // Key inner product: out component c (+)= sum over digits d, and over reduced dims, of digits[d] * key[d][c].
+  void (*subScale)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, Rows b,
+                   const uint64_t* scalars);
+  // Key inner product: out component c (+)= sum over digits d, and over reduced dims, of digits[d] *
+  // key[d][c].
   // Digit d of the input is at d * digits.componentStride. keys[i] is the key for index i of batch dimension
   // keyDim (one key for all if keyDim is ~0u). keyRows[j] is the key's row for limb j of the launch.
   // Only the first digitCount digits are used (lower levels have fewer).
-  void (*keyProduct)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows digits, uint32_t digitCount,
-                     const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows);
-  // X -> X^g in NTT form, g odd: out[k] (+)= sum a[perm_g(k)]. galois[i] is g for index i of batch dimension galoisDim
+  void (*keyProduct)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows digits,
+                     uint32_t digitCount, const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows);
+  // X -> X^g in NTT form, g odd: out[k] (+)= sum a[perm_g(k)]. galois[i] is g for index i of batch dimension
+  // galoisDim
   // (galois[0] for all if galoisDim is ~0u). perm_g(k) = brv((g (2 brv(k) + 1) mod 2N - 1) / 2).
   void (*automorphism)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a,
                        const uint32_t* galois, uint32_t galoisDim);

@@ -1,4 +1,5 @@
-// Coded errors. Codes are stable and documented in docs/runtime.md: R1xx file formats, R2xx plan, R3xx keys and
+// Coded errors. Codes are stable and documented in docs/runtime.md: R1xx file formats, R2xx plan, R3xx keys
+// and
 // ciphertexts, R4xx execution, R5xx machine.
 #pragma once
 
@@ -29,7 +30,8 @@ class Error : public std::runtime_error {
     if (!(condition)) ::aegis::invariantFailed(#condition, __FILE__, __LINE__);                 \
   } while (0)
 [[noreturn]] inline void invariantFailed(const char* condition, const char* file, int line) {
-  throw std::logic_error(std::string("internal error: ") + condition + " at " + file + ":" + std::to_string(line));
+  throw std::logic_error(std::string("internal error: ") + condition + " at " + file + ":" +
+                         std::to_string(line));
 }
 
 }  // namespace aegis

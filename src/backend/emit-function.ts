@@ -8,7 +8,15 @@ import { commandArity, componentAxis, digitAxis, viewKinds, type Window } from '
 import { axesCount, type PolyType, type PtType } from '../ir/types.js';
 import { launchCommands, type Launch, type PlainLayout } from './launch.js';
 import {
-  denseLayout, indexLayout, isDense, isWhole, reshapedLayout, rowsOf, strideOf, windowLayout, type Layout,
+  denseLayout,
+  indexLayout,
+  isDense,
+  isWhole,
+  reshapedLayout,
+  rowsOf,
+  strideOf,
+  windowLayout,
+  type Layout,
   type Storage,
 } from './layout.js';
 import { Lifetimes } from './lifetimes.js';
@@ -30,7 +38,11 @@ type PlainSource = { readonly op: Op } | { readonly argument: number };
 
 /** Commands that may write over an operand (kernels.h), and which. */
 const inPlace: Readonly<Record<string, readonly number[]>> = {
-  'poly.add': [0, 1], 'poly.sub': [0, 1], 'poly.add_plain': [0], 'poly.ntt': [0], 'poly.intt': [0],
+  'poly.add': [0, 1],
+  'poly.sub': [0, 1],
+  'poly.add_plain': [0],
+  'poly.ntt': [0],
+  'poly.intt': [0],
   'poly.sub_scale': [1, 0],
 };
 
@@ -51,7 +63,10 @@ class FunctionEmitter {
   private position = 0;
   private commands: Command[] = [];
 
-  constructor(private readonly func: Func, private readonly context: EmitContext) {
+  constructor(
+    private readonly func: Func,
+    private readonly context: EmitContext,
+  ) {
     this.lifetimes = new Lifetimes(func);
   }
 
@@ -64,7 +79,10 @@ class FunctionEmitter {
     this.block(this.func.body);
     const returned = results.map((value) => this.result(value));
     return finish(this.func.name, {
-      commands: this.commands, storages: this.storages, returned, callFrames: this.callFrames,
+      commands: this.commands,
+      storages: this.storages,
+      returned,
+      callFrames: this.callFrames,
       plainUses: this.plainUses,
     });
   }
@@ -72,8 +90,14 @@ class FunctionEmitter {
   // -------------------------------------------------------------- storage
 
   private storage(rows: number, kind: Storage['kind'] = 'local'): Storage {
-    const storage: Storage = { id: this.storages.length, rows, kind, depth: this.loops.length,
-      first: Infinity, last: -1 };
+    const storage: Storage = {
+      id: this.storages.length,
+      rows,
+      kind,
+      depth: this.loops.length,
+      first: Infinity,
+      last: -1,
+    };
     this.storages.push(storage);
     return storage;
   }
@@ -104,8 +128,9 @@ class FunctionEmitter {
   }
 
   private launch(launch: Launch): void {
-    const used = [launch.out, launch.a, launch.b].flatMap(
-      (layout) => (layout === undefined ? [] : [layout.storage]));
+    const used = [launch.out, launch.a, launch.b].flatMap((layout) =>
+      layout === undefined ? [] : [layout.storage],
+    );
     for (const command of launchCommands(launch)) this.push(command, used);
   }
 
@@ -138,8 +163,8 @@ class FunctionEmitter {
     if (op.kind === 'loop') this.loop(op);
     else if (op.kind === 'call') this.call(op);
     else if (result?.type.kind === 'pt') this.plainSources.set(result.id, { op });
-    else if (op.kind === 'poly.undefined') this.bind(
-      defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
+    else if (op.kind === 'poly.undefined')
+      this.bind(defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
     else if (viewKinds.has(op.kind)) this.view(op);
     else this.command(op);
   }
@@ -150,17 +175,29 @@ class FunctionEmitter {
     const { attrs } = op;
     switch (op.kind) {
       case 'poly.index':
-        return this.bind(result, indexLayout(
-          a, attrs.axis as string, attrs.index as number, (attrs.loopStride ?? 0) as number,
-            this.loops.length));
+        return this.bind(
+          result,
+          indexLayout(
+            a,
+            attrs.axis as string,
+            attrs.index as number,
+            (attrs.loopStride ?? 0) as number,
+            this.loops.length,
+          ),
+        );
       case 'poly.slice':
-        return this.bind(result, windowLayout(
-          a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } }));
-      case 'poly.limbs': return this.bind(result,
-        windowLayout(a, { limbs: attrs.limbs as readonly number[] }));
-      case 'poly.reshape': return this.bind(result,
-        this.reshape(a, polyType(result), this.context.nodeIndex(op.loc)));
-      default: invariant(false, `${op.kind} is not a view`);
+        return this.bind(
+          result,
+          windowLayout(a, {
+            axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] },
+          }),
+        );
+      case 'poly.limbs':
+        return this.bind(result, windowLayout(a, { limbs: attrs.limbs as readonly number[] }));
+      case 'poly.reshape':
+        return this.bind(result, this.reshape(a, polyType(result), this.context.nodeIndex(op.loc)));
+      default:
+        invariant(false, `${op.kind} is not a view`);
     }
   }
 
@@ -182,17 +219,27 @@ class FunctionEmitter {
     const { attrs } = op;
     const [first, second] = op.operands.slice(0, arity);
     const layoutOf = (value: Value | undefined): Layout | undefined =>
-      (value?.type.kind === 'poly' ? this.layout(value) : undefined);
+      value?.type.kind === 'poly' ? this.layout(value) : undefined;
     const a = layoutOf(first);
     const over = (attrs.over ?? []) as readonly string[];
     const sizes = [first, second].flatMap((value) =>
-      (value === undefined ? [] : (value.type as PolyType | PtType).axes));
+      value === undefined ? [] : (value.type as PolyType | PtType).axes,
+    );
     const base: Launch = {
-      op: op.kind.slice('poly.'.length) as Opcode, node: this.context.nodeIndex(op.loc), out, a,
+      op: op.kind.slice('poly.'.length) as Opcode,
+      node: this.context.nodeIndex(op.loc),
+      out,
+      a,
       b: layoutOf(second),
       plain: this.plain(op, second, a),
-      over: over.map((name) => defined(sizes.find((axis) => axis.name === name), `axis ${name}`)),
-      accumulate: attrs.accumulate === true, componentAxes: componentAxesOf(op.kind),
+      over: over.map((name) =>
+        defined(
+          sizes.find((axis) => axis.name === name),
+          `axis ${name}`,
+        ),
+      ),
+      accumulate: attrs.accumulate === true,
+      componentAxes: componentAxesOf(op.kind),
     };
     this.launch({ ...base, ...this.details(op, first) });
   }
@@ -203,17 +250,22 @@ class FunctionEmitter {
     const turnAxis = attrs.axis as string | undefined;
     const galois = (attrs.galois ?? []) as readonly number[];
     switch (op.kind) {
-      case 'poly.base_convert': return { sourceLimbs: polyType(defined(first, 'operand')).limbs };
-      case 'poly.sub_scale': return { scalars: attrs.scalars as readonly number[] };
-      case 'poly.automorphism': return { turnAxis, galois };
+      case 'poly.base_convert':
+        return { sourceLimbs: polyType(defined(first, 'operand')).limbs };
+      case 'poly.sub_scale':
+        return { scalars: attrs.scalars as readonly number[] };
+      case 'poly.automorphism':
+        return { turnAxis, galois };
       case 'poly.key_product': {
         const digits = polyType(defined(first, 'operand')).axes.find((axis) => axis.name === digitAxis);
         return {
-          turnAxis, digitCount: defined(digits, 'digit axis').size,
+          turnAxis,
+          digitCount: defined(digits, 'digit axis').size,
           keys: galois.map((g) => this.context.keyIndex(attrs.key as string, g, attrs.class as string)),
         };
       }
-      default: return {};
+      default:
+        return {};
     }
   }
 
@@ -225,8 +277,13 @@ class FunctionEmitter {
       const value = operands[i];
       if (value?.type.kind !== 'poly' || !this.lifetimes.usedUp(value, op)) continue;
       const layout = this.layout(value);
-      const aliased = operands.some((other) => other !== value && other.type.kind === 'poly'
-        && this.layout(other).storage === layout.storage && !sameLayout(this.layout(other), layout));
+      const aliased = operands.some(
+        (other) =>
+          other !== value
+          && other.type.kind === 'poly'
+          && this.layout(other).storage === layout.storage
+          && !sameLayout(this.layout(other), layout),
+      );
       if (layout.storage.kind !== 'local' || aliased || !isWhole(layout) || !sameShape(value.type, type)) {
         continue;
       }
@@ -238,8 +295,10 @@ class FunctionEmitter {
   private intoLayout(op: Op, into: Value): Layout {
     const layout = this.layout(into);
     invariant(layout.storage.kind === 'local', `${op.kind} does not write into an argument`);
-    invariant(this.lifetimes.usedUp(into, op),
-      `nothing reads the array that ${op.kind} writes into afterwards`);
+    invariant(
+      this.lifetimes.usedUp(into, op),
+      `nothing reads the array that ${op.kind} writes into afterwards`,
+    );
     return layout;
   }
 
@@ -254,8 +313,9 @@ class FunctionEmitter {
 
   private plainSlot(p: Value, encoding: Encoding): number {
     const source = defined(this.plainSources.get(p.id), 'plaintext');
-    const use: PlainUse = 'op' in source
-      ? { plaintext: this.context.plaintexts.add(source.op, encoding) }
+    const use: PlainUse =
+      'op' in source
+        ? { plaintext: this.context.plaintexts.add(source.op, encoding) }
         : { argument: source.argument, encoding };
     const key = JSON.stringify(use);
     const known = this.plainIndices.get(key);
@@ -290,8 +350,11 @@ class FunctionEmitter {
       this.touchAt(storage, start);
       this.touchAt(storage, end);
     }
-    outside.push({ ...emptyCommand('loop', node), tripCount: op.attrs.tripCount as number,
-      body: this.commands });
+    outside.push({
+      ...emptyCommand('loop', node),
+      tripCount: op.attrs.tripCount as number,
+      body: this.commands,
+    });
     this.commands = outside;
     op.results.forEach((result, i) => this.bind(result, defined(carried[i], 'carried')));
   }
@@ -305,8 +368,8 @@ class FunctionEmitter {
   private carriedLayout(op: Op, initial: Value, node: number): Layout {
     const layout = this.layout(initial);
     const once = op.operands.filter((other) => this.layout(other).storage === layout.storage).length === 1;
-    const own = layout.storage.kind === 'local' && isWhole(layout) && once
-      && this.lifetimes.usedUp(initial, op);
+    const own =
+      layout.storage.kind === 'local' && isWhole(layout) && once && this.lifetimes.usedUp(initial, op);
     if (own) return layout;
     const target = this.fresh(polyType(initial));
     this.copy(target, layout, node);
@@ -331,18 +394,25 @@ class FunctionEmitter {
   private call(op: Op): void {
     const callee = this.context.callee(op.attrs.callee as string);
     const node = this.context.nodeIndex(op.loc);
-    const inputs = op.operands.filter((value) => value.type.kind === 'poly').map(
-      (value) => this.contiguous(value, node));
+    const inputs = op.operands
+      .filter((value) => value.type.kind === 'poly')
+      .map((value) => this.contiguous(value, node));
     const results = op.results.map((value) => this.fresh(polyType(value)));
     const plainBindings = callee.plainArguments.map(({ argument, encoding }) =>
-      this.plainSlot(defined(op.operands[argument], 'plaintext argument'), encoding));
+      this.plainSlot(defined(op.operands[argument], 'plaintext argument'), encoding),
+    );
     const layouts = [...inputs, ...results];
     const command: Command = {
-      ...emptyCommand('call', node), callee: callee.index, plainBindings,
+      ...emptyCommand('call', node),
+      callee: callee.index,
+      plainBindings,
       bindings: layouts.map((layout) => ({ buffer: layout.storage.id, offset: layout.offset })),
     };
     this.callFrames.push({ rows: callee.func.frameRows, first: this.position, last: this.position, command });
-    this.push(command, layouts.map((layout) => layout.storage));
+    this.push(
+      command,
+      layouts.map((layout) => layout.storage),
+    );
     op.results.forEach((result, i) => this.bind(result, defined(results[i], 'result')));
   }
 
@@ -368,11 +438,17 @@ function componentAxesOf(kind: string): Launch['componentAxes'] {
 }
 
 function sameShape(a: PolyType, b: PolyType): boolean {
-  return a.limbs.join() === b.limbs.join() && axesCount(a.axes) === axesCount(b.axes)
-    && a.axes.every((axis, i) => axis.name === b.axes[i]?.name);
+  return (
+    a.limbs.join() === b.limbs.join()
+    && axesCount(a.axes) === axesCount(b.axes)
+    && a.axes.every((axis, i) => axis.name === b.axes[i]?.name)
+  );
 }
 
 function sameLayout(a: Layout, b: Layout): boolean {
-  return a.offset === b.offset && a.limbStride === b.limbStride
-    && a.axes.every((axis) => strideOf(a, axis.name) === strideOf(b, axis.name));
+  return (
+    a.offset === b.offset
+    && a.limbStride === b.limbStride
+    && a.axes.every((axis) => strideOf(a, axis.name) === strideOf(b, axis.name))
+  );
 }

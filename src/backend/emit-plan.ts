@@ -9,7 +9,13 @@ import { emitFunction, type EmitContext } from './emit-function.js';
 import type { EmittedFunction } from './finish-function.js';
 import { PlaintextPool, TablePool } from './plaintexts.js';
 import {
-  formatMajor, formatMinor, keyKinds, type Key, type KeyKind, type PlanParameters, type PlanPort,
+  formatMajor,
+  formatMinor,
+  keyKinds,
+  type Key,
+  type KeyKind,
+  type PlanParameters,
+  type PlanPort,
   type PlanView,
 } from './plan-view.js';
 import type { CipherCounts } from './summary.js';
@@ -25,7 +31,9 @@ export interface EmitOptions {
 }
 
 export function emitPlan(
-  poly: Module, options: EmitOptions): { readonly view: PlanView; readonly weights: Uint8Array } {
+  poly: Module,
+  options: EmitOptions,
+): { readonly view: PlanView; readonly weights: Uint8Array } {
   invariant(poly.phase === 'poly', `the backend takes phase poly, not ${poly.phase}`);
   const parameters = defined(poly.parameters, 'parameters');
   const functions = reachable(poly);
@@ -36,24 +44,42 @@ export function emitPlan(
   const emitted = emitFunctions(functions, plaintexts, keys, locations, parameters);
 
   const main = defined(functions.at(-1), 'entry function');
-  const ports = (list: readonly Port[], values: Func['body']['args'], scales: readonly number[],
-    first: number): PlanPort[] => {
+  const ports = (
+    list: readonly Port[],
+    values: Func['body']['args'],
+    scales: readonly number[],
+    first: number,
+  ): PlanPort[] => {
     invariant(list.length === values.length, 'one port per value of the entry function');
-    return list.map((port, i) => planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'),
-      first + i, tables));
+    return list.map((port, i) =>
+      planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'), first + i, tables),
+    );
   };
   const inputs = ports(poly.inputs, main.body.args, options.inputScales, 0);
   const outputs = ports(poly.outputs, main.body.results, options.outputScales, inputs.length);
   const weights = writeWeights(plaintexts.weights);
   const view: PlanView = {
-    formatMajor, formatMinor, compilerVersion: options.compilerVersion, modelName: poly.name,
+    formatMajor,
+    formatMinor,
+    compilerVersion: options.compilerVersion,
+    modelName: poly.name,
     sourceHash: poly.sourceHash,
-    weightsHash: sha256Hex(weights), strategy: options.strategy, mesh: [{ name: 'app', size: 1 }],
-    parameters: planParameters(parameters), keys, tables: tables.tables, plaintexts: plaintexts.plaintexts,
-    programs: [{ functions: emitted.map((one) => one.func) }], inputs, outputs, locations,
+    weightsHash: sha256Hex(weights),
+    strategy: options.strategy,
+    mesh: [{ name: 'app', size: 1 }],
+    parameters: planParameters(parameters),
+    keys,
+    tables: tables.tables,
+    plaintexts: plaintexts.plaintexts,
+    programs: [{ functions: emitted.map((one) => one.func) }],
+    inputs,
+    outputs,
+    locations,
     summary: {
-      levels: parameters.maxLevel, ...options.counts,
-      keyBytes: keys.reduce((sum, key) => sum + keyBytes(key, parameters), 0), weightsBytes: weights.length,
+      levels: parameters.maxLevel,
+      ...options.counts,
+      keyBytes: keys.reduce((sum, key) => sum + keyBytes(key, parameters), 0),
+      weightsBytes: weights.length,
     },
   };
   return { view, weights };
@@ -79,7 +105,10 @@ function reachable(module: Module): Func[] {
 }
 
 function emitFunctions(
-  functions: readonly Func[], plaintexts: PlaintextPool, keys: readonly Key[], locations: string[],
+  functions: readonly Func[],
+  plaintexts: PlaintextPool,
+  keys: readonly Key[],
+  locations: string[],
   parameters: Parameters,
 ): EmittedFunction[] {
   const emitted: EmittedFunction[] = [];
@@ -125,8 +154,10 @@ function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] 
       }
     });
   }
-  return [...found.values()].sort((a, b) =>
-    keyKinds.indexOf(a.kind) - keyKinds.indexOf(b.kind) || a.keyClass - b.keyClass || a.galois - b.galois);
+  return [...found.values()].sort(
+    (a, b) =>
+      keyKinds.indexOf(a.kind) - keyKinds.indexOf(b.kind) || a.keyClass - b.keyClass || a.galois - b.galois,
+  );
 }
 
 /**
@@ -143,25 +174,42 @@ function keyBytes(key: Key, parameters: Parameters): number {
 
 function planParameters(p: Parameters): PlanParameters {
   return {
-    logN: p.logN, primes: p.primes, maxLevel: p.maxLevel, specials: p.specials, scales: p.scales,
+    logN: p.logN,
+    primes: p.primes,
+    maxLevel: p.maxLevel,
+    specials: p.specials,
+    scales: p.scales,
     keyClasses: p.keyClasses.map(({ name, level, specials, digits }) => ({ name, level, specials, digits })),
-    ephemeralWeight: ephemeralHammingWeight, logQP: p.logQP, securityBits: p.securityBits,
+    ephemeralWeight: ephemeralHammingWeight,
+    logQP: p.logQP,
+    securityBits: p.securityBits,
     insecure: p.insecure,
   };
 }
 
 function planPort(
-  port: Port, value: Func['body']['args'][number], scale: number, buffer: number, tables: TablePool,
+  port: Port,
+  value: Func['body']['args'][number],
+  scale: number,
+  buffer: number,
+  tables: TablePool,
 ): PlanPort {
   const slots = defined(port.slots, `slot map of port ${port.name}`);
   invariant(value.type.kind === 'poly', `port ${port.name} is a ciphertext array`);
   const elements = axesCount(value.type.axes.filter((axis) => axis.name !== componentAxis));
   invariant(slots.features.length === elements * slots.period, `port ${port.name} maps every element`);
   return {
-    name: port.name, shape: port.shape, elements, period: slots.period,
+    name: port.name,
+    shape: port.shape,
+    elements,
+    period: slots.period,
     features: tables.add(`port.${port.name}.features`, slots.features),
     tokens: tables.add(`port.${port.name}.tokens`, slots.tokens),
-    level: value.type.limbs.length - 1, scale, factor: port.factor, bound: port.bound ?? 0,
-    predictedError: port.predictedError ?? 0, buffer,
+    level: value.type.limbs.length - 1,
+    scale,
+    factor: port.factor,
+    bound: port.bound ?? 0,
+    predictedError: port.predictedError ?? 0,
+    buffer,
   };
 }

@@ -20,8 +20,11 @@ interface Space {
 }
 
 function makeSpace(rows: number): Space {
-  return { writer: new Int32Array(rows).fill(unwritten), readStep: new Int32Array(rows),
-    writeStep: new Int32Array(rows) };
+  return {
+    writer: new Int32Array(rows).fill(unwritten),
+    readStep: new Int32Array(rows),
+    writeStep: new Int32Array(rows),
+  };
 }
 
 export class FunctionMemory {
@@ -43,7 +46,8 @@ export class FunctionMemory {
 
   argumentRows(): ArgumentRows {
     const written = this.argumentSpaces.map((space) =>
-      Uint8Array.from(space.writer, (writer) => Number(writer !== unwritten)));
+      Uint8Array.from(space.writer, (writer) => Number(writer !== unwritten)),
+    );
     return { read: this.readEarly, written };
   }
 
@@ -55,7 +59,8 @@ export class FunctionMemory {
 
   private space(buffer: number): { space: Space; base: number } {
     const { argument, offset } = defined(this.func.buffers[buffer], 'buffer');
-    return argument ? { space: defined(this.argumentSpaces[buffer], 'argument'), base: 0 }
+    return argument
+      ? { space: defined(this.argumentSpaces[buffer], 'argument'), base: 0 }
       : { space: this.frame, base: offset };
   }
 
@@ -93,12 +98,18 @@ export class FunctionMemory {
   call(command: Command, callee: PlanFunction, rows: ArgumentRows): string[] {
     const faults: string[] = [];
     const step = this.nextStep();
-    const bound = (flags: readonly Uint8Array[],
-      visit: (buffer: number, list: Int32Array, argument: number) => void): void => {
+    const bound = (
+      flags: readonly Uint8Array[],
+      visit: (buffer: number, list: Int32Array, argument: number) => void,
+    ): void => {
       command.bindings.forEach(({ buffer, offset }, i) => {
         const own = defined(flags[i], 'argument');
         const rows = [...own.keys()].filter((row) => own[row] === 1);
-        visit(buffer, Int32Array.from(rows, (row) => offset + row), i);
+        visit(
+          buffer,
+          Int32Array.from(rows, (row) => offset + row),
+          i,
+        );
       });
     };
     bound(rows.read, (buffer, list, i) => {
@@ -123,6 +134,7 @@ export class FunctionMemory {
 
 function describe(writer: number | undefined): string {
   if (writer === undefined || writer === unwritten) return 'which nothing has written';
-  return writer === calleeFrame ? 'which a callee may have overwritten'
+  return writer === calleeFrame
+    ? 'which a callee may have overwritten'
     : `which buffer ${writer} has overwritten`;
 }

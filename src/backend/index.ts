@@ -66,14 +66,18 @@ export interface LoweredPlan {
 export function lowerToPlan(cipher: Module, options: LowerOptions): LoweredPlan {
   const poly = lowerKeyswitch(cipher);
   assertVerified(poly, 'lower-keyswitch');
-  const body = defined(cipher.functions.find((func) => func.name === entryName),
-    `function ${entryName}`).body;
+  const body = defined(
+    cipher.functions.find((func) => func.name === entryName),
+    `function ${entryName}`,
+  ).body;
   const scale = ({ type }: Value): number => {
     invariant(type.kind === 'ct' && type.scale !== null, 'ports are ciphertexts of known scale');
     return numericScale(type.scale, defined(cipher.parameters, 'parameters'));
   };
   const { view, weights } = emitPlan(poly, {
-    ...options, counts: countCipher(cipher), inputScales: body.args.map(scale),
+    ...options,
+    counts: countCipher(cipher),
+    inputScales: body.args.map(scale),
     outputScales: body.results.map(scale),
   });
   assertSchedule(view);
@@ -87,16 +91,24 @@ function measure(view: PlanView, plan: Uint8Array): Pick<LoweredPlan, 'summary' 
   const entry = defined(view.programs[0]?.functions.at(-1), 'entry function');
   const argumentRows = entry.buffers.reduce((sum, buffer) => sum + (buffer.argument ? buffer.rows : 0), 0);
   const plaintextBytes = view.plaintexts.reduce(
-    (sum, one) => sum + one.elements * one.limbs.length * one.rowWords * 8, 0);
+    (sum, one) => sum + one.elements * one.limbs.length * one.rowWords * 8,
+    0,
+  );
   const memory = { framePeakBytes: entry.frameRows * rowBytes, keyBytes: summary.keyBytes, plaintextBytes };
   return {
     memory,
     summary: {
-      logN: p.logN, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure,
+      logN: p.logN,
+      logQP: p.logQP,
+      securityBits: p.securityBits,
+      insecure: p.insecure,
       levels: summary.levels,
-      bootstraps: summary.bootstraps, rotations: summary.rotations,
+      bootstraps: summary.bootstraps,
+      rotations: summary.rotations,
       ctMultiplications: summary.ctMultiplications,
-      keyBytes: summary.keyBytes, planBytes: plan.length, weightsBytes: summary.weightsBytes,
+      keyBytes: summary.keyBytes,
+      planBytes: plan.length,
+      weightsBytes: summary.weightsBytes,
       peakBytes: memory.framePeakBytes + argumentRows * rowBytes + memory.keyBytes + plaintextBytes,
     },
   };

@@ -61,12 +61,16 @@ export function launchCommands(launch: Launch): Command[] {
 
 function dimOf(launch: Launch, axis: Axis, reduced: boolean): Dim {
   const stride = (layout: Layout | undefined): number =>
-    (layout === undefined ? 0 : strideOf(layout, axis.name));
+    layout === undefined ? 0 : strideOf(layout, axis.name);
   const { plain } = launch;
   return {
-    size: axis.size, reduced, turn: axis.name === launch.turnAxis,
+    size: axis.size,
+    reduced,
+    turn: axis.name === launch.turnAxis,
     strides: {
-      out: reduced ? 0 : stride(launch.out), a: stride(launch.a), b: stride(launch.b),
+      out: reduced ? 0 : stride(launch.out),
+      a: stride(launch.a),
+      b: stride(launch.b),
       plain: plain === undefined ? 0 : plainStride(plain, axis.name),
     },
   };
@@ -84,7 +88,11 @@ function coalesce(dims: readonly Dim[]): Dim[] {
   for (const dim of dims) {
     if (dim.size === 1) continue;
     const outer = result.at(-1);
-    const merge = outer !== undefined && outer.reduced === dim.reduced && !outer.turn && !dim.turn
+    const merge =
+      outer !== undefined
+      && outer.reduced === dim.reduced
+      && !outer.turn
+      && !dim.turn
       && roles.every((role) => outer.strides[role] === dim.strides[role] * dim.size);
     if (merge) result[result.length - 1] = { ...dim, size: outer.size * dim.size };
     else result.push(dim);
@@ -112,28 +120,47 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
     if (layout === undefined) return null;
     const component = launch.componentAxes[role];
     return {
-      buffer: layout.storage.id, offset: layout.offset
-        + offsets[role], strides: dims.map((dim) => dim.strides[role]),
+      buffer: layout.storage.id,
+      offset: layout.offset + offsets[role],
+      strides: dims.map((dim) => dim.strides[role]),
       componentStride: component === undefined ? 0 : strideOf(layout, component),
-      limbStride: layout.limbStride, loopStrides: layout.loopStrides,
+      limbStride: layout.limbStride,
+      loopStrides: layout.loopStrides,
     };
   };
-  const plain = launch.plain === undefined ? null : {
-    buffer: launch.plain.slot, offset: offsets.plain, strides: dims.map((dim) => dim.strides.plain),
-    componentStride: 0, limbStride: 1, loopStrides: [],
-  };
+  const plain =
+    launch.plain === undefined
+      ? null
+      : {
+          buffer: launch.plain.slot,
+          offset: offsets.plain,
+          strides: dims.map((dim) => dim.strides.plain),
+          componentStride: 0,
+          limbStride: 1,
+          loopStrides: [],
+        };
   const turnDim = dims.findIndex((dim) => dim.turn);
   const perIteration = turnDim < 0 ? 1 : defined(dims[turnDim], 'dimension').size;
   const advance = (entries: readonly number[]): number => (entries.length > perIteration ? perIteration : 0);
   const { keys = [], galois = [] } = launch;
   return {
     ...emptyCommand(launch.op, launch.node),
-    dims: dims.map((dim) => dim.size), reduceRank: dims.filter((dim) => dim.reduced).length,
+    dims: dims.map((dim) => dim.size),
+    reduceRank: dims.filter((dim) => dim.reduced).length,
     accumulate: launch.accumulate,
-    limbs: launch.out.limbs, out: view('out'), a: view('a'), b: view('b'), plain,
-    sourceLimbs: launch.sourceLimbs ?? [], scalars: launch.scalars ?? [],
-    keys, keyDim: keys.length === 0 ? -1 : turnDim, keysPerIteration: advance(keys),
+    limbs: launch.out.limbs,
+    out: view('out'),
+    a: view('a'),
+    b: view('b'),
+    plain,
+    sourceLimbs: launch.sourceLimbs ?? [],
+    scalars: launch.scalars ?? [],
+    keys,
+    keyDim: keys.length === 0 ? -1 : turnDim,
+    keysPerIteration: advance(keys),
     digitCount: launch.digitCount ?? 0,
-    galois, galoisDim: galois.length === 0 ? -1 : turnDim, galoisPerIteration: advance(galois),
+    galois,
+    galoisDim: galois.length === 0 ? -1 : turnDim,
+    galoisPerIteration: advance(galois),
   };
 }

@@ -53,15 +53,20 @@ export function denseLayout(storage: Storage, type: PolyType): Layout {
 /** True if the rows lie row-major without gaps, the same in every iteration. */
 export function isDense(layout: Layout): boolean {
   const wanted = denseStrides(layout.axes, layout.limbs.length);
-  return (layout.limbs.length === 1 || layout.limbStride === 1)
+  return (
+    (layout.limbs.length === 1 || layout.limbStride === 1)
     && layout.loopStrides.every((stride) => stride === 0)
-    && layout.axes.every((axis, i) => axis.size === 1 || layout.strides[i] === wanted[i]);
+    && layout.axes.every((axis, i) => axis.size === 1 || layout.strides[i] === wanted[i])
+  );
 }
 
 /** True if the layout is the whole storage in dense order. */
 export function isWhole(layout: Layout): boolean {
-  return layout.offset === 0 && axesCount(layout.axes) * layout.limbs.length === layout.storage.rows
-    && isDense(layout);
+  return (
+    layout.offset === 0
+    && axesCount(layout.axes) * layout.limbs.length === layout.storage.rows
+    && isDense(layout)
+  );
 }
 
 export function strideOf(layout: Layout, axis: string): number {
@@ -70,8 +75,13 @@ export function strideOf(layout: Layout, axis: string): number {
 }
 
 /** `depth`: enclosing loops at the op, of which the innermost advances the index. */
-export function indexLayout(layout: Layout, axis: string, index: number, loopStride: number,
-  depth: number): Layout {
+export function indexLayout(
+  layout: Layout,
+  axis: string,
+  index: number,
+  loopStride: number,
+  depth: number,
+): Layout {
   const stride = strideOf(layout, axis);
   const keep = layout.axes.map((other) => other.name !== axis);
   const loopStrides = [...layout.loopStrides];
@@ -81,8 +91,11 @@ export function indexLayout(layout: Layout, axis: string, index: number, loopStr
     loopStrides[depth - 1] = (loopStrides[depth - 1] ?? 0) + loopStride * stride;
   }
   return {
-    ...layout, offset: layout.offset + index * stride, loopStrides,
-    axes: layout.axes.filter((_, i) => keep[i]), strides: layout.strides.filter((_, i) => keep[i]),
+    ...layout,
+    offset: layout.offset + index * stride,
+    loopStrides,
+    axes: layout.axes.filter((_, i) => keep[i]),
+    strides: layout.strides.filter((_, i) => keep[i]),
   };
 }
 
@@ -94,8 +107,9 @@ export function windowLayout(layout: Layout, window: Window): Layout {
   const [first, second] = limbs.map((limb) => layout.limbs.indexOf(limb));
   if (first !== undefined) {
     const step = second === undefined ? 1 : second - first;
-    limbs.forEach((limb, i) => invariant(layout.limbs[first + i * step] === limb,
-      'limbs of a window are evenly spaced'));
+    limbs.forEach((limb, i) =>
+      invariant(layout.limbs[first + i * step] === limb, 'limbs of a window are evenly spaced'),
+    );
     offset += first * limbStride;
     limbStride *= step;
   }
@@ -105,8 +119,9 @@ export function windowLayout(layout: Layout, window: Window): Layout {
 
 /** The same elements under other axes, or undefined if strides do not allow it. */
 export function reshapedLayout(layout: Layout, axes: readonly Axis[]): Layout | undefined {
-  const old = layout.axes.map((axis, i) => ({ size: axis.size, stride: layout.strides[i] ?? 0 })).filter(
-    (d) => d.size > 1);
+  const old = layout.axes
+    .map((axis, i) => ({ size: axis.size, stride: layout.strides[i] ?? 0 }))
+    .filter((d) => d.size > 1);
   const strides = new Array<number>(axes.length).fill(0);
   let next = 0;
   for (let i = 0; i < axes.length;) {

@@ -52,8 +52,7 @@ export class Lifetimes {
       for (const result of op.results) {
         if (viewKinds.has(op.kind)) {
           this.groups.set(result.id, this.group(defined(op.operands[0], 'operand')));
-        }
-        else this.define(result);
+        } else this.define(result);
       }
     }
     const end = this.next++;

@@ -11,7 +11,15 @@ import { componentAxis } from '../ir/ops/poly.js';
 import { canonicalScale, divScale, mulScale, parseScale, primeScale } from '../ir/scale.js';
 import { axisSize, type Axis, type CtType, type PolyType, type Type } from '../ir/types.js';
 import {
-  adjust, conjugate, modDown, modRaise, relinearize, rescale, rotate, rotateEach, switchSecret,
+  adjust,
+  conjugate,
+  modDown,
+  modRaise,
+  relinearize,
+  rescale,
+  rotate,
+  rotateEach,
+  switchSecret,
 } from './lower-keyswitch/keyswitch.js';
 import { polyOf, polyTypeOf, Scope, shapeOf } from './lower-keyswitch/scope.js';
 import { numericScale } from './numeric-scale.js';
@@ -31,18 +39,27 @@ class FunctionLowering {
   private readonly values = new Map<number, Value>();
   private readonly uses = new Map<number, number>();
 
-  constructor(private readonly func: Func, private readonly parameters: Parameters,
-    private readonly ids: Ids) {
+  constructor(
+    private readonly func: Func,
+    private readonly parameters: Parameters,
+    private readonly ids: Ids,
+  ) {
     this.countUses(func.body);
   }
 
   run(): Func {
     const { args } = this.func.body;
-    const builder = new BlockBuilder(this.ids, this.parameters, args.map((arg) => this.lowerType(arg.type)));
+    const builder = new BlockBuilder(
+      this.ids,
+      this.parameters,
+      args.map((arg) => this.lowerType(arg.type)),
+    );
     args.forEach((arg, i) => this.values.set(arg.id, defined(builder.args[i], 'argument')));
     // `models` speaks of slot values, which poly arrays no longer have.
-    return { name: this.func.name, body: builder.finish(
-      this.block(this.func.body, new Scope(builder, this.parameters, 1))) };
+    return {
+      name: this.func.name,
+      body: builder.finish(this.block(this.func.body, new Scope(builder, this.parameters, 1))),
+    };
   }
 
   private countUses(block: Block): void {
@@ -62,8 +79,9 @@ class FunctionLowering {
     for (const op of block.ops) {
       s.loc = op.loc;
       const results = this.op(op, s);
-      op.results.forEach((result, i) => this.values.set(
-        result.id, defined(results[i], `result of ${op.kind}`)));
+      op.results.forEach((result, i) =>
+        this.values.set(result.id, defined(results[i], `result of ${op.kind}`)),
+      );
     }
     return block.results.map((value) => this.value(value));
   }
@@ -105,36 +123,61 @@ class FunctionLowering {
     const b = (): Value => defined(operands[1], 'operand 1');
     const result = (): PolyType => this.lowerType(defined(op.results[0], 'result').type) as PolyType;
     switch (op.kind) {
-      case 'ct.add': return elementwise(s, 'poly.add', a(), b());
-      case 'ct.sub': return elementwise(s, 'poly.sub', a(), b());
-      case 'ct.add_plain': return this.addPlain(op, a(), b(), s);
+      case 'ct.add':
+        return elementwise(s, 'poly.add', a(), b());
+      case 'ct.sub':
+        return elementwise(s, 'poly.sub', a(), b());
+      case 'ct.add_plain':
+        return this.addPlain(op, a(), b(), s);
       case 'ct.contract': {
         const scale = defined(parseScale(attrs.scale as string), 'plaintext scale');
-        return s.op('poly.contract', [a(), b()],
-          { over: defined(attrs.over, 'over'), scale: numericScale(scale, this.parameters) });
+        return s.op('poly.contract', [a(), b()], {
+          over: defined(attrs.over, 'over'),
+          scale: numericScale(scale, this.parameters),
+        });
       }
-      case 'ct.mul': return s.op('poly.tensor', [a(), b()], { over: defined(attrs.over, 'over') });
-      case 'ct.relinearize': return relinearize(s, a());
-      case 'ct.rescale': return rescale(s, a());
-      case 'ct.adjust': return adjust(s, a(), attrs.level as number, this.adjustFactor(op));
-      case 'ct.rotate': return rotate(s, op, a(), result());
-      case 'ct.rotate_each': return rotateEach(s, op, a(), result());
-      case 'ct.conjugate': return conjugate(s, a());
-      case 'ct.mul_i': return s.op('poly.contract',
-        [a(), s.op('poly.monomial', [], { power: this.parameters.slots })], { over: [], scale: 1 });
-      case 'ct.sum': return s.op('poly.copy', [a()], { over: [attrs.axis as string] });
-      case 'ct.mod_down': return modDown(s, a(), specialsOf(op));
-      case 'ct.index': return s.op('poly.index', [a()], attrs);
-      case 'ct.slice': return s.op('poly.slice', [a()], attrs);
-      case 'ct.concat': return concat(s, operands, attrs.axis as string, result());
-      case 'ct.reshape': return reshape(s, a(), result());
-      case 'ct.mod_raise': return modRaise(s, a());
-      case 'ct.switch_secret': return switchSecret(s, a(), attrs.to as string);
+      case 'ct.mul':
+        return s.op('poly.tensor', [a(), b()], { over: defined(attrs.over, 'over') });
+      case 'ct.relinearize':
+        return relinearize(s, a());
+      case 'ct.rescale':
+        return rescale(s, a());
+      case 'ct.adjust':
+        return adjust(s, a(), attrs.level as number, this.adjustFactor(op));
+      case 'ct.rotate':
+        return rotate(s, op, a(), result());
+      case 'ct.rotate_each':
+        return rotateEach(s, op, a(), result());
+      case 'ct.conjugate':
+        return conjugate(s, a());
+      case 'ct.mul_i':
+        return s.op('poly.contract', [a(), s.op('poly.monomial', [], { power: this.parameters.slots })], {
+          over: [],
+          scale: 1,
+        });
+      case 'ct.sum':
+        return s.op('poly.copy', [a()], { over: [attrs.axis as string] });
+      case 'ct.mod_down':
+        return modDown(s, a(), specialsOf(op));
+      case 'ct.index':
+        return s.op('poly.index', [a()], attrs);
+      case 'ct.slice':
+        return s.op('poly.slice', [a()], attrs);
+      case 'ct.concat':
+        return concat(s, operands, attrs.axis as string, result());
+      case 'ct.reshape':
+        return reshape(s, a(), result());
+      case 'ct.mod_raise':
+        return modRaise(s, a());
+      case 'ct.switch_secret':
+        return switchSecret(s, a(), attrs.to as string);
       case 'ct.reinterpret':
         s.fresh.delete(a().id); // two cipher values share this array from here on
         return a();
-      case 'ct.zero': return s.op('poly.zero', [], shapeOf(result()));
-      default: invariant(false, `${op.kind} must be expanded before lower-keyswitch`);
+      case 'ct.zero':
+        return s.op('poly.zero', [], shapeOf(result()));
+      default:
+        invariant(false, `${op.kind} must be expanded before lower-keyswitch`);
     }
   }
 
@@ -142,23 +185,30 @@ class FunctionLowering {
   private adjustFactor(op: Op): number {
     const type = ctOf(op);
     const level = op.attrs.level as number;
-    const factor = divScale(mulScale(canonicalScale(level), primeScale(level + 1)),
-      defined(type.scale, 'scale'));
+    const factor = divScale(
+      mulScale(canonicalScale(level), primeScale(level + 1)),
+      defined(type.scale, 'scale'),
+    );
     return numericScale(factor, this.parameters);
   }
 
   private addPlain(op: Op, a: Value, p: Value, s: Scope): Value {
     const scale = numericScale(defined(ctOf(op).scale, 'scale'), this.parameters);
     const window = { axes: { [componentAxis]: [0, 1] as const } };
-    const add = (target: Value): Value => s.into(
-      'poly.add_plain', [s.component(a, 0), p], target, window, { scale });
+    const add = (target: Value): Value =>
+      s.into('poly.add_plain', [s.component(a, 0), p], target, window, { scale });
     const type = polyOf(a);
     const result = this.lowerType(defined(op.results[0], 'result').type) as PolyType;
     const usedUp = this.uses.get(defined(op.operands[0], 'operand').id) === 1 && s.fresh.has(a.id);
     if (usedUp && sameAxes(type.axes, result.axes)) return add(a);
     const others = defined(axisSize(type.axes, componentAxis), 'components') - 1;
-    const copied = s.into('poly.copy', [s.slice(a, componentAxis, 1, others)], s.undefined(result),
-      { axes: { [componentAxis]: [1, others] } }, { over: [] });
+    const copied = s.into(
+      'poly.copy',
+      [s.slice(a, componentAxis, 1, others)],
+      s.undefined(result),
+      { axes: { [componentAxis]: [1, others] } },
+      { over: [] },
+    );
     return add(copied);
   }
 }
@@ -189,8 +239,13 @@ function elementwise(s: Scope, kind: 'poly.add' | 'poly.sub', a: Value, b: Value
     const own = components(value);
     if (own === wanted) return value;
     const axes = type.axes.map((axis) => (axis.name === componentAxis ? { ...axis, size: wanted } : axis));
-    const copied = s.into('poly.copy', [value], s.undefined({ ...type, axes }),
-      { axes: { [componentAxis]: [0, own] } }, { over: [] });
+    const copied = s.into(
+      'poly.copy',
+      [value],
+      s.undefined({ ...type, axes }),
+      { axes: { [componentAxis]: [0, own] } },
+      { over: [] },
+    );
     const nothing = shapeOf({ ...type, axes: [] });
     return s.into('poly.zero', [], copied, { axes: { [componentAxis]: [own, wanted - own] } }, nothing);
   };

@@ -39,7 +39,10 @@ export class PlaintextPool {
   readonly weights = new Map<string, Constant>();
   private readonly indices = new Map<string, number>();
 
-  constructor(private readonly module: Module, private readonly tables: TablePool) {}
+  constructor(
+    private readonly module: Module,
+    private readonly tables: TablePool,
+  ) {}
 
   /** Index of the plaintext array that the recipe op gives under the encoding. */
   add(op: Op, encoding: Encoding): number {
@@ -52,9 +55,12 @@ export class PlaintextPool {
       invariant(limbs.join() === encoding.limbs.join(), 'residues are used on the limbs they are given for');
     }
     const plaintext: Plaintext = {
-      recipe, elements: axesCount(type.axes), period: type.period,
+      recipe,
+      elements: axesCount(type.axes),
+      period: type.period,
       rowWords: rowWords(type, defined(this.module.parameters, 'parameters').slots * 2),
-      limbs: encoding.limbs, scale: exact ? 1 : encoding.scale,
+      limbs: encoding.limbs,
+      scale: exact ? 1 : encoding.scale,
     };
     const key = JSON.stringify(plaintext);
     const known = this.indices.get(key);
@@ -68,27 +74,42 @@ export class PlaintextPool {
     const { attrs } = op;
     const ints = (name: string): readonly number[] => attrs[name] as readonly number[];
     switch (op.kind) {
-      case 'pt.constant': return { kind: 'constant', values: attrs.values as readonly number[] };
-      case 'pt.vector': return {
-        kind: 'vector', weight: this.weight(attrs.constant as string),
-        features: this.table(attrs.features as string),
-        tokens: attrs.tokens === undefined ? -1
-          : this.table(attrs.tokens as string), factor: attrs.factor as number,
-      };
-      case 'pt.diagonals': return {
-        kind: 'diagonals', weight: this.weight(attrs.weight as string),
-        rows: this.table(attrs.rows as string),
-        columns: this.table(attrs.columns as string), baby: ints('baby'), giant: ints('giant'),
-        factor: attrs.factor as number,
-      };
-      case 'pt.dft': return {
-        kind: 'dft', inverse: attrs.inverse as boolean, first: attrs.first as number,
-        count: attrs.count as number,
-        baby: ints('baby'), giant: ints('giant'), factor: attrs.factor as number,
-      };
-      case 'poly.residues': return { kind: 'residue', residues: ints('residues') };
-      case 'poly.monomial': return { kind: 'monomial', power: attrs.power as number };
-      default: invariant(false, `${op.kind} is not a plaintext recipe`);
+      case 'pt.constant':
+        return { kind: 'constant', values: attrs.values as readonly number[] };
+      case 'pt.vector':
+        return {
+          kind: 'vector',
+          weight: this.weight(attrs.constant as string),
+          features: this.table(attrs.features as string),
+          tokens: attrs.tokens === undefined ? -1 : this.table(attrs.tokens as string),
+          factor: attrs.factor as number,
+        };
+      case 'pt.diagonals':
+        return {
+          kind: 'diagonals',
+          weight: this.weight(attrs.weight as string),
+          rows: this.table(attrs.rows as string),
+          columns: this.table(attrs.columns as string),
+          baby: ints('baby'),
+          giant: ints('giant'),
+          factor: attrs.factor as number,
+        };
+      case 'pt.dft':
+        return {
+          kind: 'dft',
+          inverse: attrs.inverse as boolean,
+          first: attrs.first as number,
+          count: attrs.count as number,
+          baby: ints('baby'),
+          giant: ints('giant'),
+          factor: attrs.factor as number,
+        };
+      case 'poly.residues':
+        return { kind: 'residue', residues: ints('residues') };
+      case 'poly.monomial':
+        return { kind: 'monomial', power: attrs.power as number };
+      default:
+        invariant(false, `${op.kind} is not a plaintext recipe`);
     }
   }
 

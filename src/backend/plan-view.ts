@@ -7,8 +7,21 @@ export const formatMinor = 0;
 
 /** In the order of the schema's enum. */
 export const opcodes = [
-  'zero', 'copy', 'add', 'sub', 'add_plain', 'contract', 'tensor', 'ntt', 'intt', 'base_convert', 'sub_scale',
-  'key_product', 'automorphism', 'loop', 'call',
+  'zero',
+  'copy',
+  'add',
+  'sub',
+  'add_plain',
+  'contract',
+  'tensor',
+  'ntt',
+  'intt',
+  'base_convert',
+  'sub_scale',
+  'key_product',
+  'automorphism',
+  'loop',
+  'call',
 ] as const;
 export type Opcode = (typeof opcodes)[number];
 
@@ -56,10 +69,31 @@ export interface Command {
 /** A command with every field at the schema's default. */
 export function emptyCommand(op: Opcode, node: number): Command {
   return {
-    op, dims: [], reduceRank: 0, accumulate: false, limbs: [], out: null, a: null, b: null, plain: null,
-    sourceLimbs: [], scalars: [], keys: [], keyDim: -1, keysPerIteration: 0, digitCount: 0, galois: [],
-    galoisDim: -1, galoisPerIteration: 0, tripCount: 0, body: [], callee: 0, bindings: [], plainBindings: [],
-    frameOffset: 0, node,
+    op,
+    dims: [],
+    reduceRank: 0,
+    accumulate: false,
+    limbs: [],
+    out: null,
+    a: null,
+    b: null,
+    plain: null,
+    sourceLimbs: [],
+    scalars: [],
+    keys: [],
+    keyDim: -1,
+    keysPerIteration: 0,
+    digitCount: 0,
+    galois: [],
+    galoisDim: -1,
+    galoisPerIteration: 0,
+    tripCount: 0,
+    body: [],
+    callee: 0,
+    bindings: [],
+    plainBindings: [],
+    frameOffset: 0,
+    node,
   };
 }
 
@@ -87,17 +121,30 @@ export interface PlanFunction {
 export type Recipe =
   | { readonly kind: 'constant'; readonly values: readonly number[] }
   | {
-    readonly kind: 'vector'; readonly weight: string; readonly features: number; readonly tokens: number;
-    readonly factor: number;
-  }
+      readonly kind: 'vector';
+      readonly weight: string;
+      readonly features: number;
+      readonly tokens: number;
+      readonly factor: number;
+    }
   | {
-    readonly kind: 'diagonals'; readonly weight: string; readonly rows: number; readonly columns: number;
-    readonly baby: readonly number[]; readonly giant: readonly number[]; readonly factor: number;
-  }
+      readonly kind: 'diagonals';
+      readonly weight: string;
+      readonly rows: number;
+      readonly columns: number;
+      readonly baby: readonly number[];
+      readonly giant: readonly number[];
+      readonly factor: number;
+    }
   | {
-    readonly kind: 'dft'; readonly inverse: boolean; readonly first: number; readonly count: number;
-    readonly baby: readonly number[]; readonly giant: readonly number[]; readonly factor: number;
-  }
+      readonly kind: 'dft';
+      readonly inverse: boolean;
+      readonly first: number;
+      readonly count: number;
+      readonly baby: readonly number[];
+      readonly giant: readonly number[];
+      readonly factor: number;
+    }
   | { readonly kind: 'residue'; readonly residues: readonly number[] }
   | { readonly kind: 'monomial'; readonly power: number };
 
@@ -143,7 +190,9 @@ export interface PlanParameters {
   readonly specials: number;
   readonly scales: readonly number[];
   readonly keyClasses: readonly {
-    readonly name: string; readonly level: number; readonly specials: number;
+    readonly name: string;
+    readonly level: number;
+    readonly specials: number;
     readonly digits: readonly { readonly first: number; readonly count: number }[];
   }[];
   readonly ephemeralWeight: number;

@@ -12,7 +12,11 @@ export function printSchedule(plan: PlanView): string {
 }
 
 function printFunction(
-  plan: PlanView, functions: readonly PlanFunction[], func: PlanFunction, index: number, lines: string[],
+  plan: PlanView,
+  functions: readonly PlanFunction[],
+  func: PlanFunction,
+  index: number,
+  lines: string[],
 ): void {
   lines.push(`  function ${index} @${func.name}: frame ${func.frameRows} rows`);
   func.buffers.forEach((buffer, i) => {
@@ -32,7 +36,8 @@ function printFunction(
       lines.push(`${indent}}`);
     } else {
       lines.push(
-        `${indent}${command.op === 'call' ? callText(command, functions) : launchText(command)}${note}`);
+        `${indent}${command.op === 'call' ? callText(command, functions) : launchText(command)}${note}`,
+      );
     }
   };
   func.commands.forEach((command) => print(command, '    '));
@@ -50,13 +55,19 @@ function launchText(command: Command): string {
   const kept = dims.slice(0, dims.length - reduceRank).join('x');
   const summed = reduceRank === 0 ? '' : ` sum ${dims.slice(dims.length - reduceRank).join('x')}`;
   const operands = [viewText('b', command.a), viewText('b', command.b), viewText('p', command.plain)].filter(
-    (t) => t !== '');
-  const turned = command.op === 'key_product'
-    ? ` keys [${excerpt(command.keys)}], ${command.digitCount} digits`
-    : command.op === 'automorphism' ? ` galois [${excerpt(command.galois)}]` : '';
+    (t) => t !== '',
+  );
+  const turned =
+    command.op === 'key_product'
+      ? ` keys [${excerpt(command.keys)}], ${command.digitCount} digits`
+      : command.op === 'automorphism'
+        ? ` galois [${excerpt(command.galois)}]`
+        : '';
   const source = command.sourceLimbs.length === 0 ? '' : ` from ${limbText(command.sourceLimbs)}`;
-  return `${viewText('b', command.out)} ${accumulate ? '+=' : '='} ${command.op}(${operands.join(', ')})`
-    + ` [${kept}]${summed} limbs ${limbText(command.limbs)}${source}${turned}`;
+  return (
+    `${viewText('b', command.out)} ${accumulate ? '+=' : '='} ${command.op}(${operands.join(', ')})`
+    + ` [${kept}]${summed} limbs ${limbText(command.limbs)}${source}${turned}`
+  );
 }
 
 function viewText(prefix: string, view: View | null): string {

@@ -8,9 +8,17 @@ import { AegisError } from '../support/diagnostics.js';
 import { defined, unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
-  formatMajor, keyKinds, opcodes, type Command, type Plaintext, type PlanFunction, type PlanParameters,
+  formatMajor,
+  keyKinds,
+  opcodes,
+  type Command,
+  type Plaintext,
+  type PlanFunction,
+  type PlanParameters,
   type PlanPort,
-  type PlanView, type Recipe, type View,
+  type PlanView,
+  type Recipe,
+  type View,
 } from './plan-view.js';
 
 export function readPlan(bytes: Uint8Array): PlanView {
@@ -19,8 +27,11 @@ export function readPlan(bytes: Uint8Array): PlanView {
   const aligned = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
   const buffer = new flatbuffers.ByteBuffer(aligned);
   if (bytes.length < 8 || !fb.Plan.bufferHasIdentifier(buffer)) {
-    throw new AegisError({ code: 'B101', message: 'this is not an Aegis plan',
-      help: 'make one with `aegis compile`' });
+    throw new AegisError({
+      code: 'B101',
+      message: 'this is not an Aegis plan',
+      help: 'make one with `aegis compile`',
+    });
   }
   const plan = fb.Plan.getRootAsPlan(buffer);
   if (plan.formatMajor() !== formatMajor) {
@@ -32,26 +43,50 @@ export function readPlan(bytes: Uint8Array): PlanView {
   }
   const summary = present(plan.summary());
   return {
-    formatMajor: plan.formatMajor(), formatMinor: plan.formatMinor(),
-    compilerVersion: present(plan.compilerVersion()), modelName: present(plan.modelName()),
-    sourceHash: present(plan.sourceHash()), weightsHash: present(plan.weightsHash()),
+    formatMajor: plan.formatMajor(),
+    formatMinor: plan.formatMinor(),
+    compilerVersion: present(plan.compilerVersion()),
+    modelName: present(plan.modelName()),
+    sourceHash: present(plan.sourceHash()),
+    weightsHash: present(plan.weightsHash()),
     strategy: present(plan.strategy()),
-    mesh: list(plan.meshLength(), (i) => present(plan.mesh(i)),
-      (axis) => ({ name: present(axis.name()), size: axis.size() })),
+    mesh: list(
+      plan.meshLength(),
+      (i) => present(plan.mesh(i)),
+      (axis) => ({ name: present(axis.name()), size: axis.size() }),
+    ),
     parameters: readParameters(present(plan.parameters())),
-    keys: list(plan.keysLength(), (i) => present(plan.keys(i)), (key) =>
-      ({ kind: present(keyKinds[key.kind()]), galois: key.galois(), keyClass: key.keyClass() })),
-    tables: list(plan.tablesLength(), (i) => present(plan.tables(i)), (table) =>
-      ({ name: present(table.name()), values: Int32Array.from(table.valuesArray() ?? []) })),
+    keys: list(
+      plan.keysLength(),
+      (i) => present(plan.keys(i)),
+      (key) => ({ kind: present(keyKinds[key.kind()]), galois: key.galois(), keyClass: key.keyClass() }),
+    ),
+    tables: list(
+      plan.tablesLength(),
+      (i) => present(plan.tables(i)),
+      (table) => ({ name: present(table.name()), values: Int32Array.from(table.valuesArray() ?? []) }),
+    ),
     plaintexts: list(plan.plaintextsLength(), (i) => present(plan.plaintexts(i)), readPlaintext),
-    programs: list(plan.programsLength(), (i) => present(plan.programs(i)), (program) =>
-      ({ functions: list(program.functionsLength(), (i) => present(program.functions(i)), readFunction) })),
+    programs: list(
+      plan.programsLength(),
+      (i) => present(plan.programs(i)),
+      (program) => ({
+        functions: list(program.functionsLength(), (i) => present(program.functions(i)), readFunction),
+      }),
+    ),
     inputs: list(plan.inputsLength(), (i) => present(plan.inputs(i)), readPort),
     outputs: list(plan.outputsLength(), (i) => present(plan.outputs(i)), readPort),
-    locations: list(plan.locationsLength(), (i) => present(plan.locations(i)), (name) => name),
+    locations: list(
+      plan.locationsLength(),
+      (i) => present(plan.locations(i)),
+      (name) => name,
+    ),
     summary: {
-      levels: summary.levels(), bootstraps: summary.bootstraps(), rotations: summary.rotations(),
-      ctMultiplications: summary.ctMultiplications(), keyBytes: Number(summary.keyBytes()),
+      levels: summary.levels(),
+      bootstraps: summary.bootstraps(),
+      rotations: summary.rotations(),
+      ctMultiplications: summary.ctMultiplications(),
+      keyBytes: Number(summary.keyBytes()),
       weightsBytes: Number(summary.weightsBytes()),
     },
   };
@@ -70,14 +105,32 @@ function numbers(length: number, at: (i: number) => bigint | null): number[] {
 
 function readParameters(p: fb.Parameters): PlanParameters {
   return {
-    logN: p.logN(), primes: list(p.primesLength(), (i) => present(p.primes(i)), (prime) => prime),
-    maxLevel: p.maxLevel(), specials: p.specials(), scales: [...(p.scalesArray() ?? [])],
-    keyClasses: list(p.keyClassesLength(), (i) => present(p.keyClasses(i)), (keyClass) => ({
-      name: present(keyClass.name()), level: keyClass.level(), specials: keyClass.specials(),
-      digits: list(keyClass.digitsLength(), (i) => present(keyClass.digits(i)), (digit) =>
-        ({ first: digit.first(), count: digit.count() })),
-    })),
-    ephemeralWeight: p.ephemeralWeight(), logQP: p.logQp(), securityBits: p.securityBits(),
+    logN: p.logN(),
+    primes: list(
+      p.primesLength(),
+      (i) => present(p.primes(i)),
+      (prime) => prime,
+    ),
+    maxLevel: p.maxLevel(),
+    specials: p.specials(),
+    scales: [...(p.scalesArray() ?? [])],
+    keyClasses: list(
+      p.keyClassesLength(),
+      (i) => present(p.keyClasses(i)),
+      (keyClass) => ({
+        name: present(keyClass.name()),
+        level: keyClass.level(),
+        specials: keyClass.specials(),
+        digits: list(
+          keyClass.digitsLength(),
+          (i) => present(keyClass.digits(i)),
+          (digit) => ({ first: digit.first(), count: digit.count() }),
+        ),
+      }),
+    ),
+    ephemeralWeight: p.ephemeralWeight(),
+    logQP: p.logQp(),
+    securityBits: p.securityBits(),
     insecure: p.insecure(),
   };
 }
@@ -90,86 +143,144 @@ function readRecipe(p: fb.Plaintext): Recipe {
       return { kind: 'constant', values: [...(load(new fb.ConstantRecipe()).valuesArray() ?? [])] };
     case fb.Recipe.VectorRecipe: {
       const r = load(new fb.VectorRecipe());
-      return { kind: 'vector', weight: present(r.weight()), features: r.features(), tokens: r.tokens(),
-        factor: r.factor() };
+      return {
+        kind: 'vector',
+        weight: present(r.weight()),
+        features: r.features(),
+        tokens: r.tokens(),
+        factor: r.factor(),
+      };
     }
     case fb.Recipe.DiagonalsRecipe: {
       const r = load(new fb.DiagonalsRecipe());
       return {
-        kind: 'diagonals', weight: present(r.weight()), rows: r.rows(), columns: r.columns(),
-        baby: [...(r.babyArray() ?? [])], giant: [...(r.giantArray() ?? [])], factor: r.factor(),
+        kind: 'diagonals',
+        weight: present(r.weight()),
+        rows: r.rows(),
+        columns: r.columns(),
+        baby: [...(r.babyArray() ?? [])],
+        giant: [...(r.giantArray() ?? [])],
+        factor: r.factor(),
       };
     }
     case fb.Recipe.DftRecipe: {
       const r = load(new fb.DftRecipe());
       return {
-        kind: 'dft', inverse: r.inverse(), first: r.first(), count: r.count(),
-        baby: [...(r.babyArray() ?? [])], giant: [...(r.giantArray() ?? [])], factor: r.factor(),
+        kind: 'dft',
+        inverse: r.inverse(),
+        first: r.first(),
+        count: r.count(),
+        baby: [...(r.babyArray() ?? [])],
+        giant: [...(r.giantArray() ?? [])],
+        factor: r.factor(),
       };
     }
     case fb.Recipe.ResidueRecipe: {
       const r = load(new fb.ResidueRecipe());
       return { kind: 'residue', residues: numbers(r.residuesLength(), (i) => r.residues(i)) };
     }
-    case fb.Recipe.MonomialRecipe: return { kind: 'monomial', power: load(new fb.MonomialRecipe()).power() };
+    case fb.Recipe.MonomialRecipe:
+      return { kind: 'monomial', power: load(new fb.MonomialRecipe()).power() };
     case fb.Recipe.NONE:
       throw new AegisError({ code: 'B103', message: 'a plaintext of the plan has no recipe' });
-    default: return unreachable(kind);
+    default:
+      return unreachable(kind);
   }
 }
 
 function readPlaintext(p: fb.Plaintext): Plaintext {
   return {
-    recipe: readRecipe(p), elements: p.elements(), period: p.period(), rowWords: p.rowWords(),
-    limbs: [...(p.limbsArray() ?? [])], scale: p.scale(),
+    recipe: readRecipe(p),
+    elements: p.elements(),
+    period: p.period(),
+    rowWords: p.rowWords(),
+    limbs: [...(p.limbsArray() ?? [])],
+    scale: p.scale(),
   };
 }
 
 function readPort(port: fb.Port): PlanPort {
   return {
-    name: present(port.name()), shape: [...(port.shapeArray() ?? [])], elements: port.elements(),
+    name: present(port.name()),
+    shape: [...(port.shapeArray() ?? [])],
+    elements: port.elements(),
     period: port.period(),
-    features: port.features(), tokens: port.tokens(), level: port.level(), scale: port.scale(),
+    features: port.features(),
+    tokens: port.tokens(),
+    level: port.level(),
+    scale: port.scale(),
     factor: port.factor(),
-    bound: port.bound(), predictedError: port.predictedError(), buffer: port.buffer(),
+    bound: port.bound(),
+    predictedError: port.predictedError(),
+    buffer: port.buffer(),
   };
 }
 
 function readFunction(func: fb.Function): PlanFunction {
   return {
-    name: present(func.name()), frameRows: Number(func.frameRows()),
-    buffers: list(func.buffersLength(), (i) => present(func.buffers(i)), (buffer) =>
-      ({ argument: buffer.argument(), offset: Number(buffer.offset()), rows: Number(buffer.rows()) })),
-    plaintexts: list(func.plaintextsLength(), (i) => present(func.plaintexts(i)), (slot) =>
-      ({ argument: slot.argument(), plaintext: slot.plaintext() })),
+    name: present(func.name()),
+    frameRows: Number(func.frameRows()),
+    buffers: list(
+      func.buffersLength(),
+      (i) => present(func.buffers(i)),
+      (buffer) => ({
+        argument: buffer.argument(),
+        offset: Number(buffer.offset()),
+        rows: Number(buffer.rows()),
+      }),
+    ),
+    plaintexts: list(
+      func.plaintextsLength(),
+      (i) => present(func.plaintexts(i)),
+      (slot) => ({ argument: slot.argument(), plaintext: slot.plaintext() }),
+    ),
     commands: list(func.commandsLength(), (i) => present(func.commands(i)), readCommand),
   };
 }
 
 function readView(view: fb.View | null): View | null {
-  return view === null ? null : {
-    buffer: view.buffer(), offset: Number(view.offset()),
-    strides: numbers(view.stridesLength(), (i) => view.strides(i)),
-    componentStride: Number(view.componentStride()), limbStride: Number(view.limbStride()),
-    loopStrides: numbers(view.loopStridesLength(), (i) => view.loopStrides(i)),
-  };
+  return view === null
+    ? null
+    : {
+        buffer: view.buffer(),
+        offset: Number(view.offset()),
+        strides: numbers(view.stridesLength(), (i) => view.strides(i)),
+        componentStride: Number(view.componentStride()),
+        limbStride: Number(view.limbStride()),
+        loopStrides: numbers(view.loopStridesLength(), (i) => view.loopStrides(i)),
+      };
 }
 
 function readCommand(c: fb.Command): Command {
   return {
-    op: present(opcodes[c.op()]), dims: [...(c.dimsArray() ?? [])], reduceRank: c.reduceRank(),
+    op: present(opcodes[c.op()]),
+    dims: [...(c.dimsArray() ?? [])],
+    reduceRank: c.reduceRank(),
     accumulate: c.accumulate(),
     limbs: [...(c.limbsArray() ?? [])],
-    out: readView(c.out()), a: readView(c.a()), b: readView(c.b()), plain: readView(c.plain()),
-    sourceLimbs: [...(c.sourceLimbsArray() ?? [])], scalars: numbers(c.scalarsLength(), (i) => c.scalars(i)),
-    keys: [...(c.keysArray() ?? [])], keyDim: c.keyDim(), keysPerIteration: c.keysPerIteration(),
+    out: readView(c.out()),
+    a: readView(c.a()),
+    b: readView(c.b()),
+    plain: readView(c.plain()),
+    sourceLimbs: [...(c.sourceLimbsArray() ?? [])],
+    scalars: numbers(c.scalarsLength(), (i) => c.scalars(i)),
+    keys: [...(c.keysArray() ?? [])],
+    keyDim: c.keyDim(),
+    keysPerIteration: c.keysPerIteration(),
     digitCount: c.digitCount(),
-    galois: [...(c.galoisArray() ?? [])], galoisDim: c.galoisDim(),
+    galois: [...(c.galoisArray() ?? [])],
+    galoisDim: c.galoisDim(),
     galoisPerIteration: c.galoisPerIteration(),
-    tripCount: c.tripCount(), body: list(c.bodyLength(), (i) => present(c.body(i)), readCommand),
+    tripCount: c.tripCount(),
+    body: list(c.bodyLength(), (i) => present(c.body(i)), readCommand),
     callee: c.callee(),
-    bindings: list(c.bindingsLength(), (i) => present(c.bindings(i)), (binding) =>
-      ({ buffer: binding.viewBuffer(), offset: Number(binding.offset()) })),
-    plainBindings: [...(c.plainBindingsArray() ?? [])], frameOffset: Number(c.frameOffset()), node: c.node(),
+    bindings: list(
+      c.bindingsLength(),
+      (i) => present(c.bindings(i)),
+      (binding) => ({ buffer: binding.viewBuffer(), offset: Number(binding.offset()) }),
+    ),
+    plainBindings: [...(c.plainBindingsArray() ?? [])],
+    frameOffset: Number(c.frameOffset()),
+    node: c.node(),
   };
 }

@@ -45,7 +45,8 @@ export function countCipher(module: Module): CipherCounts {
 
 function plus(a: CipherCounts, b: CipherCounts, times: number): CipherCounts {
   return {
-    bootstraps: a.bootstraps + times * b.bootstraps, rotations: a.rotations + times * b.rotations,
+    bootstraps: a.bootstraps + times * b.bootstraps,
+    rotations: a.rotations + times * b.rotations,
     ctMultiplications: a.ctMultiplications + times * b.ctMultiplications,
   };
 }
@@ -60,16 +61,20 @@ function elementsOf(op: Op): number {
 
 function countOp(op: Op, slots: number): CipherCounts {
   const steps = (op.attrs.steps ?? []) as readonly number[];
-  const turned = op.attrs.loopStride === undefined ? steps.filter((step) => step % slots !== 0).length
-    : steps.length;
+  const turned =
+    op.attrs.loopStride === undefined ? steps.filter((step) => step % slots !== 0).length : steps.length;
   switch (op.kind) {
-    case 'ct.rotate': return { ...none, rotations: elementsOf(op) * turned };
-    case 'ct.rotate_each': return { ...none, rotations: (elementsOf(op) / steps.length) * turned };
-    case 'ct.conjugate': return { ...none, rotations: elementsOf(op) };
+    case 'ct.rotate':
+      return { ...none, rotations: elementsOf(op) * turned };
+    case 'ct.rotate_each':
+      return { ...none, rotations: (elementsOf(op) / steps.length) * turned };
+    case 'ct.conjugate':
+      return { ...none, rotations: elementsOf(op) };
     case 'ct.mul': {
       const axes = broadcastAxes(...axesOf(op));
       return { ...none, ctMultiplications: typeof axes === 'string' ? 0 : axesCount(axes) };
     }
-    default: return none; // no other op rotates or multiplies ciphertexts
+    default:
+      return none; // no other op rotates or multiplies ciphertexts
   }
 }

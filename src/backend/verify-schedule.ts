@@ -46,8 +46,9 @@ export function verifySchedule(plan: PlanView): string[] {
     const known: ArgumentRows[] = [];
     program.functions.forEach((func, index) => {
       const where = `program ${rank}, function ${index} (${func.name})`;
-      const checker = new FunctionChecker(plan, func, known, program.functions,
-        (text) => faults.push(`${where}, ${text}`));
+      const checker = new FunctionChecker(plan, func, known, program.functions, (text) =>
+        faults.push(`${where}, ${text}`),
+      );
       known.push(checker.run());
     });
     const entry = program.functions.at(-1);
@@ -96,8 +97,8 @@ class FunctionChecker {
 
   run(): ArgumentRows {
     this.func.buffers.forEach((buffer, i) => {
-      const inside = buffer.argument || (buffer.offset >= 0 && buffer.offset
-        + buffer.rows <= this.func.frameRows);
+      const inside =
+        buffer.argument || (buffer.offset >= 0 && buffer.offset + buffer.rows <= this.func.frameRows);
       if (!inside) this.report(`buffer ${i} lies outside of the frame of ${this.func.frameRows} rows`);
     });
     this.block(this.func.commands, '');
@@ -185,11 +186,15 @@ class FunctionChecker {
     return undefined;
   }
 
-  private turnProblem(command: Command, entries: readonly number[], dim: number,
-    perIteration: number): string | undefined {
+  private turnProblem(
+    command: Command,
+    entries: readonly number[],
+    dim: number,
+    perIteration: number,
+  ): string | undefined {
     if (dim >= command.dims.length) return `keys or rotations along dimension ${dim}`;
-    const needed = (dim < 0 ? 1 : defined(command.dims[dim], 'dimension'))
-      + ((this.trips.at(-1) ?? 1) - 1) * perIteration;
+    const needed =
+      (dim < 0 ? 1 : defined(command.dims[dim], 'dimension')) + ((this.trips.at(-1) ?? 1) - 1) * perIteration;
     if (entries.length < needed) return `${entries.length} keys or rotations, not ${needed}`;
     const wrong = command.op === 'key_product' && entries.some((key) => key >= this.plan.keys.length);
     return wrong ? `a key that is none of ${this.plan.keys.length}` : undefined;
@@ -197,18 +202,26 @@ class FunctionChecker {
 
   /** The rows of an operand in the current iteration, as row numbers of its buffer. */
   private rows(
-    command: Command, view: View | null, name: string, components: number, limbs: number, at: string,
+    command: Command,
+    view: View | null,
+    name: string,
+    components: number,
+    limbs: number,
+    at: string,
   ): { buffer: number; list: Int32Array } | undefined {
     const buffer = view === null ? undefined : this.func.buffers[view.buffer];
     if (view === null || buffer === undefined) {
       this.fault(at, `operand ${name} has no buffer`);
       return undefined;
     }
-    const start = view.loopStrides.reduce((sum, stride, k) => sum
-      + stride * (this.iterations[k] ?? 0), view.offset);
+    const start = view.loopStrides.reduce(
+      (sum, stride, k) => sum + stride * (this.iterations[k] ?? 0),
+      view.offset,
+    );
     const kept = name === 'out' ? command.dims.length - command.reduceRank : command.dims.length;
-    const dims: [number, number][] = command.dims.slice(0, kept).map(
-      (size, d) => [size, view.strides[d] ?? 0]);
+    const dims: [number, number][] = command.dims
+      .slice(0, kept)
+      .map((size, d) => [size, view.strides[d] ?? 0]);
     const list = rowList(start, [...dims, [components, view.componentStride], [limbs, view.limbStride]]);
     if (list.every((row) => row >= 0 && row < buffer.rows)) return { buffer: view.buffer, list };
     this.fault(at, `operand ${name} leaves buffer ${view.buffer} of ${buffer.rows} rows`);
@@ -224,8 +237,12 @@ class FunctionChecker {
     const dims: [number, number][] = command.dims.map((size, d) => [size, plain.strides[d] ?? 0]);
     const count = plaintext.limbs.length;
     const list = rowList(plain.offset, [...dims, [command.limbs.length, plain.limbStride]]);
-    const sound = list.every((row, i) => row >= 0 && row < plaintext.elements * count
-      && plaintext.limbs[row % count] === command.limbs[i % command.limbs.length]);
+    const sound = list.every(
+      (row, i) =>
+        row >= 0
+        && row < plaintext.elements * count
+        && plaintext.limbs[row % count] === command.limbs[i % command.limbs.length],
+    );
     if (!sound) this.fault(at, `operand plain leaves plaintext ${slot.plaintext} or has other limbs`);
   }
 
@@ -233,8 +250,10 @@ class FunctionChecker {
     if (x === null || y === null || x.limbStride !== y.limbStride || x.strides.join() !== y.strides.join()) {
       return false;
     }
-    return x.loopStrides.join() === y.loopStrides.join()
-      && this.memory.address(x.buffer, x.offset) === this.memory.address(y.buffer, y.offset);
+    return (
+      x.loopStrides.join() === y.loopStrides.join()
+      && this.memory.address(x.buffer, x.offset) === this.memory.address(y.buffer, y.offset)
+    );
   }
 
   private call(command: Command, at: string): void {
@@ -248,8 +267,9 @@ class FunctionChecker {
     }
     const leaves = command.bindings.findIndex((binding, i) => {
       const buffer = this.func.buffers[binding.buffer];
-      return buffer === undefined || binding.offset
-        + defined(callee.buffers[i], 'argument').rows > buffer.rows;
+      return (
+        buffer === undefined || binding.offset + defined(callee.buffers[i], 'argument').rows > buffer.rows
+      );
     });
     if (leaves >= 0) return this.fault(at, `argument ${leaves} leaves its buffer`);
     if (command.frameOffset + callee.frameRows > this.func.frameRows) {

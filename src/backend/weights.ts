@@ -10,7 +10,9 @@ import type { Constant } from '../ir/module.js';
  * F32 where every value is a float, which is what models hold; F64 where the compiler computed finer values.
  */
 function tensorBytes(
-  name: string, constant: Constant): { readonly dtype: 'F32' | 'F64'; readonly bytes: Uint8Array } {
+  name: string,
+  constant: Constant,
+): { readonly dtype: 'F32' | 'F64'; readonly bytes: Uint8Array } {
   const { data } = constant;
   let exact = true;
   for (const value of data) {

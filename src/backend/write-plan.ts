@@ -6,9 +6,17 @@ import * as flatbuffers from 'flatbuffers';
 import { unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
-  keyKinds, opcodes, type Command, type IntTable, type Plaintext, type PlanFunction, type PlanParameters,
+  keyKinds,
+  opcodes,
+  type Command,
+  type IntTable,
+  type Plaintext,
+  type PlanFunction,
+  type PlanParameters,
   type PlanPort,
-  type PlanView, type Recipe, type View,
+  type PlanView,
+  type Recipe,
+  type View,
 } from './plan-view.js';
 
 type B = flatbuffers.Builder;
@@ -18,23 +26,42 @@ export function writePlan(plan: PlanView): Uint8Array {
   const b = new flatbuffers.Builder(1 << 16);
   const text = (value: string): Offset => b.createString(value);
   const fields = {
-    version: text(plan.compilerVersion), model: text(plan.modelName), source: text(plan.sourceHash),
-    weights: text(plan.weightsHash), strategy: text(plan.strategy),
-    mesh: fb.Plan.createMeshVector(b, plan.mesh.map(
-      (axis) => fb.MeshAxis.createMeshAxis(b, text(axis.name), axis.size))),
+    version: text(plan.compilerVersion),
+    model: text(plan.modelName),
+    source: text(plan.sourceHash),
+    weights: text(plan.weightsHash),
+    strategy: text(plan.strategy),
+    mesh: fb.Plan.createMeshVector(
+      b,
+      plan.mesh.map((axis) => fb.MeshAxis.createMeshAxis(b, text(axis.name), axis.size)),
+    ),
     parameters: writeParameters(b, plan.parameters),
-    keys: fb.Plan.createKeysVector(b, plan.keys.map((key) =>
-      fb.Key.createKey(b, keyKinds.indexOf(key.kind), key.galois, key.keyClass))),
-    tables: fb.Plan.createTablesVector(b, plan.tables.map((table) => writeTable(b, table))),
-    plaintexts: fb.Plan.createPlaintextsVector(b, plan.plaintexts.map((p) => writePlaintext(b, p))),
-    programs: fb.Plan.createProgramsVector(b, plan.programs.map((program) => fb.Program.createProgram(
-      b, fb.Program.createFunctionsVector(b, program.functions.map((func) => writeFunction(b, func)))))),
-    inputs: fb.Plan.createInputsVector(b, plan.inputs.map((port) => writePort(b, port))),
-    outputs: fb.Plan.createOutputsVector(b, plan.outputs.map((port) => writePort(b, port))),
+    keys: fb.Plan.createKeysVector(
+      b,
+      plan.keys.map((key) => fb.Key.createKey(b, keyKinds.indexOf(key.kind), key.galois, key.keyClass)),
+    ),
+    tables: fb.Plan.createTablesVector(
+      b,
+      plan.tables.map((table) => writeTable(b, table)),
+    ),
+    plaintexts: fb.Plan.createPlaintextsVector(
+      b,
+      plan.plaintexts.map((p) => writePlaintext(b, p)),
+    ),
+    programs: fb.Plan.createProgramsVector(
+      b,
+      plan.programs.map(({ functions }) => writeProgram(b, functions)),
+    ),
+    inputs: fb.Plan.createInputsVector(
+      b,
+      plan.inputs.map((port) => writePort(b, port)),
+    ),
+    outputs: fb.Plan.createOutputsVector(
+      b,
+      plan.outputs.map((port) => writePort(b, port)),
+    ),
     locations: fb.Plan.createLocationsVector(b, plan.locations.map(text)),
-    summary: fb.Summary.createSummary(
-      b, plan.summary.levels, plan.summary.bootstraps, plan.summary.rotations, plan.summary.ctMultiplications,
-      BigInt(plan.summary.keyBytes), BigInt(plan.summary.weightsBytes)),
+    summary: writeSummary(b, plan.summary),
   };
   fb.Plan.startPlan(b);
   fb.Plan.addFormatMajor(b, plan.formatMajor);
@@ -58,22 +85,53 @@ export function writePlan(plan: PlanView): Uint8Array {
   return b.asUint8Array().slice();
 }
 
+function writeProgram(b: B, functions: PlanView['programs'][number]['functions']): Offset {
+  const offsets = functions.map((func) => writeFunction(b, func));
+  return fb.Program.createProgram(b, fb.Program.createFunctionsVector(b, offsets));
+}
+
+function writeSummary(b: B, summary: PlanView['summary']): Offset {
+  const { levels, bootstraps, rotations, ctMultiplications, keyBytes, weightsBytes } = summary;
+  return fb.Summary.createSummary(
+    b,
+    levels,
+    bootstraps,
+    rotations,
+    ctMultiplications,
+    BigInt(keyBytes),
+    BigInt(weightsBytes),
+  );
+}
+
 const bigints = (values: readonly number[]): bigint[] => values.map((value) => BigInt(value));
 
 function writeParameters(b: B, p: PlanParameters): Offset {
   const primes = fb.Parameters.createPrimesVector(b, [...p.primes]);
   const scales = fb.Parameters.createScalesVector(b, [...p.scales]);
-  const classes = fb.Parameters.createKeyClassesVector(b, p.keyClasses.map((keyClass) => {
-    const name = b.createString(keyClass.name);
-    fb.KeyClass.startDigitsVector(b, keyClass.digits.length);
-    for (const digit of [...keyClass.digits].reverse()) {
-      fb.DigitRange.createDigitRange(b, digit.first, digit.count);
-    }
-    return fb.KeyClass.createKeyClass(b, name, keyClass.level, keyClass.specials, b.endVector());
-  }));
+  const classes = fb.Parameters.createKeyClassesVector(
+    b,
+    p.keyClasses.map((keyClass) => {
+      const name = b.createString(keyClass.name);
+      fb.KeyClass.startDigitsVector(b, keyClass.digits.length);
+      for (const digit of [...keyClass.digits].reverse()) {
+        fb.DigitRange.createDigitRange(b, digit.first, digit.count);
+      }
+      return fb.KeyClass.createKeyClass(b, name, keyClass.level, keyClass.specials, b.endVector());
+    }),
+  );
   return fb.Parameters.createParameters(
-    b, p.logN, primes, p.maxLevel, p.specials, scales, classes, p.ephemeralWeight, p.logQP, p.securityBits,
-      p.insecure);
+    b,
+    p.logN,
+    primes,
+    p.maxLevel,
+    p.specials,
+    scales,
+    classes,
+    p.ephemeralWeight,
+    p.logQP,
+    p.securityBits,
+    p.insecure,
+  );
 }
 
 function writeTable(b: B, table: IntTable): Offset {
@@ -84,30 +142,69 @@ function writeTable(b: B, table: IntTable): Offset {
 function writeRecipe(b: B, recipe: Recipe): readonly [fb.Recipe, Offset] {
   switch (recipe.kind) {
     case 'constant':
-      return [fb.Recipe.ConstantRecipe, fb.ConstantRecipe.createConstantRecipe(
-        b, fb.ConstantRecipe.createValuesVector(b, [...recipe.values]))];
+      return [
+        fb.Recipe.ConstantRecipe,
+        fb.ConstantRecipe.createConstantRecipe(
+          b,
+          fb.ConstantRecipe.createValuesVector(b, [...recipe.values]),
+        ),
+      ];
     case 'vector':
-      return [fb.Recipe.VectorRecipe, fb.VectorRecipe.createVectorRecipe(
-        b, b.createString(recipe.weight), recipe.features, recipe.tokens, recipe.factor)];
+      return [
+        fb.Recipe.VectorRecipe,
+        fb.VectorRecipe.createVectorRecipe(
+          b,
+          b.createString(recipe.weight),
+          recipe.features,
+          recipe.tokens,
+          recipe.factor,
+        ),
+      ];
     case 'diagonals': {
       const weight = b.createString(recipe.weight);
       const baby = fb.DiagonalsRecipe.createBabyVector(b, [...recipe.baby]);
       const giant = fb.DiagonalsRecipe.createGiantVector(b, [...recipe.giant]);
-      return [fb.Recipe.DiagonalsRecipe, fb.DiagonalsRecipe.createDiagonalsRecipe(
-        b, weight, recipe.rows, recipe.columns, baby, giant, recipe.factor)];
+      return [
+        fb.Recipe.DiagonalsRecipe,
+        fb.DiagonalsRecipe.createDiagonalsRecipe(
+          b,
+          weight,
+          recipe.rows,
+          recipe.columns,
+          baby,
+          giant,
+          recipe.factor,
+        ),
+      ];
     }
     case 'dft': {
       const baby = fb.DftRecipe.createBabyVector(b, [...recipe.baby]);
       const giant = fb.DftRecipe.createGiantVector(b, [...recipe.giant]);
-      return [fb.Recipe.DftRecipe, fb.DftRecipe.createDftRecipe(
-        b, recipe.inverse, recipe.first, recipe.count, baby, giant, recipe.factor)];
+      return [
+        fb.Recipe.DftRecipe,
+        fb.DftRecipe.createDftRecipe(
+          b,
+          recipe.inverse,
+          recipe.first,
+          recipe.count,
+          baby,
+          giant,
+          recipe.factor,
+        ),
+      ];
     }
     case 'residue':
-      return [fb.Recipe.ResidueRecipe, fb.ResidueRecipe.createResidueRecipe(
-        b, fb.ResidueRecipe.createResiduesVector(b, bigints(recipe.residues)))];
+      return [
+        fb.Recipe.ResidueRecipe,
+        fb.ResidueRecipe.createResidueRecipe(
+          b,
+          fb.ResidueRecipe.createResiduesVector(b, bigints(recipe.residues)),
+        ),
+      ];
     case 'monomial':
       return [fb.Recipe.MonomialRecipe, fb.MonomialRecipe.createMonomialRecipe(b, recipe.power)];
-    default: return unreachable(recipe);
+    default:
+      return unreachable(recipe);
   }
 }
 
@@ -121,49 +218,83 @@ function writePort(b: B, port: PlanPort): Offset {
   const name = b.createString(port.name);
   const shape = fb.Port.createShapeVector(b, [...port.shape]);
   return fb.Port.createPort(
-    b, name, shape, port.elements, port.period, port.features, port.tokens, port.level, port.scale,
+    b,
+    name,
+    shape,
+    port.elements,
+    port.period,
+    port.features,
+    port.tokens,
+    port.level,
+    port.scale,
     port.factor,
-    port.bound, port.predictedError, port.buffer);
+    port.bound,
+    port.predictedError,
+    port.buffer,
+  );
 }
 
 function writeFunction(b: B, func: PlanFunction): Offset {
   const name = b.createString(func.name);
-  const buffers = fb.Function.createBuffersVector(b, func.buffers.map((buffer) =>
-    fb.Buffer.createBuffer(b, buffer.argument, BigInt(buffer.offset), BigInt(buffer.rows))));
-  const plaintexts = fb.Function.createPlaintextsVector(b, func.plaintexts.map((slot) =>
-    fb.PlaintextSlot.createPlaintextSlot(b, slot.argument, slot.plaintext)));
+  const buffers = fb.Function.createBuffersVector(
+    b,
+    func.buffers.map((buffer) =>
+      fb.Buffer.createBuffer(b, buffer.argument, BigInt(buffer.offset), BigInt(buffer.rows)),
+    ),
+  );
+  const plaintexts = fb.Function.createPlaintextsVector(
+    b,
+    func.plaintexts.map((slot) => fb.PlaintextSlot.createPlaintextSlot(b, slot.argument, slot.plaintext)),
+  );
   const commands = fb.Function.createCommandsVector(
-    b, func.commands.map((command) => writeCommand(b, command)));
+    b,
+    func.commands.map((command) => writeCommand(b, command)),
+  );
   return fb.Function.createFunction(b, name, BigInt(func.frameRows), buffers, plaintexts, commands);
 }
 
 function writeView(b: B, view: View | null): Offset {
   if (view === null) return 0;
   const strides = fb.View.createStridesVector(b, bigints(view.strides));
-  const loopStrides = view.loopStrides.length === 0 ? 0
-    : fb.View.createLoopStridesVector(b, bigints(view.loopStrides));
+  const loopStrides =
+    view.loopStrides.length === 0 ? 0 : fb.View.createLoopStridesVector(b, bigints(view.loopStrides));
   return fb.View.createView(
-    b, view.buffer, BigInt(view.offset), strides, BigInt(view.componentStride), BigInt(view.limbStride),
-      loopStrides);
+    b,
+    view.buffer,
+    BigInt(view.offset),
+    strides,
+    BigInt(view.componentStride),
+    BigInt(view.limbStride),
+    loopStrides,
+  );
 }
 
 /** Empty vectors and absent views are left out: most commands use few of the fields. */
 function writeCommand(b: B, command: Command): Offset {
   const C = fb.Command;
   const unless = <T>(list: readonly T[], write: (values: T[]) => Offset): Offset =>
-    (list.length === 0 ? 0 : write([...list]));
+    list.length === 0 ? 0 : write([...list]);
   const body = unless(command.body, (list) =>
-    C.createBodyVector(b, list.map((inner) => writeCommand(b, inner))));
+    C.createBodyVector(
+      b,
+      list.map((inner) => writeCommand(b, inner)),
+    ),
+  );
   const dims = unless(command.dims, (list) => C.createDimsVector(b, list));
   const limbs = unless(command.limbs, (list) => C.createLimbsVector(b, list));
-  const [out, first, second, plain] = [command.out, command.a, command.b, command.plain].map(
-    (view) => writeView(b, view));
+  const [out, first, second, plain] = [command.out, command.a, command.b, command.plain].map((view) =>
+    writeView(b, view),
+  );
   const sourceLimbs = unless(command.sourceLimbs, (list) => C.createSourceLimbsVector(b, list));
   const scalars = unless(command.scalars, (list) => C.createScalarsVector(b, bigints(list)));
   const keys = unless(command.keys, (list) => C.createKeysVector(b, list));
   const galois = unless(command.galois, (list) => C.createGaloisVector(b, list));
-  const bindings = unless(command.bindings, (list) => C.createBindingsVector(
-    b, list.map(({ buffer, offset }) => fb.Binding.createBinding(b, buffer, BigInt(offset)))));
+  const bindings = unless(command.bindings, (list) =>
+    C.createBindingsVector(
+      b,
+      list.map(({ buffer, offset }) => fb.Binding.createBinding(b, buffer, BigInt(offset))),
+    ),
+  );
   const plainBindings = unless(command.plainBindings, (list) => C.createPlainBindingsVector(b, list));
   C.startCommand(b);
   C.addOp(b, opcodes.indexOf(command.op));

@@ -25,8 +25,16 @@ const description = 'Runs ONNX Transformers on encrypted data: compiles a model 
 
 /** In the order in which they are used. */
 const commands = [
-  demoCommand, doctorCommand, calibrateCommand, compileCommand, inspectCommand, verifyCommand, keygenCommand,
-  encryptCommand, runCommand, decryptCommand,
+  demoCommand,
+  doctorCommand,
+  calibrateCommand,
+  compileCommand,
+  inspectCommand,
+  verifyCommand,
+  keygenCommand,
+  encryptCommand,
+  runCommand,
+  decryptCommand,
 ];
 
 class UsageError extends Error {}
@@ -45,22 +53,28 @@ async function parse(argv: readonly string[], context: Context): Promise<void> {
   // yargs catches what handlers throw and reports it as a usage error, so the work runs after parsing.
   let work: ((context: Context) => Promise<void>) | undefined;
   const invoke: Invoke = async (given) => void (work = given);
-  const parser = commands.reduce((cli, make) => cli.command(make(invoke)), yargs()
-    .scriptName('aegis')
-    .usage(`$0 <command>\n\n${description}`)
-    .locale('en')
-    .parserConfiguration({ 'greedy-arrays': false })
-    .option('json', { type: 'boolean', describe: 'print one JSON document on standard output, nothing else' })
-    .version(packageVersion())
-    .demandCommand(1, 1, 'name a command', 'name one command')
-    .strict()
-    .wrap(Math.min(maxHelpColumns, context.err.columns))
-    .epilogue('Exit codes: 0 ok, 1 error in the input, 2 usage, 70 internal error, 130 interrupted.')
-    .exitProcess(false)
-    .showHelpOnFail(false)
-    .fail((message, error) => {
-      throw new UsageError(message ?? error.message);
-    }));
+  const parser = commands.reduce(
+    (cli, make) => cli.command(make(invoke)),
+    yargs()
+      .scriptName('aegis')
+      .usage(`$0 <command>\n\n${description}`)
+      .locale('en')
+      .parserConfiguration({ 'greedy-arrays': false })
+      .option('json', {
+        type: 'boolean',
+        describe: 'print one JSON document on standard output, nothing else',
+      })
+      .version(packageVersion())
+      .demandCommand(1, 1, 'name a command', 'name one command')
+      .strict()
+      .wrap(Math.min(maxHelpColumns, context.err.columns))
+      .epilogue('Exit codes: 0 ok, 1 error in the input, 2 usage, 70 internal error, 130 interrupted.')
+      .exitProcess(false)
+      .showHelpOnFail(false)
+      .fail((message, error) => {
+        throw new UsageError(message ?? error.message);
+      }),
+  );
   let help = '';
   await parser.parseAsync([...argv], {}, (_error: Error | undefined, _args: unknown, output: string) => {
     help = output;
@@ -82,10 +96,17 @@ function report(error: unknown, argv: readonly string[], context: Context): numb
     return show([{ code: 'C101', message: usageMessage(error.message), help }], exitCodes.usage, context);
   }
   const message = error instanceof Error ? error.message : String(error);
-  const status = show([{
-    code: 'C170', message: message.startsWith('internal error') ? message : `internal error: ${message}`,
-    help: 'this is a fault of aegis: please report it with the command line and the model',
-  }], exitCodes.internal, context);
+  const status = show(
+    [
+      {
+        code: 'C170',
+        message: message.startsWith('internal error') ? message : `internal error: ${message}`,
+        help: 'this is a fault of aegis: please report it with the command line and the model',
+      },
+    ],
+    exitCodes.internal,
+    context,
+  );
   if (process.env['AEGIS_DEBUG'] !== undefined && error instanceof Error) {
     context.err.write(`${error.stack}\n`);
   }
@@ -93,13 +114,23 @@ function report(error: unknown, argv: readonly string[], context: Context): numb
 }
 
 function commandNames(): (string | undefined)[] {
-  return commands.map((make) => make(async () => undefined).command?.toString().split(' ')[0]);
+  return commands.map(
+    (make) =>
+      make(async () => undefined)
+        .command?.toString()
+        .split(' ')[0],
+  );
 }
 
 function show(diagnostics: readonly Diagnostic[], status: number, context: Context): number {
   if (context.json) {
-    const errors = diagnostics.map(({ code, message, node, pass, help }) =>
-      ({ code, message, node: node ?? null, pass: pass ?? null, help: help ?? null }));
+    const errors = diagnostics.map(({ code, message, node, pass, help }) => ({
+      code,
+      message,
+      node: node ?? null,
+      pass: pass ?? null,
+      help: help ?? null,
+    }));
     context.out.write(`${JSON.stringify({ errors })}\n`);
   } else {
     context.err.write(diagnostics.map((one) => `${renderDiagnostic(one)}\n`).join(''));

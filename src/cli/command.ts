@@ -34,8 +34,10 @@ export function defineCommand<P extends Positionals, O extends Definitions>(
     command: spec.command,
     describe: spec.describe,
     builder: (yargs) => {
-      const withPositionals = Object.entries(spec.positionals)
-        .reduce((all: Argv, [name, definition]) => all.positional(name, definition), yargs);
+      const withPositionals = Object.entries(spec.positionals).reduce(
+        (all: Argv, [name, definition]) => all.positional(name, definition),
+        yargs,
+      );
       return withPositionals
         .options(spec.options)
         .epilogue(exampleText(spec.examples))
@@ -76,24 +78,30 @@ export const sampleOptions = {
 export const shapeOptions = {
   'seq-len': { type: 'number', requiresArg: true, describe: 'tokens of every symbolic sequence axis' },
   dim: {
-    type: 'string', array: true, nargs: 1,
+    type: 'string',
+    array: true,
+    nargs: 1,
     describe: 'size of a symbolic axis, NAME=VALUE; may be repeated',
   },
 } as const;
 
 /** `name=value` pairs. Throws what is wrong, as a usage error. */
 export function parseDims(pairs: readonly string[] | undefined): Record<string, number> {
-  return Object.fromEntries((pairs ?? []).map((pair): [string, number] => {
-    const match = /^([^=]+)=([1-9]\d{0,8})$/.exec(pair);
-    if (match === null) {
-      throw new Error(`--dim is ${JSON.stringify(pair)}, expected NAME=VALUE with a positive size`);
-    }
-    return [match[1] ?? '', Number(match[2])];
-  }));
+  return Object.fromEntries(
+    (pairs ?? []).map((pair): [string, number] => {
+      const match = /^([^=]+)=([1-9]\d{0,8})$/.exec(pair);
+      if (match === null) {
+        throw new Error(`--dim is ${JSON.stringify(pair)}, expected NAME=VALUE with a positive size`);
+      }
+      return [match[1] ?? '', Number(match[2])];
+    }),
+  );
 }
 
-export function checkShapeOptions(args: { seqLen?: number | undefined; dim?: readonly string[] | undefined }):
-  string | undefined {
+export function checkShapeOptions(args: {
+  seqLen?: number | undefined;
+  dim?: readonly string[] | undefined;
+}): string | undefined {
   if (args.seqLen !== undefined && !(Number.isSafeInteger(args.seqLen) && args.seqLen > 0)) {
     return '--seq-len is not a positive whole number';
   }
@@ -110,8 +118,10 @@ export async function readTaken(samples: string, take: string | undefined): Prom
   return readSamples(samples, take === undefined ? undefined : parseTake(take));
 }
 
-export function checkSampleOptions(args: { samples?: string | undefined; take?: string | undefined }):
-  string | undefined {
+export function checkSampleOptions(args: {
+  samples?: string | undefined;
+  take?: string | undefined;
+}): string | undefined {
   return args.take !== undefined && args.samples === undefined ? '--take needs --samples' : undefined;
 }
 

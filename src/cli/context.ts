@@ -31,7 +31,9 @@ export const processContext: MakeContext = ({ json }) => {
   const [out, err] = [streamOf(process.stdout), streamOf(process.stderr)];
   const color = process.env['NO_COLOR'] === undefined && process.env['TERM'] !== 'dumb';
   return {
-    out, err, json,
+    out,
+    err,
+    json,
     progress: new Progress(err),
     style: { color: color && out.isTTY && !json, columns: out.columns },
     interruptible,

@@ -21,12 +21,17 @@ export function drawDigit(pixels: Float64Array, side: number): string {
 export function scoresTable(encrypted: Float64Array, reference: Float64Array, style: Style): string {
   const best = argmax(encrypted);
   const rows = Array.from(encrypted, (value, digit) => [
-    `    ${digit}`, value.toFixed(5), (reference[digit] ?? NaN).toFixed(5),
-    Math.abs(value - (reference[digit] ?? NaN)).toExponential(1), digit === best ? '<- read as' : '',
+    `    ${digit}`,
+    value.toFixed(5),
+    (reference[digit] ?? NaN).toFixed(5),
+    Math.abs(value - (reference[digit] ?? NaN)).toExponential(1),
+    digit === best ? '<- read as' : '',
   ]);
   const head = ['digit', 'encrypted', 'ONNX Runtime', 'error', ''];
-  return formatTable([head, ...rows], [0, 1, 2, 3]).split('\n')
-    .map((line, i) => `    ${i === best + 1 ? bold(style, line) : line}`).join('\n');
+  return formatTable([head, ...rows], [0, 1, 2, 3])
+    .split('\n')
+    .map((line, i) => `    ${i === best + 1 ? bold(style, line) : line}`)
+    .join('\n');
 }
 
 export interface TimeShare {
@@ -42,17 +47,31 @@ export function timeTable(title: string, shares: readonly TimeShare[], maxRows: 
   const total = shares.reduce((sum, share) => sum + share.seconds, 0);
   const sorted = [...shares].sort((a, b) => b.seconds - a.seconds);
   const rest = sorted.slice(maxRows);
-  const shown = rest.length === 0 ? sorted : [...sorted.slice(0, maxRows), {
-    name: `${rest.length} more`, seconds: rest.reduce((sum, share) => sum + share.seconds, 0), detail: '',
-  }];
+  const shown =
+    rest.length === 0
+      ? sorted
+      : [
+          ...sorted.slice(0, maxRows),
+          {
+            name: `${rest.length} more`,
+            seconds: rest.reduce((sum, share) => sum + share.seconds, 0),
+            detail: '',
+          },
+        ];
   const longest = shown[0]?.seconds ?? 1;
   const rows = shown.map(({ name, seconds, detail }) => [
-    `    ${name}`, formatSeconds(seconds), `${((100 * seconds) / total).toFixed(1)} %`,
-    '#'.repeat(Math.round((barWidth * seconds) / longest)), detail,
+    `    ${name}`,
+    formatSeconds(seconds),
+    `${((100 * seconds) / total).toFixed(1)} %`,
+    '#'.repeat(Math.round((barWidth * seconds) / longest)),
+    detail,
   ]);
   return formatTable([[`    ${title}`, 'time', 'share', '', ''], ...rows], [1, 2]);
 }
 
 export function sizesTable(files: readonly { what: string; bytes: number; place: string }[]): string {
-  return formatTable(files.map(({ what, bytes, place }) => [`    ${what}`, formatBytes(bytes), place]), [1]);
+  return formatTable(
+    files.map(({ what, bytes, place }) => [`    ${what}`, formatBytes(bytes), place]),
+    [1],
+  );
 }

@@ -34,13 +34,22 @@ export function describeModule(module: Module, file: ModuleDescription['file']):
   });
   const { parameters } = module;
   return {
-    file, phase: module.phase, model: module.name, sourceHash: module.sourceHash,
-    insecure: parameters?.insecure ?? false, logN: parameters?.logN ?? null, logQP: parameters?.logQP ?? null,
+    file,
+    phase: module.phase,
+    model: module.name,
+    sourceHash: module.sourceHash,
+    insecure: parameters?.insecure ?? false,
+    logN: parameters?.logN ?? null,
+    logQP: parameters?.logQP ?? null,
     securityBits: parameters?.securityBits ?? null,
     inputs: module.inputs.map(({ name, shape }) => ({ name, shape })),
-    outputs: module.outputs.map(({ name, shape, predictedError }) =>
-      ({ name, shape, predictedError: predictedError ?? null })),
-    functions, ops: Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1))),
+    outputs: module.outputs.map(({ name, shape, predictedError }) => ({
+      name,
+      shape,
+      predictedError: predictedError ?? null,
+    })),
+    functions,
+    ops: Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1))),
     constantElements: [...module.constants.values()].reduce((sum, { data }) => sum + data.length, 0),
   };
 }
@@ -51,7 +60,12 @@ export function moduleText(path: string, d: ModuleDescription, style: Style): st
     ['inputs', d.inputs.map((port) => `${port.name} ${shape(port.shape)}`).join(', ')],
     ['outputs', d.outputs.map((port) => `${port.name} ${shape(port.shape)}`).join(', ')],
     ['functions', d.functions.map((func) => `${func.name} (${func.ops} ops)`).join(', ')],
-    ['ops', Object.entries(d.ops).map(([kind, count]) => `${kind} ${count}`).join(', ')],
+    [
+      'ops',
+      Object.entries(d.ops)
+        .map(([kind, count]) => `${kind} ${count}`)
+        .join(', '),
+    ],
     ['weights', `${d.constantElements} values`],
   ];
   if (d.logN !== null) rows.unshift(['ring', `N = 2^${d.logN}, log2(QP) = ${(d.logQP ?? 0).toFixed(1)}`]);
@@ -79,7 +93,9 @@ export function opsOfNode(module: Module, name: string): NodeOp[] {
     walkOps(func.body, (op: Op) => {
       if (!op.loc.includes(name)) return;
       found.push({
-        function: func.name, op: op.kind, node: op.loc,
+        function: func.name,
+        op: op.kind,
+        node: op.loc,
         result: op.results.map((value) => printType(value.type)).join(', '),
       });
     });
@@ -88,6 +104,8 @@ export function opsOfNode(module: Module, name: string): NodeOp[] {
 }
 
 export function nodeOpsText(ops: readonly NodeOp[]): string {
-  return `${formatTable([['function', 'op', 'node', 'result'],
-    ...ops.map((op) => [op.function, op.op, op.node, op.result])])}\n`;
+  return `${formatTable([
+    ['function', 'op', 'node', 'result'],
+    ...ops.map((op) => [op.function, op.op, op.node, op.result]),
+  ])}\n`;
 }

@@ -2,7 +2,13 @@
 import type { Command, Key, PlanFunction, PlanView, Plaintext } from '../backend/plan-view.js';
 import { defined } from '../support/invariant.js';
 import {
-  bold, formatBytes, formatError, formatFields, formatTable, insecureNotice, type Style,
+  bold,
+  formatBytes,
+  formatError,
+  formatFields,
+  formatTable,
+  insecureNotice,
+  type Style,
 } from './format.js';
 
 const wordBytes = 8;
@@ -57,22 +63,40 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
   const { parameters: p, summary } = plan;
   const functions = defined(plan.programs[0], 'program of rank 0').functions;
   const launches = countLaunches(functions);
-  const ports = (list: PlanView['inputs']): PortDescription[] => list.map((port) => ({
-    name: port.name, shape: port.shape, ciphertexts: port.elements, level: port.level,
-    bound: port.bound === 0 ? null : port.bound,
-    predictedError: port.predictedError === 0 ? null : port.predictedError,
-  }));
+  const ports = (list: PlanView['inputs']): PortDescription[] =>
+    list.map((port) => ({
+      name: port.name,
+      shape: port.shape,
+      ciphertexts: port.elements,
+      level: port.level,
+      bound: port.bound === 0 ? null : port.bound,
+      predictedError: port.predictedError === 0 ? null : port.predictedError,
+    }));
   return {
-    file: 'plan', model: plan.modelName, sourceHash: plan.sourceHash, compilerVersion: plan.compilerVersion,
+    file: 'plan',
+    model: plan.modelName,
+    sourceHash: plan.sourceHash,
+    compilerVersion: plan.compilerVersion,
     formatVersion: `${plan.formatMajor}.${plan.formatMinor}`,
-    logN: p.logN, logQP: p.logQP, securityBits: p.securityBits, insecure: p.insecure,
-    levels: summary.levels, bootstraps: summary.bootstraps, rotations: summary.rotations,
-    ctMultiplications: summary.ctMultiplications, keyBytes: summary.keyBytes,
-    keyFileBytes: describeKeys(plan).reduce((sum, key) => sum + key.bytes, 0), planBytes,
-    weightsBytes: summary.weightsBytes, strategy: plan.strategy, mesh: plan.mesh,
-    inputs: ports(plan.inputs), outputs: ports(plan.outputs),
+    logN: p.logN,
+    logQP: p.logQP,
+    securityBits: p.securityBits,
+    insecure: p.insecure,
+    levels: summary.levels,
+    bootstraps: summary.bootstraps,
+    rotations: summary.rotations,
+    ctMultiplications: summary.ctMultiplications,
+    keyBytes: summary.keyBytes,
+    keyFileBytes: describeKeys(plan).reduce((sum, key) => sum + key.bytes, 0),
+    planBytes,
+    weightsBytes: summary.weightsBytes,
+    strategy: plan.strategy,
+    mesh: plan.mesh,
+    inputs: ports(plan.inputs),
+    outputs: ports(plan.outputs),
     functions: functions.map((func, i) => ({
-      name: func.name, commands: countCommands(func.commands),
+      name: func.name,
+      commands: countCommands(func.commands),
       launches: sumOf(defined(launches[i], `launches of ${func.name}`)),
     })),
     launches: sorted(defined(launches.at(-1), 'entry function')),
@@ -147,9 +171,12 @@ export function describeKeys(plan: PlanView): KeyDescription[] {
     const shape = defined(keyClasses[key.keyClass], 'key class');
     const rows = shape.digits.length * (shape.level + 1 + shape.specials);
     return {
-      kind: key.kind, galois: key.galois,
-      rotation: key.kind === 'galois' ? steps.get(key.galois) ?? null : null,
-      keyClass: shape.name, level: shape.level, digits: shape.digits.length,
+      kind: key.kind,
+      galois: key.galois,
+      rotation: key.kind === 'galois' ? (steps.get(key.galois) ?? null) : null,
+      keyClass: shape.name,
+      level: shape.level,
+      digits: shape.digits.length,
       bytes: rows * 2 ** logN * wordBytes,
     };
   });
@@ -175,19 +202,30 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
       ['primes', `${p.maxLevel + 1} of Q (${chainText(plan)}), ${p.specials} special`],
       ['secret', `uniform ternary; bootstraps under a sparse one of weight ${p.ephemeralWeight}`],
     ])}`,
-    `${bold(style, 'model')}\n${formatTable([
-      ['  ', 'name', 'shape', 'ciphertexts', 'level', 'bound', 'predicted error'],
-      ...d.inputs.map((port) => portRow('  input', port)),
-      ...d.outputs.map((port) => portRow('  output', port)),
-    ], [3, 4])}`,
+    `${bold(style, 'model')}\n${formatTable(
+      [
+        ['  ', 'name', 'shape', 'ciphertexts', 'level', 'bound', 'predicted error'],
+        ...d.inputs.map((port) => portRow('  input', port)),
+        ...d.outputs.map((port) => portRow('  output', port)),
+      ],
+      [3, 4],
+    )}`,
     `${bold(style, 'work')}\n${formatFields([
-      ['ciphertexts', `${d.bootstraps} bootstraps, ${d.rotations} rotations, ` +
-        `${d.ctMultiplications} products`],
+      [
+        'ciphertexts',
+        `${d.bootstraps} bootstraps, ${d.rotations} rotations, ` + `${d.ctMultiplications} products`,
+      ],
       ['commands', d.functions.map((func) => `${func.name} ${func.commands}`).join(', ')],
-      ['launches', Object.entries(d.launches).map(([name, count]) => `${name} ${count}`).join(', ')],
+      [
+        'launches',
+        Object.entries(d.launches)
+          .map(([name, count]) => `${name} ${count}`)
+          .join(', '),
+      ],
     ])}`,
     `${bold(style, 'bytes')}\n${formatFields([
-      ['plan', formatBytes(d.planBytes)], ['weights', formatBytes(d.weightsBytes)],
+      ['plan', formatBytes(d.planBytes)],
+      ['weights', formatBytes(d.weightsBytes)],
       ['eval.keys', `${formatBytes(d.keyFileBytes)}, ${plan.keys.length} keys`],
     ])}`,
     `${bold(style, 'memory of a run')}\n${formatFields(memoryFields(d.memory))}`,
@@ -197,14 +235,19 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
 
 export function memoryFields(memory: MemoryDescription): [string, string][] {
   return [
-    ['buffers', formatBytes(memory.frameBytes)], ['encoded weights', formatBytes(memory.plaintextBytes)],
+    ['buffers', formatBytes(memory.frameBytes)],
+    ['encoded weights', formatBytes(memory.plaintextBytes)],
     ['keys', formatBytes(memory.keyBytes)],
   ];
 }
 
 function portRow(direction: string, port: PortDescription): string[] {
   return [
-    direction, port.name, `[${port.shape.join(', ')}]`, String(port.ciphertexts), String(port.level),
+    direction,
+    port.name,
+    `[${port.shape.join(', ')}]`,
+    String(port.ciphertexts),
+    String(port.level),
     port.bound === null ? '-' : `+-${Number(port.bound.toPrecision(3))}`,
     port.predictedError === null ? '-' : formatError(port.predictedError),
   ];
@@ -223,13 +266,21 @@ function chainText({ parameters: p }: PlanView): string {
 }
 
 export function keysText(keys: readonly KeyDescription[]): string {
-  return `${formatTable([
-    ['kind', 'galois', 'rotation', 'class', 'level', 'digits', 'bytes'],
-    ...keys.map((key) => [
-      key.kind, key.kind === 'galois' ? String(key.galois) : '-', rotationText(key), key.keyClass,
-      String(key.level), String(key.digits), formatBytes(key.bytes),
-    ]),
-  ], [1, 2, 4, 5, 6])}\n${keys.length} keys, ${formatBytes(keys.reduce((sum, key) => sum + key.bytes, 0))}\n`;
+  return `${formatTable(
+    [
+      ['kind', 'galois', 'rotation', 'class', 'level', 'digits', 'bytes'],
+      ...keys.map((key) => [
+        key.kind,
+        key.kind === 'galois' ? String(key.galois) : '-',
+        rotationText(key),
+        key.keyClass,
+        String(key.level),
+        String(key.digits),
+        formatBytes(key.bytes),
+      ]),
+    ],
+    [1, 2, 4, 5, 6],
+  )}\n${keys.length} keys, ${formatBytes(keys.reduce((sum, key) => sum + key.bytes, 0))}\n`;
 }
 
 function rotationText({ kind, rotation }: KeyDescription): string {

@@ -33,7 +33,8 @@ export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Mo
   const path = given ?? `${plan.path}.cipher`;
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new AegisError({
-      code: 'C121', message: `${path} cannot be read (${error.code}): the cipher module is a file of its own`,
+      code: 'C121',
+      message: `${path} cannot be read (${error.code}): the cipher module is a file of its own`,
       help: `compile again with --emit-cipher ${path}, or verify with --encrypted`,
     });
   });
@@ -41,7 +42,8 @@ export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Mo
   assertVerified(module, 'read cipher module');
   if (!belongsTo(module, plan.view)) {
     throw new AegisError({
-      code: 'C122', message: `${path} is not the module that ${plan.path} was made from`,
+      code: 'C122',
+      message: `${path} is not the module that ${plan.path} was made from`,
       help: 'compile again, both are written together',
     });
   }
@@ -49,9 +51,12 @@ export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Mo
 }
 
 function belongsTo({ sourceHash, parameters, outputs }: Module, view: PlanView): boolean {
-  return sourceHash === view.sourceHash && parameters?.logN === view.parameters.logN
+  return (
+    sourceHash === view.sourceHash
+    && parameters?.logN === view.parameters.logN
     && parameters.primes.join() === view.parameters.primes.join()
-    && outputs.every((port, i) => (port.predictedError ?? 0) === view.outputs[i]?.predictedError);
+    && outputs.every((port, i) => (port.predictedError ?? 0) === view.outputs[i]?.predictedError)
+  );
 }
 
 /**
@@ -59,7 +64,9 @@ function belongsTo({ sourceHash, parameters, outputs }: Module, view: PlanView):
  * size.
  */
 export function plainInputs(
-  view: PlanView, arrays: ReadonlyMap<string, Tensor>, source: string,
+  view: PlanView,
+  arrays: ReadonlyMap<string, Tensor>,
+  source: string,
 ): Record<string, Float64Array> {
   const diagnostics = new Diagnostics();
   const names = [...arrays.keys()].join(', ');
@@ -67,13 +74,16 @@ export function plainInputs(
     const tensor = arrays.get(name);
     if (tensor === undefined) {
       diagnostics.report({
-        code: 'D110', message: `${source} has no input "${name}", only ${names === '' ? 'nothing' : names}`,
+        code: 'D110',
+        message: `${source} has no input "${name}", only ${names === '' ? 'nothing' : names}`,
         help: 'name the arrays after the inputs of the model',
       });
     } else if (tensor.data.length !== elementCount(shape)) {
       diagnostics.report({
-        code: 'D111', message: `input "${name}" of ${source} has shape [${tensor.shape.join(', ')}], ` +
-          `the plan was compiled for [${shape.join(', ')}]`,
+        code: 'D111',
+        message:
+          `input "${name}" of ${source} has shape [${tensor.shape.join(', ')}], `
+          + `the plan was compiled for [${shape.join(', ')}]`,
       });
     }
     return [name, tensor?.data ?? new Float64Array(0)];
@@ -84,11 +94,15 @@ export function plainInputs(
 
 /** Native work reports finer than anyone reads; `Progress` thins it out. */
 async function nativeWork<T>(
-  title: string, context: Context, work: (hooks: TaskHooks) => Promise<T>,
+  title: string,
+  context: Context,
+  work: (hooks: TaskHooks) => Promise<T>,
 ): Promise<T> {
-  return context.interruptible((signal) => context.progress.during(title, (task) => work({
-    signal, onProgress: (fraction, detail) => task.update(fraction, detail),
-  })));
+  return context.interruptible((signal) =>
+    context.progress.during(title, (task) =>
+      work({ signal, onProgress: (fraction, detail) => task.update(fraction, detail) }),
+    ),
+  );
 }
 
 function showWarnings(warnings: readonly { code: string; message: string }[], { err }: Context): void {
@@ -96,19 +110,26 @@ function showWarnings(warnings: readonly { code: string; message: string }[], { 
 }
 
 export async function generateKeys(
-  plan: LoadedPlan, directory: string, seed: number | undefined, context: Context,
+  plan: LoadedPlan,
+  directory: string,
+  seed: number | undefined,
+  context: Context,
 ): Promise<KeygenResult> {
   const { keygen } = await import('../executor/index.js');
   return nativeWork('keygen', context, (hooks) => keygen({ plan: plan.path, directory, seed, ...hooks }));
 }
 
 export async function encryptRequest(
-  plan: LoadedPlan, key: string, inputs: Readonly<Record<string, Float64Array>>, request: string,
+  plan: LoadedPlan,
+  key: string,
+  inputs: Readonly<Record<string, Float64Array>>,
+  request: string,
   context: Context,
 ): Promise<{ bytes: number }> {
   const { encrypt } = await import('../executor/index.js');
   const { warnings } = await nativeWork('encrypt', context, (hooks) =>
-    encrypt({ plan: plan.path, key, inputs, out: request, ...hooks }));
+    encrypt({ plan: plan.path, key, inputs, out: request, ...hooks }),
+  );
   showWarnings(warnings, context);
   return { bytes: (await stat(request)).size };
 }
@@ -126,17 +147,26 @@ export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Contex
   const { run } = await import('../executor/index.js');
   const { keys, request, response, threads, backend, channel } = files;
   return nativeWork('run', context, (hooks) =>
-    run({ plan: plan.path, keys, in: request, out: response, threads, backend, channel, ...hooks }));
+    run({ plan: plan.path, keys, in: request, out: response, threads, backend, channel, ...hooks }),
+  );
 }
 
 /** Outputs of the model in its own shapes. */
 export async function decryptResponse(
-  plan: LoadedPlan, key: string, response: string, context: Context,
+  plan: LoadedPlan,
+  key: string,
+  response: string,
+  context: Context,
 ): Promise<Map<string, Tensor>> {
   const { decrypt } = await import('../executor/index.js');
   const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
-    decrypt({ plan: plan.path, key, in: response, ...hooks }));
+    decrypt({ plan: plan.path, key, in: response, ...hooks }),
+  );
   showWarnings(warnings, context);
-  return new Map(plan.view.outputs.map(({ name, shape }) =>
-    [name, { dtype: 'float64', shape, data: defined(outputs[name], `output ${name}`) }]));
+  return new Map(
+    plan.view.outputs.map(({ name, shape }) => [
+      name,
+      { dtype: 'float64', shape, data: defined(outputs[name], `output ${name}`) },
+    ]),
+  );
 }

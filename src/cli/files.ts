@@ -16,10 +16,14 @@ export async function checkOutputs(paths: readonly string[]): Promise<void> {
     const folder = dirname(path);
     const found = await stat(path).catch(() => undefined);
     if (found?.isDirectory() === true) diagnostics.report({ code: 'C102', message: `${path} is a folder` });
-    const writable = await access(folder, constants.W_OK).then(() => true, () => false);
+    const writable = await access(folder, constants.W_OK).then(
+      () => true,
+      () => false,
+    );
     if (!writable) {
       diagnostics.report({
-        code: 'C102', message: `${path} cannot be written: ${folder} is missing or not writable`,
+        code: 'C102',
+        message: `${path} cannot be written: ${folder} is missing or not writable`,
       });
     }
   }

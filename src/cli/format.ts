@@ -27,21 +27,31 @@ export function formatError(error: number): string {
 /** Columns apart by two blanks; those named in `right` are flushed right. */
 export function formatTable(rows: readonly (readonly string[])[], right: readonly number[] = []): string {
   const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => (row[column] ?? '').length)));
-  return rows.map((row) => row.map((cell, column) => {
-    const width = widths[column] ?? 0;
-    return right.includes(column) ? cell.padStart(width) : cell.padEnd(width);
-  }).join('  ').trimEnd()).join('\n');
+    Math.max(...rows.map((row) => (row[column] ?? '').length)),
+  );
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => {
+          const width = widths[column] ?? 0;
+          return right.includes(column) ? cell.padStart(width) : cell.padEnd(width);
+        })
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }
 
 /** `name   value` lines, indented; long lists go on in the next line. */
 export function formatFields(fields: readonly (readonly [string, string])[]): string {
   const width = Math.max(...fields.map(([name]) => name.length));
   const indent = ' '.repeat(width + 4);
-  return fields.map(([name, value]) => {
-    const lines = wrapList(value, maxColumns - indent.length);
-    return `  ${name.padEnd(width)}  ${lines.join(`\n${indent}`)}`;
-  }).join('\n');
+  return fields
+    .map(([name, value]) => {
+      const lines = wrapList(value, maxColumns - indent.length);
+      return `  ${name.padEnd(width)}  ${lines.join(`\n${indent}`)}`;
+    })
+    .join('\n');
 }
 
 function wrapList(text: string, columns: number): string[] {

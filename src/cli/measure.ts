@@ -39,7 +39,9 @@ export function agreementOf(comparisons: readonly Comparison[], firstSample: num
     }
   }
   return {
-    samples: comparisons.length, maxAbsError, worstSample: firstSample + errors.indexOf(maxAbsError),
+    samples: comparisons.length,
+    maxAbsError,
+    worstSample: firstSample + errors.indexOf(maxAbsError),
     argmaxAgreement: agreeing / rows,
     ...(labelled === 0 ? {} : { accuracy: right / labelled }),
   };
@@ -47,10 +49,13 @@ export function agreementOf(comparisons: readonly Comparison[], firstSample: num
 
 export function largestDifference(a: Float64Array, b: Float64Array): number {
   // NaN must not vanish in a maximum.
-  return a.reduce((max, value, i) => {
-    const difference = Math.abs(value - (b[i] ?? NaN));
-    return Number.isNaN(difference) ? Infinity : Math.max(max, difference);
-  }, a.length === b.length ? 0 : Infinity);
+  return a.reduce(
+    (max, value, i) => {
+      const difference = Math.abs(value - (b[i] ?? NaN));
+      return Number.isNaN(difference) ? Infinity : Math.max(max, difference);
+    },
+    a.length === b.length ? 0 : Infinity,
+  );
 }
 
 export function argmax(values: Float64Array): number {

@@ -31,8 +31,9 @@ export class Progress {
     let shownColumns = 0;
     const bar = (fraction: number, detail: string) => {
       const filled = Math.round(barWidth * fraction);
-      const text = `${title} [${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}] ` +
-        `${percent(fraction)} ${formatSeconds((this.now() - begun) / 1000)} ${detail}`;
+      const text =
+        `${title} [${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}] `
+        + `${percent(fraction)} ${formatSeconds((this.now() - begun) / 1000)} ${detail}`;
       const line = text.slice(0, this.stream.columns - 1);
       this.stream.write(`\r${line.padEnd(shownColumns)}`);
       shownColumns = line.length;
@@ -70,5 +71,7 @@ export class Progress {
 }
 
 function percent(fraction: number): string {
-  return `${Math.floor(fraction * 100).toString().padStart(3)} %`;
+  return `${Math.floor(fraction * 100)
+    .toString()
+    .padStart(3)} %`;
 }

@@ -50,14 +50,21 @@ export function readNpy(bytes: Uint8Array, source: string): Tensor {
       help: 'convert it with .astype(numpy.float32) or .astype(numpy.int64)',
     });
   }
-  const shape = shapeText.split(',').map((part) => part.trim()).filter((part) => part !== '').map(Number);
+  const shape = shapeText
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+    .map(Number);
   const count = elementCount(shape);
   if (shape.length > maxRank || !Number.isSafeInteger(count)) {
     throw damaged(source, `its shape is [${shape.join(', ')}]`);
   }
   if (dataOffset + count * element.bytes !== bytes.length) {
-    throw damaged(source, `shape [${shape.join(', ')}] needs ${count * element.bytes} bytes of data, ` +
-      `the file has ${bytes.length - dataOffset}`);
+    throw damaged(
+      source,
+      `shape [${shape.join(', ')}] needs ${count * element.bytes} bytes of data, `
+        + `the file has ${bytes.length - dataOffset}`,
+    );
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset + dataOffset, bytes.length - dataOffset);
   const little = !(descr ?? '').startsWith('>');
@@ -93,8 +100,10 @@ function checkValues(data: Float64Array, dtype: DType, source: string): void {
   const bad = data.findIndex((value) => (whole ? !Number.isSafeInteger(value) : !Number.isFinite(value)));
   if (bad < 0) return;
   throw new AegisError({
-    code: 'D125', message: `${source} holds ${data[bad]} at flat index ${bad}, expected finite values` +
-      (whole ? ' below 2^53' : ''),
+    code: 'D125',
+    message:
+      `${source} holds ${data[bad]} at flat index ${bad}, expected finite values`
+      + (whole ? ' below 2^53' : ''),
   });
 }
 
@@ -141,13 +150,18 @@ function writeElements({ dtype, data }: Tensor): { descr: string; bytes: Uint8Ar
     return { descr, bytes: new Uint8Array(view.buffer) };
   };
   switch (dtype) {
-    case 'float32': return make('<f4', 4, (view, offset, value) => view.setFloat32(offset, value, true));
-    case 'float64': return make('<f8', 8, (view, offset, value) => view.setFloat64(offset, value, true));
-    case 'int32': return make('<i4', 4, (view, offset, value) => view.setInt32(offset, value, true));
+    case 'float32':
+      return make('<f4', 4, (view, offset, value) => view.setFloat32(offset, value, true));
+    case 'float64':
+      return make('<f8', 8, (view, offset, value) => view.setFloat64(offset, value, true));
+    case 'int32':
+      return make('<i4', 4, (view, offset, value) => view.setInt32(offset, value, true));
     case 'int64':
       return make('<i8', 8, (view, offset, value) => view.setBigInt64(offset, BigInt(value), true));
-    case 'bool': return make('|b1', 1, (view, offset, value) => view.setUint8(offset, value === 0 ? 0 : 1));
-    default: return unreachable(dtype);
+    case 'bool':
+      return make('|b1', 1, (view, offset, value) => view.setUint8(offset, value === 0 ? 0 : 1));
+    default:
+      return unreachable(dtype);
   }
 }
 

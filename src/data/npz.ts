@@ -20,6 +20,7 @@ export function parseNpz(archive: Uint8Array, source: string): Map<string, Tenso
 }
 
 export function formatNpz(tensors: ReadonlyMap<string, Tensor>): Uint8Array {
-  return writeZip([...tensors].map(([name, tensor]) =>
-    ({ name: `${name}${suffix}`, bytes: writeNpy(tensor) })));
+  return writeZip(
+    [...tensors].map(([name, tensor]) => ({ name: `${name}${suffix}`, bytes: writeNpy(tensor) })),
+  );
 }

@@ -53,8 +53,9 @@ function isNode(node: unknown): boolean {
   const attention = node['attention'];
   if (node['kind'] !== 'attention') return attention === undefined || attention === null;
   if (!isRecord(attention) || !isInterval(attention['scores'])) return false;
-  return [attention['logSumExp'], attention['logSquareSum']]
-    .every((list) => Array.isArray(list) && list.length > 0 && list.every(isInterval));
+  return [attention['logSumExp'], attention['logSquareSum']].every(
+    (list) => Array.isArray(list) && list.length > 0 && list.every(isInterval),
+  );
 }
 
 function isInterval(value: unknown): value is Interval {
@@ -72,7 +73,8 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function bad(source: string, what: string): AegisError {
   return new AegisError({
-    code: 'D106', message: `${source}: ${what}`,
+    code: 'D106',
+    message: `${source}: ${what}`,
     help: 'make one with aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }

@@ -34,8 +34,10 @@ class Reader {
         this.report(`inputs.${name} has ${input.data.length} samples, other inputs have ${count}`);
       }
     }
-    const logits = this.perSample(root['logits'], 'logits', count)
-      ?.map((value, i) => this.flat(value, `logits[${i}]`) ?? new Float64Array(0)) ?? null;
+    const logits =
+      this.perSample(root['logits'], 'logits', count)?.map(
+        (value, i) => this.flat(value, `logits[${i}]`) ?? new Float64Array(0),
+      ) ?? null;
     const labels = this.perSample(root['labels'], 'labels', count)?.map((v, i) => this.label(v, i)) ?? null;
     this.diagnostics.throwIfAny();
     return { source: this.source, count, inputs, logits, labels };

@@ -27,7 +27,8 @@ export function parseTake(text: string): Take {
   const to = match?.[2] === '' ? Infinity : Number(match?.[2] ?? '');
   if (match === null || from >= to) {
     throw new AegisError({
-      code: 'D105', message: `--take is ${JSON.stringify(text)}, expected first:end with first below end`,
+      code: 'D105',
+      message: `--take is ${JSON.stringify(text)}, expected first:end with first below end`,
       help: 'write --take 0:16 for the first sixteen samples',
     });
   }
@@ -40,9 +41,10 @@ export async function readSamples(path: string, take?: Take): Promise<Samples> {
     throw new AegisError({ code: 'D102', message: `${path} is neither .samples.json nor .npz` });
   }
   const bytes = await readDataFile(path, kind === 'json' ? maxJsonBytes : maxNpzBytes);
-  const samples = kind === 'json'
-    ? parseSamplesJson(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'), path)
-    : samplesOfArrays(parseNpz(bytes, path), path);
+  const samples =
+    kind === 'json'
+      ? parseSamplesJson(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'), path)
+      : samplesOfArrays(parseNpz(bytes, path), path);
   return take === undefined ? samples : takeSamples(samples, take);
 }
 
@@ -69,16 +71,19 @@ async function readDataFile(path: string, maxBytes: number): Promise<Uint8Array>
 export function takeSamples(samples: Samples, take: Take): Samples {
   if (take.from >= samples.count || (take.to !== Infinity && take.to > samples.count)) {
     throw new AegisError({
-      code: 'D105', message: `--take ${take.from}:${take.to === Infinity ? '' : take.to} reaches past the ` +
-        `${samples.count} samples of ${samples.source}`,
+      code: 'D105',
+      message:
+        `--take ${take.from}:${take.to === Infinity ? '' : take.to} reaches past the `
+        + `${samples.count} samples of ${samples.source}`,
     });
   }
   const { from, to } = take;
   return {
     ...samples,
     count: Math.min(to, samples.count) - from,
-    inputs: new Map([...samples.inputs].map(([name, input]) =>
-      [name, { ...input, data: input.data.slice(from, to) }])),
+    inputs: new Map(
+      [...samples.inputs].map(([name, input]) => [name, { ...input, data: input.data.slice(from, to) }]),
+    ),
     logits: samples.logits?.slice(from, to) ?? null,
     labels: samples.labels?.slice(from, to) ?? null,
   };
@@ -93,8 +98,10 @@ export function samplesOfArrays(arrays: ReadonlyMap<string, Tensor>, source: str
   for (const [name, { shape }] of arrays) {
     if (shape[0] === count) continue;
     diagnostics.report({
-      code: 'D103', message: `array ${JSON.stringify(name)} of ${source} has shape [${shape.join(', ')}], ` +
-        `expected ${count} samples on its first axis`,
+      code: 'D103',
+      message:
+        `array ${JSON.stringify(name)} of ${source} has shape [${shape.join(', ')}], `
+        + `expected ${count} samples on its first axis`,
     });
   }
   diagnostics.throwIfAny();
@@ -105,11 +112,14 @@ export function samplesOfArrays(arrays: ReadonlyMap<string, Tensor>, source: str
   const logits = arrays.get('logits');
   const labels = arrays.get('labels');
   return {
-    source, count,
-    inputs: new Map(names.map((name) => {
-      const tensor = defined(arrays.get(name), name);
-      return [name, { dtype: tensor.dtype, shape: [1, ...tensor.shape.slice(1)], data: split(tensor) }];
-    })),
+    source,
+    count,
+    inputs: new Map(
+      names.map((name) => {
+        const tensor = defined(arrays.get(name), name);
+        return [name, { dtype: tensor.dtype, shape: [1, ...tensor.shape.slice(1)], data: split(tensor) }];
+      }),
+    ),
     logits: logits === undefined ? null : split(logits),
     labels: labels === undefined ? null : split(labels).map((one) => defined(one[0], 'label')),
   };
@@ -117,6 +127,10 @@ export function samplesOfArrays(arrays: ReadonlyMap<string, Tensor>, source: str
 
 /** One sample as named arrays, the form that `encrypt` takes and `.npz` files hold. */
 export function sampleAt(samples: Samples, index: number): Map<string, Tensor> {
-  return new Map([...samples.inputs].map(([name, { dtype, shape, data }]) =>
-    [name, { dtype, shape, data: defined(data[index], `sample ${index} of ${name}`) }]));
+  return new Map(
+    [...samples.inputs].map(([name, { dtype, shape, data }]) => [
+      name,
+      { dtype, shape, data: defined(data[index], `sample ${index} of ${name}`) },
+    ]),
+  );
 }

@@ -79,9 +79,13 @@ function readCentralDirectory(archive: Uint8Array, view: DataView, source: strin
     if (names.has(name)) throw damaged(source, `entry ${JSON.stringify(name)} occurs twice`);
     names.add(name);
     entries.push({
-      name, flags: view.getUint16(at + 8, true), method: view.getUint16(at + 10, true),
-      crc: view.getUint32(at + 16, true), packedBytes: view.getUint32(at + 20, true),
-      unpackedBytes: view.getUint32(at + 24, true), offset: view.getUint32(at + 42, true),
+      name,
+      flags: view.getUint16(at + 8, true),
+      method: view.getUint16(at + 10, true),
+      crc: view.getUint32(at + 16, true),
+      packedBytes: view.getUint32(at + 20, true),
+      unpackedBytes: view.getUint32(at + 24, true),
+      offset: view.getUint32(at + 42, true),
     });
     at = next;
   }
@@ -122,8 +126,11 @@ function unpack(archive: Uint8Array, view: DataView, entry: CentralEntry, source
 function unpackBytes(packed: Uint8Array, entry: CentralEntry, source: string, what: string): Uint8Array {
   if (entry.method === stored) return packed;
   if (entry.method !== deflated) {
-    throw zipError('D121', `${what} of ${source} is compressed with method ${entry.method}`,
-      'write it with numpy.savez or numpy.savez_compressed');
+    throw zipError(
+      'D121',
+      `${what} of ${source} is compressed with method ${entry.method}`,
+      'write it with numpy.savez or numpy.savez_compressed',
+    );
   }
   try {
     // The limit is what the directory promises, so that a small file cannot unpack to all of memory.

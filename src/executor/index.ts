@@ -128,7 +128,10 @@ export interface RunReport {
   readonly timings: readonly { readonly node: string; readonly seconds: number }[];
   /** By plan command; row bytes are those read and written. */
   readonly opcodes: readonly {
-    readonly op: string; readonly seconds: number; readonly launches: number; readonly rowBytes: number;
+    readonly op: string;
+    readonly seconds: number;
+    readonly launches: number;
+    readonly rowBytes: number;
   }[];
 }
 

@@ -37,7 +37,8 @@ function addon(): NativeAddon {
   const path = process.env['AEGIS_ADDON'] ?? packageRoot + addonPath;
   if (!existsSync(path)) {
     throw new AegisError({
-      code: 'X101', message: `the native runtime is not built: there is no ${path}`,
+      code: 'X101',
+      message: `the native runtime is not built: there is no ${path}`,
       help: 'run npm run setup',
     });
   }
@@ -45,7 +46,8 @@ function addon(): NativeAddon {
     loaded = createRequire(import.meta.url)(path) as NativeAddon;
   } catch (error) {
     throw new AegisError({
-      code: 'X102', message: `the native runtime ${path} cannot be loaded: ${messageOf(error)}`,
+      code: 'X102',
+      message: `the native runtime ${path} cannot be loaded: ${messageOf(error)}`,
       help: 'build it again on this machine: remove build/ and run npm run setup',
     });
   }
@@ -53,9 +55,7 @@ function addon(): NativeAddon {
 }
 
 /** Calls the addon; `options` are its fields (runtime/addon/addon.cc). */
-export async function callNative<T>(
-  name: FunctionName, options: object, hooks: TaskHooks = {},
-): Promise<T> {
+export async function callNative<T>(name: FunctionName, options: object, hooks: TaskHooks = {}): Promise<T> {
   const { signal, onProgress } = hooks;
   signal?.throwIfAborted();
   const guarded = guardProgress(onProgress);
@@ -83,15 +83,18 @@ interface GuardedProgress {
 /** An exception of the callback ends the task and reaches the caller, instead of ending the process. */
 function guardProgress(onProgress: OnProgress | undefined): GuardedProgress {
   const guarded: GuardedProgress = {
-    callback: onProgress === undefined ? undefined : (fraction, detail) => {
-      if (guarded.thrown !== undefined) return;
-      try {
-        onProgress(fraction, detail);
-      } catch (error) {
-        guarded.thrown = { error };
-        guarded.onThrow();
-      }
-    },
+    callback:
+      onProgress === undefined
+        ? undefined
+        : (fraction, detail) => {
+            if (guarded.thrown !== undefined) return;
+            try {
+              onProgress(fraction, detail);
+            } catch (error) {
+              guarded.thrown = { error };
+              guarded.onThrow();
+            }
+          },
     thrown: undefined,
     onThrow: () => {},
   };

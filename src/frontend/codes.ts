@@ -7,7 +7,7 @@ export const frontendCodes = {
   F102: 'file or tensor larger than the limits',
   F103: 'unsupported element type',
   F104: 'malformed tensor: sizes and data disagree',
-  F105: 'external data missing, outside the model\'s folder, or too short',
+  F105: "external data missing, outside the model's folder, or too short",
   F106: 'opset outside the supported range',
   F107: 'malformed graph: missing names, inputs, outputs or attributes',
   F108: 'a node reads a value that nothing defines',

@@ -10,12 +10,18 @@ const limits: Readonly<Record<string, string>> = {
   Attention: 'opset 23: batch 1, no mask, no cache, not causal',
   Concat: 'constant tokens before or after; parts of one value',
   Conv: 'patches of an input (any stride, padding, dilation), or kernel 1; one group',
-  Div: 'by a constant', Gather: 'constant positions',
-  IsNaN: 'taken as false: ranges are calibrated', IsInf: 'taken as false: ranges are calibrated',
+  Div: 'by a constant',
+  Gather: 'constant positions',
+  IsNaN: 'taken as false: ranges are calibrated',
+  IsInf: 'taken as false: ranges are calibrated',
   MatMul: 'one side constant, or the two products of attention',
-  Pow: 'exponents 1 to 4', ReduceMean: 'over tokens, or inside a layer normalisation',
-  ReduceSum: 'over tokens, or inside a layer normalisation', Softmax: 'over the keys of attention',
-  Sum: 'two terms', Swish: 'alpha 1', Where: 'public condition, one side everywhere',
+  Pow: 'exponents 1 to 4',
+  ReduceMean: 'over tokens, or inside a layer normalisation',
+  ReduceSum: 'over tokens, or inside a layer normalisation',
+  Softmax: 'over the keys of attention',
+  Sum: 'two terms',
+  Swish: 'alpha 1',
+  Where: 'public condition, one side everywhere',
 };
 
 const clusters = [

@@ -4,7 +4,13 @@ import { defined } from '../support/invariant.js';
 import { Call, type Output } from './kernels/call.js';
 import { kernelOf, workPerElement } from './kernels/table.js';
 import {
-  elementCount, refuse, type DType, type Known, type Node, type OnnxModel, type Tensor,
+  elementCount,
+  refuse,
+  type DType,
+  type Known,
+  type Node,
+  type OnnxModel,
+  type Tensor,
 } from './model.js';
 
 export interface GraphInput {
@@ -43,7 +49,11 @@ export function liveNodes(nodes: readonly Node[], outputs: readonly string[]): N
 }
 
 export function callOf(node: Node, opset: number, values: ReadonlyMap<string, Known>): Call {
-  return new Call(node, opset, node.inputs.map((input) => (input === '' ? undefined : values.get(input))));
+  return new Call(
+    node,
+    opset,
+    node.inputs.map((input) => (input === '' ? undefined : values.get(input))),
+  );
 }
 
 function assign(node: Node, outputs: readonly Output[], put: (name: string, output: Output) => void): void {
@@ -60,7 +70,10 @@ class Folder {
   private work = 0;
   private readonly used: ReadonlySet<string>;
   readonly live: readonly Node[];
-  constructor(readonly model: OnnxModel, private readonly problems: Diagnostics) {
+  constructor(
+    readonly model: OnnxModel,
+    private readonly problems: Diagnostics,
+  ) {
     this.live = liveNodes(model.nodes, model.outputs);
     this.used = new Set([...model.outputs, ...this.live.flatMap((node) => node.inputs)]);
   }
@@ -114,7 +127,13 @@ class Folder {
       0,
     );
     this.elements += node.opType === 'Constant' ? 0 : count;
-    this.work += inputs + count * workPerElement(node, call.inputs.map((input) => input?.shape));
+    this.work +=
+      inputs
+      + count
+        * workPerElement(
+          node,
+          call.inputs.map((input) => input?.shape),
+        );
     if (this.elements > maxFoldedElements || this.work > maxFoldedWork) {
       refuse({
         code: 'F114',
@@ -147,8 +166,10 @@ export function runGraph(graph: ShapedGraph, given: ReadonlyMap<string, Tensor>)
     const outputs = kernel(callOf(node, graph.model.opset, values));
     assign(node, outputs, (name, { dtype, shape, data }) => values.set(name, { dtype, shape, data: data() }));
   }
-  return new Map(graph.model.outputs.map((name) => {
-    const value = defined(values.get(name), `output ${name}`);
-    return [name, { ...value, data: defined(value.data, `data of ${name}`) }];
-  }));
+  return new Map(
+    graph.model.outputs.map((name) => {
+      const value = defined(values.get(name), `output ${name}`);
+      return [name, { ...value, data: defined(value.data, `data of ${name}`) }];
+    }),
+  );
 }

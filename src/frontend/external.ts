@@ -25,7 +25,8 @@ export class ExternalData {
       bytes = this.loader(location);
       if (bytes === undefined) {
         return refuse({
-          code: 'F105', message: `${what} needs the file "${location}"`,
+          code: 'F105',
+          message: `${what} needs the file "${location}"`,
           help: 'keep the external data beside the model, under its name',
         });
       }

@@ -20,7 +20,10 @@ export type InputData = ArrayLike<number> | ArrayLike<bigint>;
 
 /** The imported graph at fixed shapes, as ONNX means it, in double precision. */
 export class RawGraph {
-  constructor(private readonly graph: ShapedGraph, private readonly problems: readonly Diagnostic[]) {}
+  constructor(
+    private readonly graph: ShapedGraph,
+    private readonly problems: readonly Diagnostic[],
+  ) {}
 
   get inputs(): readonly GraphInput[] {
     return this.graph.inputs;
@@ -60,17 +63,17 @@ function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
     const value = values[i] as number | bigint;
     if (data instanceof BigInt64Array) {
       data[i] = typeof value === 'bigint' ? value : BigInt(Math.trunc(value));
-    }
-    else data[i] = Number(value);
+    } else data[i] = Number(value);
   }
   return { dtype: input.dtype, shape: input.shape, data };
 }
 
 /** Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. */
 export function readGraph(source: ModelSource, options: DimensionOptions = {}): RawGraph {
-  const model = typeof source === 'string'
-    ? readOnnx(readModelFile(source), folderLoader(source))
-    : readOnnx(source.bytes, source.externalData ?? (() => undefined));
+  const model =
+    typeof source === 'string'
+      ? readOnnx(readModelFile(source), folderLoader(source))
+      : readOnnx(source.bytes, source.externalData ?? (() => undefined));
   const problems = new Diagnostics();
   const graph = shapeGraph(model, bindInputs(model, options), problems);
   return new RawGraph(graph, problems.list);

@@ -5,8 +5,18 @@
 import { AegisError, type Diagnostic } from '../support/diagnostics.js';
 
 export type DType =
-  | 'float16' | 'bfloat16' | 'float32' | 'float64'
-  | 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'bool';
+  | 'float16'
+  | 'bfloat16'
+  | 'float32'
+  | 'float64'
+  | 'int8'
+  | 'uint8'
+  | 'int16'
+  | 'uint16'
+  | 'int32'
+  | 'uint32'
+  | 'int64'
+  | 'bool';
 
 /** int64 and uint32 are exact bigints; the narrower integers share one container. */
 export type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;

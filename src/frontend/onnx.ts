@@ -38,7 +38,8 @@ function opsetOf(model: onnx.ModelProto): number {
   const version = entry === undefined ? 0 : toNumber((entry.version ?? 0) as number);
   if (version >= opsetRange.min && version <= opsetRange.max) return version;
   return refuse({
-    code: 'F106', message: `the model has opset ${version}, expected ${opsetRange.min} to ${opsetRange.max}`,
+    code: 'F106',
+    message: `the model has opset ${version}, expected ${opsetRange.min} to ${opsetRange.max}`,
     help: 'export with opset_version=17 or 20',
   });
 }
@@ -89,7 +90,9 @@ function decodeInputs(graph: onnx.IGraphProto, initializers: ReadonlyMap<string,
 }
 
 function decodeInitializers(
-  graph: onnx.IGraphProto, read: ExternalReader, problems: Diagnostics,
+  graph: onnx.IGraphProto,
+  read: ExternalReader,
+  problems: Diagnostics,
 ): Map<string, Tensor> {
   const result = new Map<string, Tensor>();
   for (const proto of graph.initializer ?? []) {

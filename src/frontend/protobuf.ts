@@ -4,7 +4,13 @@
 import type { onnx } from 'onnx-proto';
 import { defined } from '../support/invariant.js';
 import {
-  elementCount, maxElements, refuse, type Attribute, type Data, type DType, type Tensor,
+  elementCount,
+  maxElements,
+  refuse,
+  type Attribute,
+  type Data,
+  type DType,
+  type Tensor,
 } from './model.js';
 
 /** Reads `length` bytes (all that follow when null) at `offset` of a file in the model's folder. */
@@ -45,7 +51,8 @@ export function elementType(code: number, what: string): DType {
   const type = elementTypes.get(code);
   if (type !== undefined) return type.dtype;
   return refuse({
-    code: 'F103', message: `${what} has element type ${code}, expected float, integer up to int64 or bool`,
+    code: 'F103',
+    message: `${what} has element type ${code}, expected float, integer up to int64 or bool`,
     help: 'export the model in float32',
   });
 }
@@ -107,24 +114,35 @@ function fromBytes(dtype: DType, bytes: Uint8Array, count: number): Data {
 function fromFields(dtype: DType, proto: onnx.ITensorProto): Data {
   const int32 = proto.int32Data ?? [];
   switch (dtype) {
-    case 'float32': return Float32Array.from(proto.floatData ?? []);
-    case 'float64': return Float64Array.from(proto.doubleData ?? []);
-    case 'int64': return BigInt64Array.from((proto.int64Data ?? []) as Int64Field[], toBig);
-    case 'uint32': return BigInt64Array.from((proto.uint64Data ?? []) as Int64Field[], toBig);
+    case 'float32':
+      return Float32Array.from(proto.floatData ?? []);
+    case 'float64':
+      return Float64Array.from(proto.doubleData ?? []);
+    case 'int64':
+      return BigInt64Array.from((proto.int64Data ?? []) as Int64Field[], toBig);
+    case 'uint32':
+      return BigInt64Array.from((proto.uint64Data ?? []) as Int64Field[], toBig);
     case 'float16':
-    case 'bfloat16': return Float32Array.from(int32, (bits) => half(dtype, bits & 0xffff));
-    case 'bool': return Uint8Array.from(int32, (value) => (value === 0 ? 0 : 1));
+    case 'bfloat16':
+      return Float32Array.from(int32, (bits) => half(dtype, bits & 0xffff));
+    case 'bool':
+      return Uint8Array.from(int32, (value) => (value === 0 ? 0 : 1));
     case 'int8':
     case 'uint8':
     case 'int16':
     case 'uint16':
-    case 'int32': return Int32Array.from(int32);
-    default: return dtype satisfies never;
+    case 'int32':
+      return Int32Array.from(int32);
+    default:
+      return dtype satisfies never;
   }
 }
 
 function externalBytes(
-  proto: onnx.ITensorProto, what: string, byteCount: number, read: ExternalReader,
+  proto: onnx.ITensorProto,
+  what: string,
+  byteCount: number,
+  read: ExternalReader,
 ): Uint8Array {
   const entries = new Map((proto.externalData ?? []).map((entry) => [entry.key ?? '', entry.value ?? '']));
   const location = entries.get('location') ?? '';
@@ -178,17 +196,26 @@ export function decodeAttribute(proto: onnx.IAttributeProto, node: string, read:
     refuse({ code: 'F111', message: `attribute ${name} refers to a function's attribute`, node });
   }
   switch (proto.type) {
-    case 1: return proto.f ?? 0;
-    case 2: return toNumber((proto.i ?? 0) as Int64Field);
-    case 3: return utf8.decode(proto.s ?? new Uint8Array());
-    case 4: return decodeTensor(proto.t ?? {}, `attribute ${name} of node "${node}"`, read);
-    case 6: return proto.floats ?? [];
-    case 7: return ((proto.ints ?? []) as Int64Field[]).map(toNumber);
-    case 8: return (proto.strings ?? []).map((text) => utf8.decode(text));
+    case 1:
+      return proto.f ?? 0;
+    case 2:
+      return toNumber((proto.i ?? 0) as Int64Field);
+    case 3:
+      return utf8.decode(proto.s ?? new Uint8Array());
+    case 4:
+      return decodeTensor(proto.t ?? {}, `attribute ${name} of node "${node}"`, read);
+    case 6:
+      return proto.floats ?? [];
+    case 7:
+      return ((proto.ints ?? []) as Int64Field[]).map(toNumber);
+    case 8:
+      return (proto.strings ?? []).map((text) => utf8.decode(text));
     case 5:
     case 10:
       return refuse({
-        code: 'F111', message: `attribute ${name} holds a subgraph`, node,
+        code: 'F111',
+        message: `attribute ${name} holds a subgraph`,
+        node,
         help: 'export without control flow (If, Loop, Scan)',
       });
     default:

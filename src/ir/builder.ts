@@ -27,27 +27,47 @@ export class BlockBuilder {
 
   /** Appends an op with one result and returns it. */
   op(kind: string, operands: readonly Value[], attrs: Attrs, loc: string): Value {
-    const types = opDef(kind).infer(operands.map((value) => value.type), attrs, { parameters: this.parameters });
+    const types = opDef(kind).infer(
+      operands.map((value) => value.type),
+      attrs,
+      { parameters: this.parameters },
+    );
     invariant(typeof types !== 'string', `${kind}: ${String(types)} (at "${loc}")`);
     const results = types.map((type) => this.ids.fresh(type));
     this.ops.push({ kind, operands, attrs, results, regions: [], loc });
     return defined(results[0], `result of ${kind}`);
   }
 
-  /** A loop: `body` gets a builder whose block arguments are the carried values and returns what it yields. */
+  /**
+   * A loop: `body` gets a builder whose block arguments are the carried values and returns what it yields.
+   */
   loop(
-    tripCount: number, initial: readonly Value[], loc: string,
+    tripCount: number,
+    initial: readonly Value[],
+    loc: string,
     body: (inner: BlockBuilder, carried: readonly Value[]) => readonly Value[],
   ): readonly Value[] {
-    const inner = new BlockBuilder(this.ids, this.parameters, initial.map((value) => value.type));
+    const inner = new BlockBuilder(
+      this.ids,
+      this.parameters,
+      initial.map((value) => value.type),
+    );
     const block = inner.finish(body(inner, inner.args));
     const results = initial.map((value) => this.ids.fresh(value.type));
     this.ops.push({ kind: 'loop', operands: initial, attrs: { tripCount }, results, regions: [block], loc });
     return results;
   }
 
-  call(callee: string, operands: readonly Value[], resultTypes: readonly Type[], loc: string): readonly Value[] {
-    invariant(opDef('call').infer([], {}, { parameters: null }) === declaredByCaller, 'call declares its results');
+  call(
+    callee: string,
+    operands: readonly Value[],
+    resultTypes: readonly Type[],
+    loc: string,
+  ): readonly Value[] {
+    invariant(
+      opDef('call').infer([], {}, { parameters: null }) === declaredByCaller,
+      'call declares its results',
+    );
     const results = resultTypes.map((type) => this.ids.fresh(type));
     this.ops.push({ kind: 'call', operands, attrs: { callee }, results, regions: [], loc });
     return results;

@@ -15,18 +15,22 @@ export function withOpTable(page: string): string {
 /** One section per phase, one table row per op, in the order of the op table. */
 export function opTableMarkdown(): string {
   const phases = [...new Set([...opTable.values()].map((def) => def.phase))];
-  return phases.map((phase) => {
-    const title = phase === 'any' ? 'Every phase' : `Phase ${phase}`;
-    const rows = [...opTable.values()].filter((def) => def.phase === phase).map(opRow);
-    const head = ['| op | operands | attributes | meaning |', '|---|---|---|---|'];
-    return [`### ${title}`, '', ...head, ...rows, ''].join('\n');
-  }).join('\n');
+  return phases
+    .map((phase) => {
+      const title = phase === 'any' ? 'Every phase' : `Phase ${phase}`;
+      const rows = [...opTable.values()].filter((def) => def.phase === phase).map(opRow);
+      const head = ['| op | operands | attributes | meaning |', '|---|---|---|---|'];
+      return [`### ${title}`, '', ...head, ...rows, ''].join('\n');
+    })
+    .join('\n');
 }
 
 function opRow(def: OpDef): string {
-  const attrs = Object.entries(def.attrs).sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, attr]) => {
-    return `\`${name}\`${attr.optional === true ? '?' : ''}: ${attr.kind}, ${attr.doc}`;
-  });
+  const attrs = Object.entries(def.attrs)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, attr]) => {
+      return `\`${name}\`${attr.optional === true ? '?' : ''}: ${attr.kind}, ${attr.doc}`;
+    });
   const regions = def.regions === undefined ? [] : [`${def.regions} block${def.regions === 1 ? '' : 's'}`];
   const operands = [...def.operands, ...regions].join(', ');
   const cells = [`\`${def.name}\``, operands, attrs.join('<br>'), def.summary];

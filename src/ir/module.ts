@@ -1,11 +1,14 @@
 /**
- * The module: functions of blocks of ops over SSA values, with constants and index tables beside them. Everything is
- * readonly; the builder (builder.ts) makes ops, passes return new modules. Ops may use values of enclosing blocks.
+ * The module: functions of blocks of ops over SSA values, with constants and index tables beside them.
+ * Everything is
+ * readonly; the builder (builder.ts) makes ops, passes return new modules. Ops may use values of enclosing
+ * blocks.
  */
 import type { Parameters } from '../target/parameters.js';
 import type { Phase, Type } from './types.js';
 
-export type AttrValue = null | boolean | number | string | readonly AttrValue[] | { readonly [key: string]: AttrValue };
+export type AttrValue =
+  null | boolean | number | string | readonly AttrValue[] | { readonly [key: string]: AttrValue };
 export type Attrs = Readonly<Record<string, AttrValue>>;
 
 export interface Value {
@@ -45,7 +48,8 @@ export interface Constant {
 }
 
 /**
- * Where the elements of a logical tensor lie: slot u + period * t of array element e (row-major over the value's axes)
+ * Where the elements of a logical tensor lie: slot u + period * t of array element e (row-major over the
+ * value's axes)
  * holds flat index `features[e * period + u] + tokens[t]`; a negative entry in either means zero. There are
  * `tokens.length` tokens, a power of two, and period * tokens.length = N/2.
  */

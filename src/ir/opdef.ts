@@ -1,9 +1,13 @@
-/** The form in which each op is declared once; builder, printer, parser, verifier and docs read the same table. */
+/**
+ * The form in which each op is declared once; builder, printer, parser, verifier and docs read the same
+ * table.
+ */
 import type { Parameters } from '../target/parameters.js';
 import type { Attrs } from './module.js';
 import type { Phase, Type } from './types.js';
 
-export type AttrKind = 'int' | 'real' | 'bool' | 'string' | 'ints' | 'reals' | 'strings' | 'scale' | 'axes' | 'json';
+export type AttrKind =
+  'int' | 'real' | 'bool' | 'string' | 'ints' | 'reals' | 'strings' | 'scale' | 'axes' | 'json';
 
 export interface AttrDef {
   readonly kind: AttrKind;
@@ -26,7 +30,11 @@ export interface OpDef {
   readonly attrs: Readonly<Record<string, AttrDef>>;
   readonly regions?: number;
   /** Result types, or what is wrong with the operands, as the text of a diagnostic. */
-  readonly infer: (operands: readonly Type[], attrs: Attrs, context: InferContext) => readonly Type[] | string;
+  readonly infer: (
+    operands: readonly Type[],
+    attrs: Attrs,
+    context: InferContext,
+  ) => readonly Type[] | string;
 }
 
 /** Ops that own regions or call functions get their result types from the builder's caller. */

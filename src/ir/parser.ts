@@ -5,7 +5,10 @@
  */
 import { AegisError } from '../support/diagnostics.js';
 import {
-  makeParameters, type Parameters, type ParametersLiteral, type RingName,
+  makeParameters,
+  type Parameters,
+  type ParametersLiteral,
+  type RingName,
 } from '../target/parameters.js';
 import { Ids } from './builder.js';
 import { Lexer } from './lexer.js';
@@ -36,9 +39,14 @@ type NumericParameter = Exclude<keyof ParametersLiteral, 'ring' | 'insecure'>;
 
 /** Bounds of what makeParameters is asked to derive, so that a hostile literal costs little time. */
 const literalBounds: Readonly<Record<NumericParameter, readonly [least: number, most: number]>> = {
-  logN: [4, 17], scaleBits: [30, 49],
-  usableLevels: [1, 40], stcLevels: [1, 6], evalModLevels: [0, 16], ctsLevels: [0, 6],
-  specials: [1, 40], security: [128, 256],
+  logN: [4, 17],
+  scaleBits: [30, 49],
+  usableLevels: [1, 40],
+  stcLevels: [1, 6],
+  evalModLevels: [0, 16],
+  ctsLevels: [0, 6],
+  specials: [1, 40],
+  security: [128, 256],
 };
 const rings: readonly RingName[] = ['tiny', 'small', 'secure'];
 
@@ -73,7 +81,14 @@ class ModuleParser extends TypeParser {
     while (this.lexer.token.kind !== 'end') this.item();
     const { parameters, constants, tables, inputs, outputs } = this;
     return {
-      phase, name, sourceHash, parameters, constants, tables, inputs, outputs,
+      phase,
+      name,
+      sourceHash,
+      parameters,
+      constants,
+      tables,
+      inputs,
+      outputs,
       functions: [...this.functions.values()],
     };
   }
@@ -81,17 +96,28 @@ class ModuleParser extends TypeParser {
   private item(): void {
     const keyword = this.oneOf(['parameters', 'input', 'output', 'const', 'table', 'func'] as const);
     switch (keyword) {
-      case 'parameters': this.parameters = this.parseParameters(); break;
-      case 'input': this.inputs.push(this.port()); break;
-      case 'output': this.outputs.push(this.port()); break;
-      case 'const': this.declare(this.constants, this.symbol(), () => this.constant()); break;
-      case 'table': this.declare(this.tables, this.symbol(), () => this.table()); break;
+      case 'parameters':
+        this.parameters = this.parseParameters();
+        break;
+      case 'input':
+        this.inputs.push(this.port());
+        break;
+      case 'output':
+        this.outputs.push(this.port());
+        break;
+      case 'const':
+        this.declare(this.constants, this.symbol(), () => this.constant());
+        break;
+      case 'table':
+        this.declare(this.tables, this.symbol(), () => this.table());
+        break;
       case 'func': {
         const name = this.symbol();
         this.declare(this.functions, name, () => this.func(name));
         break;
       }
-      default: keyword satisfies never;
+      default:
+        keyword satisfies never;
     }
   }
 
@@ -135,9 +161,11 @@ class ModuleParser extends TypeParser {
     const unknown = Object.keys(rest)[0];
     if (unknown !== undefined) this.lexer.fail('I102', `unknown port attribute ${unknown}`);
     const real = (value: AttrValue | undefined): number =>
-      (typeof value === 'number' ? value : this.lexer.fail('I102', 'expected a number'));
+      typeof value === 'number' ? value : this.lexer.fail('I102', 'expected a number');
     const port: Port = {
-      name, shape, factor: real(factor),
+      name,
+      shape,
+      factor: real(factor),
       ...(bound === undefined ? {} : { bound: real(bound) }),
       ...(predictedError === undefined ? {} : { predictedError: real(predictedError) }),
     };
@@ -157,9 +185,10 @@ class ModuleParser extends TypeParser {
     this.expect('=');
     this.expectData();
     const kind = this.oneOf(['f64', 'f32'] as const);
-    const words = kind === 'f64'
-      ? new Float64Array(this.wordCount(8, count))
-      : new Float32Array(this.wordCount(4, count));
+    const words =
+      kind === 'f64'
+        ? new Float64Array(this.wordCount(8, count))
+        : new Float32Array(this.wordCount(4, count));
     this.base64(words);
     return { shape, data: words instanceof Float64Array ? words : Float64Array.from(words) };
   }
@@ -227,7 +256,8 @@ class ModuleParser extends TypeParser {
       this.expect(')');
     }
     const body = this.block(args, scope, 'return', 0);
-    const same = declared.length === body.results.length
+    const same =
+      declared.length === body.results.length
       && declared.every((type, i) => typesEqual(type, (body.results[i] as Value).type));
     if (!same) this.lexer.fail('I107', `results of @${name} differ from its declaration`);
     return models === undefined ? { name, body } : { name, body, models };
@@ -338,12 +368,18 @@ class ModuleParser extends TypeParser {
     const text = this.name();
     if (!bare) return text;
     switch (text) {
-      case 'true': return true;
-      case 'false': return false;
-      case 'null': return null;
-      case 'nan': return NaN;
-      case 'inf': return Infinity;
-      default: return text;
+      case 'true':
+        return true;
+      case 'false':
+        return false;
+      case 'null':
+        return null;
+      case 'nan':
+        return NaN;
+      case 'inf':
+        return Infinity;
+      default:
+        return text;
     }
   }
 

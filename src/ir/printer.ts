@@ -86,8 +86,11 @@ function* functionLines(func: Func, options: PrintOptions): Generator<string> {
 }
 
 function* blockLines(
-  block: Block, names: ReadonlyMap<number, string>, options: PrintOptions,
-  indent: string, end: 'return' | 'yield',
+  block: Block,
+  names: ReadonlyMap<number, string>,
+  options: PrintOptions,
+  indent: string,
+  end: 'return' | 'yield',
 ): Generator<string> {
   for (const op of block.ops) {
     const location = options.locations && op.loc !== '' ? ` loc(${quoted(op.loc)})` : '';
@@ -149,11 +152,16 @@ export function printAttrs(attrs: Attrs): string {
 export function printAttr(value: AttrValue): string {
   if (value === null) return 'null';
   switch (typeof value) {
-    case 'boolean': return String(value);
-    case 'number': return printNumber(value);
-    case 'string': return printName(value);
-    case 'object': break;
-    default: return unreachable(value);
+    case 'boolean':
+      return String(value);
+    case 'number':
+      return printNumber(value);
+    case 'string':
+      return printName(value);
+    case 'object':
+      break;
+    default:
+      return unreachable(value);
   }
   if (!isList(value)) return printAttrs(value);
   return `[${value.map((item) => (isAxis(item) ? printAxis(item) : printAttr(item))).join(', ')}]`;
@@ -166,8 +174,13 @@ function isList(value: AttrValue): value is readonly AttrValue[] {
 function isAxis(value: AttrValue): value is AttrValue & Axis {
   if (typeof value !== 'object' || value === null || isList(value)) return false;
   const { name, size } = value;
-  return Object.keys(value).length === 2 && typeof name === 'string'
-    && Number.isSafeInteger(size) && (size as number) >= 0 && !Object.is(size, -0);
+  return (
+    Object.keys(value).length === 2
+    && typeof name === 'string'
+    && Number.isSafeInteger(size)
+    && (size as number) >= 0
+    && !Object.is(size, -0)
+  );
 }
 
 function printNumber(value: number): string {
@@ -191,7 +204,8 @@ function printShape(shape: readonly number[]): string {
 
 export function printType(type: Type): string {
   switch (type.kind) {
-    case 'tensor': return `tensor<${type.shape.length === 0 ? '' : `${type.shape.join('x')} `}${type.dtype}>`;
+    case 'tensor':
+      return `tensor<${type.shape.length === 0 ? '' : `${type.shape.join('x')} `}${type.dtype}>`;
     case 'ct': {
       const { level, scale, degree, basis } = type;
       const parts = [`level ${level ?? '?'}`, `scale ${scale === null ? '?' : printScale(scale)}`];
@@ -201,8 +215,10 @@ export function printType(type: Type): string {
     }
     case 'pt':
       return `pt<${withAxes(type.axes, [`period ${type.period}`, ...(type.complex ? ['complex'] : [])])}>`;
-    case 'poly': return printPoly(type);
-    default: return unreachable(type);
+    case 'poly':
+      return printPoly(type);
+    default:
+      return unreachable(type);
   }
 }
 
@@ -238,10 +254,15 @@ function printRanges(indices: readonly number[]): string {
 
 function printSharding(sharding: Sharding): string {
   switch (sharding.kind) {
-    case 'replicated': return 'replicated';
-    case 'partial': return 'partial';
-    case 'at': return `at(${sharding.rank})`;
-    case 'split': return `split(${printName(sharding.axis)}: ${sharding.owners.join(', ')})`;
-    default: return unreachable(sharding);
+    case 'replicated':
+      return 'replicated';
+    case 'partial':
+      return 'partial';
+    case 'at':
+      return `at(${sharding.rank})`;
+    case 'split':
+      return `split(${printName(sharding.axis)}: ${sharding.owners.join(', ')})`;
+    default:
+      return unreachable(sharding);
   }
 }

@@ -1,7 +1,9 @@
 /**
- * Exact CKKS scales. A scale is `canonical(level)^power * 2^two * prod q_i^e_i`, kept symbolically so that equality is
+ * Exact CKKS scales. A scale is `canonical(level)^power * 2^two * prod q_i^e_i`, kept symbolically so that
+ * equality is
  * exact: values of different scale never meet by accident (DESIGN section 3). Canonical scales are the tower
- * D(l-1) = D(l)^2 / q(l) of a section of the modulus chain; their numeric value is known to the parameters only.
+ * D(l-1) = D(l)^2 / q(l) of a section of the modulus chain; their numeric value is known to the parameters
+ * only.
  */
 export interface Scale {
   /** Exponents of canonical scales D<level>, sorted by level, no zeros. */

@@ -20,11 +20,16 @@ export class TypeParser {
 
   private typeOf(kind: Type['kind']): Type {
     switch (kind) {
-      case 'tensor': return this.tensor();
-      case 'ct': return this.ct();
-      case 'pt': return this.pt();
-      case 'poly': return this.poly();
-      default: return kind satisfies never;
+      case 'tensor':
+        return this.tensor();
+      case 'ct':
+        return this.ct();
+      case 'pt':
+        return this.pt();
+      case 'poly':
+        return this.poly();
+      default:
+        return kind satisfies never;
     }
   }
 
@@ -62,8 +67,9 @@ export class TypeParser {
     const text = this.lexer.nextScale();
     if (text === '?') return null;
     const scale = parseScale(text) ?? this.lexer.fail('I102', `${text.slice(0, 40)} is not a scale`);
-    const bounded = [...scale.canonical, ...scale.primes, [0, scale.two] as const]
-      .every(([index, exponent]) => index <= maxScaleIndex && Math.abs(exponent) <= maxScaleIndex);
+    const bounded = [...scale.canonical, ...scale.primes, [0, scale.two] as const].every(
+      ([index, exponent]) => index <= maxScaleIndex && Math.abs(exponent) <= maxScaleIndex,
+    );
     return bounded ? scale : this.lexer.fail('I103', 'scale out of range');
   }
 
@@ -107,7 +113,8 @@ export class TypeParser {
     const kind = this.oneOf(['replicated', 'partial', 'at', 'split'] as const);
     switch (kind) {
       case 'replicated':
-      case 'partial': return { kind };
+      case 'partial':
+        return { kind };
       case 'at': {
         this.expect('(');
         const rank = this.integer();
@@ -123,7 +130,8 @@ export class TypeParser {
         this.expect(')');
         return { kind, axis, owners };
       }
-      default: return kind satisfies never;
+      default:
+        return kind satisfies never;
     }
   }
 

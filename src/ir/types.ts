@@ -4,7 +4,7 @@
  * tensor: `tensor<1x17x32 f32>`            a real tensor of the model
  * cipher: `ct<j=8, b=2; level 12, scale D12, slots c=64, degree 1>`
  *                                          a named-axis array of ciphertexts
- *         `pt<j=8; period 64>`             a named-axis array of plaintext vectors (recipes for the runtime's encoder)
+ *         `pt<j=8; period 64>` a named-axis array of plaintext vectors (recipes for the runtime's encoder)
  * poly:   `poly<j=8, component=2; limbs [0..12], ntt>`
  *                                          a named-axis array of RNS polynomials, sharded on the mesh
  */
@@ -23,7 +23,8 @@ export interface TensorType {
 }
 
 /**
- * `q`: residues modulo q_0..q_level. `qp`: extended by the special primes of the key class named in the op that
+ * `q`: residues modulo q_0..q_level. `qp`: extended by the special primes of the key class named in the op
+ * that
  * made it, and scaled by their product P; only linear operations and ModDown take it (lazy ModDown).
  */
 export type Basis = { readonly kind: 'q' } | { readonly kind: 'qp'; readonly specials: number };
@@ -40,7 +41,9 @@ export interface CtType {
   readonly scale: Scale | null;
 }
 
-/** Plaintext operands are recipes: the runtime encodes them for the level and scale at which they are used. */
+/**
+ * Plaintext operands are recipes: the runtime encodes them for the level and scale at which they are used.
+ */
 export interface PtType {
   readonly kind: 'pt';
   readonly axes: readonly Axis[];

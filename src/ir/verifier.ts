@@ -46,7 +46,10 @@ class Verifier {
   private readonly list: Diagnostic[] = [];
   private readonly functions = new Map<string, Func>();
 
-  constructor(private readonly module: Module, private readonly pass: string | undefined) {}
+  constructor(
+    private readonly module: Module,
+    private readonly pass: string | undefined,
+  ) {}
 
   run(): readonly Diagnostic[] {
     for (const func of this.module.functions) {
@@ -62,7 +65,11 @@ class Verifier {
   }
 
   private report(
-    code: string, message: string, help?: string, op?: Op, names?: ReadonlyMap<number, string>,
+    code: string,
+    message: string,
+    help?: string,
+    op?: Op,
+    names?: ReadonlyMap<number, string>,
   ): void {
     const text = op === undefined ? undefined : printOp(op, names ?? new Map());
     const long = text !== undefined && text.length > excerptChars;
@@ -73,7 +80,11 @@ class Verifier {
 
   private checkFunction(func: Func): void {
     const scope: Scope = {
-      func, names: nameValues(func), visible: new Map(), defined: new Set(), tripCounts: [],
+      func,
+      names: nameValues(func),
+      visible: new Map(),
+      defined: new Set(),
+      tripCounts: [],
     };
     const report: Report = (code, message, help) => {
       this.report(code, `function @${func.name}: ${message}`, help);
@@ -106,9 +117,12 @@ class Verifier {
   private checkUse(value: Value, scope: Scope, report: Report): void {
     const type = scope.visible.get(value.id);
     if (type === undefined) {
-      report('V108', scope.names.has(value.id)
-        ? `value ${nameIn(scope, value)} is used before its definition or out of its block`
-        : `value ${nameIn(scope, value)} is used but never defined`);
+      report(
+        'V108',
+        scope.names.has(value.id)
+          ? `value ${nameIn(scope, value)} is used before its definition or out of its block`
+          : `value ${nameIn(scope, value)} is used but never defined`,
+      );
     } else if (!typesEqual(type, value.type)) {
       const [own, used] = [printType(type), printType(value.type)];
       report('V109', `value ${nameIn(scope, value)} has type ${own} but is used as ${used}`);
@@ -117,8 +131,11 @@ class Verifier {
 
   private checkBoundary({ type }: Value, what: string, report: Report): void {
     if (type.kind !== 'ct' || (type.degree === 1 && type.basis.kind === 'q')) return;
-    report('V117', `${what} must have degree 1 and basis q but is ${printType(type)}`,
-      'insert ct.relinearize or ct.mod_down before it');
+    report(
+      'V117',
+      `${what} must have degree 1 and basis q but is ${printType(type)}`,
+      'insert ct.relinearize or ct.mod_down before it',
+    );
   }
 
   private checkOp(op: Op, scope: Scope): void {
@@ -155,7 +172,11 @@ class Verifier {
     let types: readonly Type[] | string;
     try {
       const { parameters } = this.module;
-      types = def.infer(op.operands.map((value) => value.type), op.attrs, { parameters });
+      types = def.infer(
+        op.operands.map((value) => value.type),
+        op.attrs,
+        { parameters },
+      );
     } catch (error) {
       // Attributes of kind json and odd type combinations come from untrusted text: no infer foresees all of
       // them.
@@ -180,7 +201,9 @@ class Verifier {
     const trips = op.attrs.tripCount as number;
     if (trips < 1) report('V110', `tripCount is ${trips}, not at least 1`);
     const lists: readonly (readonly [string, readonly Value[]])[] = [
-      ['block arguments', body.args], ['yields', body.results], ['results', op.results],
+      ['block arguments', body.args],
+      ['yields', body.results],
+      ['results', op.results],
     ];
     for (const [what, values] of lists) {
       if (values.length !== op.operands.length) {
@@ -191,8 +214,11 @@ class Verifier {
         const initial = op.operands[i];
         if (initial === undefined || typesEqual(initial.type, value.type)) return;
         const [first, later] = [printType(initial.type), printType(value.type)];
-        report('V110', `carried value ${i} starts as ${first} but its ${what.slice(0, -1)} is ${later}`,
-          'carried values keep one level, scale and shape: adjust or bootstrap in the body');
+        report(
+          'V110',
+          `carried value ${i} starts as ${first} but its ${what.slice(0, -1)} is ${later}`,
+          'carried values keep one level, scale and shape: adjust or bootstrap in the body',
+        );
       });
     }
     for (const value of op.operands) this.checkBoundary(value, 'a loop-carried value', report);

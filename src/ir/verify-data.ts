@@ -34,9 +34,12 @@ export function checkRecipe(op: Op, module: Module, report: Report): void {
       if (length !== elements) report('V114', `${length} values for ${elements} array elements`);
       return;
     }
-    case 'pt.vector': return checkVector(op, module, elements, report);
-    case 'pt.diagonals': return checkDiagonals(op, module, elements, report);
-    case 'pt.dft': return checkDft(op, module, elements, report);
+    case 'pt.vector':
+      return checkVector(op, module, elements, report);
+    case 'pt.diagonals':
+      return checkDiagonals(op, module, elements, report);
+    case 'pt.dft':
+      return checkDft(op, module, elements, report);
   }
 }
 
@@ -67,10 +70,17 @@ export function checkTensorData(op: Op, module: Module, report: Report): void {
       check('bias', out);
       return;
     }
-    case 'tensor.layer_norm': check('gamma', features); check('beta', features); return;
-    case 'tensor.concat_tokens': check('constant', (op.attrs.count as number) * features); return;
+    case 'tensor.layer_norm':
+      check('gamma', features);
+      check('beta', features);
+      return;
+    case 'tensor.concat_tokens':
+      check('constant', (op.attrs.count as number) * features);
+      return;
     case 'tensor.add_constant':
-    case 'tensor.mul_constant': check('constant', features, tokens * features); return;
+    case 'tensor.mul_constant':
+      check('constant', features, tokens * features);
+      return;
   }
 }
 
@@ -107,8 +117,11 @@ function checkDiagonals(op: Op, module: Module, elements: number, report: Report
   const steps = baby.length * giant.length;
   const pairs = (rows.length / period) * (columns.length / period);
   if (rows.length % period !== 0 || columns.length % period !== 0 || pairs * steps !== elements) {
-    report('V114', `${rows.length} rows, ${columns.length} columns of period ${period} and ${steps} steps `
-      + `do not make ${elements} array elements`);
+    report(
+      'V114',
+      `${rows.length} rows, ${columns.length} columns of period ${period} and ${steps} steps `
+        + `do not make ${elements} array elements`,
+    );
   }
   const diagonals = giant.flatMap((g) => baby.map((b) => g + b)).filter((step) => Math.abs(step) < period);
   const twice = diagonals.sort((x, y) => x - y).find((step, i) => step === diagonals[i - 1]);
@@ -183,7 +196,11 @@ export function checkPorts(module: Module, main: Func, report: Report): void {
 const coverageLimit = 2 ** 27;
 
 function checkSlotMap(
-  module: Module, port: Port, direction: 'input' | 'output', elements: number, report: Report,
+  module: Module,
+  port: Port,
+  direction: 'input' | 'output',
+  elements: number,
+  report: Report,
 ): void {
   const fail = (message: string): void => report('V115', `${direction} ${port.name}: ${message}`);
   if (port.slots === undefined) return fail('no slot map');

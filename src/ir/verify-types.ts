@@ -15,20 +15,33 @@ export function attrProblem(value: AttrValue, kind: AttrKind): string | undefine
   const isReal = (item: unknown): boolean => typeof item === 'number' && Number.isFinite(item);
   const every = (test: (item: unknown) => boolean): boolean => Array.isArray(value) && value.every(test);
   switch (kind) {
-    case 'int': return unless(Number.isSafeInteger(value), 'an integer');
-    case 'real': return unless(isReal(value), 'a finite number');
-    case 'bool': return unless(typeof value === 'boolean', 'true or false');
-    case 'string': return unless(typeof value === 'string', 'a string');
-    case 'ints': return unless(every(Number.isSafeInteger), 'a list of integers');
-    case 'reals': return unless(every(isReal), 'a list of finite numbers');
-    case 'strings': return unless(every((item) => typeof item === 'string'), 'a list of strings');
+    case 'int':
+      return unless(Number.isSafeInteger(value), 'an integer');
+    case 'real':
+      return unless(isReal(value), 'a finite number');
+    case 'bool':
+      return unless(typeof value === 'boolean', 'true or false');
+    case 'string':
+      return unless(typeof value === 'string', 'a string');
+    case 'ints':
+      return unless(every(Number.isSafeInteger), 'a list of integers');
+    case 'reals':
+      return unless(every(isReal), 'a list of finite numbers');
+    case 'strings':
+      return unless(
+        every((item) => typeof item === 'string'),
+        'a list of strings',
+      );
     case 'scale': {
       const sound = typeof value === 'string' && parseScale(value) !== undefined;
       return unless(sound, 'a scale such as "D12"');
     }
-    case 'axes': return unless(every(isAxis), 'a list of axes name=size');
-    case 'json': return undefined;
-    default: return unreachable(kind);
+    case 'axes':
+      return unless(every(isAxis), 'a list of axes name=size');
+    case 'json':
+      return undefined;
+    default:
+      return unreachable(kind);
   }
 }
 
@@ -39,7 +52,9 @@ function isAxis(item: unknown): boolean {
 }
 
 const phaseTypes: Readonly<Record<Phase, readonly Type['kind'][]>> = {
-  tensor: ['tensor'], cipher: ['ct', 'pt'], poly: ['poly', 'pt'],
+  tensor: ['tensor'],
+  cipher: ['ct', 'pt'],
+  poly: ['poly', 'pt'],
 };
 
 export function phaseProblem(type: Type, phase: Phase): string | undefined {
@@ -54,7 +69,8 @@ export function typeProblem(type: Type, parameters: Parameters | null): string |
       const bad = type.shape.find((size) => !Number.isSafeInteger(size) || size < 0);
       return bad === undefined ? undefined : `dimension ${bad} is not a size`;
     }
-    case 'ct': return axesProblem(type.axes) ?? levelProblem(type, parameters);
+    case 'ct':
+      return axesProblem(type.axes) ?? levelProblem(type, parameters);
     case 'pt': {
       const limit = parameters?.slots ?? 2 ** 30;
       const { axes, period } = type;
@@ -69,7 +85,8 @@ export function typeProblem(type: Type, parameters: Parameters | null): string |
       const distinct = new Set(type.limbs).size === type.limbs.length;
       return axesProblem(type.axes) ?? (distinct ? undefined : 'a limb is listed twice');
     }
-    default: return unreachable(type);
+    default:
+      return unreachable(type);
   }
 }
 

@@ -1,4 +1,6 @@
-/** calibrate: runs the `tensor` phase on samples and records what the approximations need to know (ranges.ts). */
+/**
+ * calibrate: runs the `tensor` phase on samples and records what the approximations need to know (ranges.ts).
+ */
 import type { Module, Op } from '../ir/module.js';
 import { entryName } from '../ir/module.js';
 import { runTensor } from '../ir/interpreter/tensor.js';
@@ -10,8 +12,15 @@ export const maxProbes = 8;
 
 type Sample = Readonly<Record<string, Float64Array>>;
 
-export function calibrateModule(module: Module, samples: readonly Sample[], onSample: (done: number) => void = () => undefined): Ranges {
-  const main = defined(module.functions.find((f) => f.name === entryName), 'main');
+export function calibrateModule(
+  module: Module,
+  samples: readonly Sample[],
+  onSample: (done: number) => void = () => undefined,
+): Ranges {
+  const main = defined(
+    module.functions.find((f) => f.name === entryName),
+    'main',
+  );
   const recorder = new Recorder(main.body.ops);
   samples.forEach((sample, i) => {
     const values = new Map<number, Float64Array>();
@@ -23,17 +32,25 @@ export function calibrateModule(module: Module, samples: readonly Sample[], onSa
     runTensor(module, sample, {
       observe: (op, results) => {
         op.results.forEach((result, r) => values.set(result.id, defined(results[r], 'result')));
-        recorder.op(op, (operand) => defined(values.get(defined(op.operands[operand], 'operand').id), 'operand value'));
+        recorder.op(op, (operand) =>
+          defined(values.get(defined(op.operands[operand], 'operand').id), 'operand value'),
+        );
       },
     });
     onSample(i + 1);
   });
   return {
-    format: 'aegis-ranges', version: 1, model: module.name, sourceHash: module.sourceHash,
+    format: 'aegis-ranges',
+    version: 1,
+    model: module.name,
+    sourceHash: module.sourceHash,
     shapes: Object.fromEntries(module.inputs.map((port) => [port.name, port.shape])),
     nodes: recorder.nodes(module),
-    probes: samples.slice(0, maxProbes).map((sample) =>
-      Object.fromEntries(Object.entries(sample).map(([name, data]) => [name, Array.from(data)]))),
+    probes: samples
+      .slice(0, maxProbes)
+      .map((sample) =>
+        Object.fromEntries(Object.entries(sample).map(([name, data]) => [name, Array.from(data)])),
+      ),
   };
 }
 
@@ -94,36 +111,54 @@ class Recorder {
   op(op: Op, operand: (i: number) => Float64Array): void {
     const index = defined(this.indices.get(op), 'op index');
     switch (op.kind) {
-      case 'tensor.gelu': case 'tensor.relu': case 'tensor.tanh': case 'tensor.sigmoid': case 'tensor.silu': {
+      case 'tensor.gelu':
+      case 'tensor.relu':
+      case 'tensor.tanh':
+      case 'tensor.sigmoid':
+      case 'tensor.silu': {
         const extent = this.extentOf(index);
         for (const x of operand(0)) extent.add(x);
         return;
       }
-      case 'tensor.layer_norm': return this.variance(this.extentOf(index), op, operand(0));
-      case 'tensor.attention': return this.attention(index, op, operand(0), operand(1));
-      default: return;
+      case 'tensor.layer_norm':
+        return this.variance(this.extentOf(index), op, operand(0));
+      case 'tensor.attention':
+        return this.attention(index, op, operand(0), operand(1));
+      default:
+        return;
     }
   }
 
   nodes(module: Module): Ranges['nodes'] {
     const inputs = module.inputs.map((port, i) => ({
-      op: -1 - i, node: port.name, kind: 'input' as const, interval: this.extentOf(-1 - i).interval,
+      op: -1 - i,
+      node: port.name,
+      kind: 'input' as const,
+      interval: this.extentOf(-1 - i).interval,
     }));
-    const nodes = [...this.extents].filter(([op]) => op >= 0).map(([op, extent]) => {
-      const source = defined(this.ops[op], 'op');
-      const attention = this.attentions.get(op);
-      const kind = attention !== undefined ? 'attention' : source.kind === 'tensor.layer_norm' ? 'variance' : 'input';
-      return {
-        op, node: source.loc, kind: kind as NodeRange['kind'], interval: extent.interval,
-        ...(attention === undefined ? {} : {
-          attention: {
-            scores: attention.scores.interval,
-            logSumExp: attention.logSumExp.map((e) => e.interval),
-            logSquareSum: attention.logSquareSum.map((e) => e.interval),
-          },
-        }),
-      };
-    });
+    const nodes = [...this.extents]
+      .filter(([op]) => op >= 0)
+      .map(([op, extent]) => {
+        const source = defined(this.ops[op], 'op');
+        const attention = this.attentions.get(op);
+        const kind =
+          attention !== undefined ? 'attention' : source.kind === 'tensor.layer_norm' ? 'variance' : 'input';
+        return {
+          op,
+          node: source.loc,
+          kind: kind as NodeRange['kind'],
+          interval: extent.interval,
+          ...(attention === undefined
+            ? {}
+            : {
+                attention: {
+                  scores: attention.scores.interval,
+                  logSumExp: attention.logSumExp.map((e) => e.interval),
+                  logSquareSum: attention.logSquareSum.map((e) => e.interval),
+                },
+              }),
+        };
+      });
     return [...inputs, ...nodes].sort((a, b) => a.op - b.op);
   }
 
@@ -167,5 +202,5 @@ class Recorder {
 
 function widthOf(op: Op): number {
   const type = op.operands[0]?.type;
-  return type?.kind === 'tensor' ? type.shape.at(-1) ?? 1 : 1;
+  return type?.kind === 'tensor' ? (type.shape.at(-1) ?? 1) : 1;
 }

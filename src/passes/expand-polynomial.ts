@@ -28,7 +28,10 @@ export function expandPolynomial(module: Module): Module {
  * input.
  */
 export function emitPolynomial(
-  builder: BlockBuilder, input: Value, coefficients: readonly number[], loc: string,
+  builder: BlockBuilder,
+  input: Value,
+  coefficients: readonly number[],
+  loc: string,
 ): Value {
   return new SeriesEmitter(builder, input, loc).series(coefficients);
 }
@@ -112,12 +115,16 @@ class SeriesEmitter {
     const [first, ...others] = parts;
     // A constant polynomial: zero of the right type and level.
     const start = first ?? this.at(this.op('ct.sub', [this.input, this.input]), level);
-    return this.plus(others.reduce((sum, part) => this.op('ct.add', [sum, part]), start), node.constant);
+    return this.plus(
+      others.reduce((sum, part) => this.op('ct.add', [sum, part]), start),
+      node.constant,
+    );
   }
 
   private products(node: SeriesNode, level: number): Value {
     const terms = node.products.map(({ quotient, power }) =>
-      this.op('ct.mul', [this.node(quotient), this.powerAt(power, level + 1)], { over: [] }));
+      this.op('ct.mul', [this.node(quotient), this.powerAt(power, level + 1)], { over: [] }),
+    );
     const sum = terms.reduce((a, b) => this.op('ct.add', [a, b]));
     return this.op('ct.rescale', [this.op('ct.relinearize', [sum])]);
   }
@@ -130,8 +137,10 @@ class SeriesEmitter {
     const first = defined(leaf.powers[0], 'power');
     const powers = single ? this.powerAt(first, level) : this.join(leaf.powers, level);
     const axes = single ? [] : [{ name: this.axis, size: leaf.powers.length }];
-    const product = this.op('ct.contract', [powers, this.constants(leaf.coefficients, axes)],
-      { over: single ? [] : [this.axis], scale });
+    const product = this.op('ct.contract', [powers, this.constants(leaf.coefficients, axes)], {
+      over: single ? [] : [this.axis],
+      scale,
+    });
     return this.op('ct.rescale', [product]);
   }
 

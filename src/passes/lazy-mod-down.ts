@@ -78,8 +78,11 @@ function gains(op: Op, uses: Uses, iterations: ReadonlyMap<Op, number>, paramete
 
 /** A contraction of the rotated value that sums over the rotations. */
 function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
-  return user.kind === 'ct.contract' && user.operands[0] === rotated
-    && (user.attrs.over as readonly string[]).includes(rotate.attrs.axis as string);
+  return (
+    user.kind === 'ct.contract'
+    && user.operands[0] === rotated
+    && (user.attrs.over as readonly string[]).includes(rotate.attrs.axis as string)
+  );
 }
 
 /** Products of a contraction: one per index of all axes together. */

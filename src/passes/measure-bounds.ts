@@ -1,4 +1,7 @@
-/** Largest |slot| of every ciphertext value of a packed module over the calibration probes, unused slots included. */
+/**
+ * Largest |slot| of every ciphertext value of a packed module over the calibration probes, unused slots
+ * included.
+ */
 import { runCipher } from '../ir/interpreter/cipher.js';
 import type { Block, Module } from '../ir/module.js';
 import type { ValueBounds } from './plan-levels.js';
@@ -11,7 +14,8 @@ export function measureBounds(module: Module, ranges: Ranges): ValueBounds {
       observe: (op, values) => {
         op.results.forEach((result, i) => {
           let bound = bounds.get(result.id) ?? 0;
-          for (const vector of values[i]?.re ?? []) for (const x of vector) bound = Math.max(bound, Math.abs(x));
+          for (const vector of values[i]?.re ?? [])
+            for (const x of vector) bound = Math.max(bound, Math.abs(x));
           bounds.set(result.id, bound);
         });
       },
@@ -28,7 +32,7 @@ function boundLoops(block: Block, bounds: Map<number, number>): void {
       boundLoops(region, bounds);
       op.results.forEach((result, i) => {
         const yielded = region.results[i];
-        bounds.set(result.id, yielded === undefined ? 0 : bounds.get(yielded.id) ?? 0);
+        bounds.set(result.id, yielded === undefined ? 0 : (bounds.get(yielded.id) ?? 0));
       });
     }
   }
@@ -36,5 +40,6 @@ function boundLoops(block: Block, bounds: Map<number, number>): void {
 
 export function probesOf(ranges: Ranges): Record<string, Float64Array>[] {
   return ranges.probes.map((probe) =>
-    Object.fromEntries(Object.entries(probe).map(([name, values]) => [name, Float64Array.from(values)])));
+    Object.fromEntries(Object.entries(probe).map(([name, values]) => [name, Float64Array.from(values)])),
+  );
 }

@@ -1,5 +1,6 @@
 /**
- * merge-duplicates: ops of one block with equal kind, operands and attributes become one (rotations of a hidden state
+ * merge-duplicates: ops of one block with equal kind, operands and attributes become one (rotations of a
+ * hidden state
  * that Q, K and V all read; equal masks), and ops whose results nobody uses go. From any phase to the same.
  */
 import type { Block, Module, Op, Value } from '../ir/module.js';

@@ -1,4 +1,7 @@
-/** The compiler in one readable list: every pass from the `tensor` phase to the final `cipher` module, with its reason. */
+/**
+ * The compiler in one readable list: every pass from the `tensor` phase to the final `cipher` module, with
+ * its reason.
+ */
 import { assertVerified } from '../ir/verifier.js';
 import type { Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
@@ -30,37 +33,52 @@ export interface Pass {
 
 export const cipherPipeline: readonly Pass[] = [
   {
-    name: 'pack', from: 'tensor', to: 'cipher',
+    name: 'pack',
+    from: 'tensor',
+    to: 'cipher',
     summary: 'feature-fast layouts, attention over key offsets, approximations on calibrated intervals',
     run: (module, { parameters, ranges, pack }) => packModule(module, parameters, nodeRanges(ranges), pack),
   },
   {
-    name: 'merge-duplicates', from: 'cipher', to: 'cipher',
+    name: 'merge-duplicates',
+    from: 'cipher',
+    to: 'cipher',
     summary: 'Q, K and V read the same rotations of the hidden state',
     run: (module) => mergeDuplicates(module),
   },
   {
-    name: 'plan-levels', from: 'cipher', to: 'cipher',
+    name: 'plan-levels',
+    from: 'cipher',
+    to: 'cipher',
     summary: 'the level of every value and where to bootstrap',
     run: (module, { ranges }) => planLevels(module, measureBounds(module, ranges)),
   },
   {
-    name: 'expand-polynomial', from: 'cipher', to: 'cipher',
-    summary: 'Chebyshev series become products, by Paterson-Stockmeyer at optimal depth; levels are known now',
+    name: 'expand-polynomial',
+    from: 'cipher',
+    to: 'cipher',
+    summary:
+      'Chebyshev series become products, by Paterson-Stockmeyer at optimal depth; levels are known now',
     run: (module) => expandPolynomial(module),
   },
   {
-    name: 'expand-bootstrap', from: 'cipher', to: 'cipher',
+    name: 'expand-bootstrap',
+    from: 'cipher',
+    to: 'cipher',
     summary: 'bootstraps become calls of functions: SlotsToCoeffs, ModRaise, CoeffsToSlots, EvalMod',
     run: (module) => expandBootstrap(module),
   },
   {
-    name: 'lazy-mod-down', from: 'cipher', to: 'cipher',
+    name: 'lazy-mod-down',
+    from: 'cipher',
+    to: 'cipher',
     summary: 'rotations that are only summed keep their special primes until the sum',
     run: (module) => lazyModDown(module),
   },
   {
-    name: 'merge-duplicates', from: 'cipher', to: 'cipher',
+    name: 'merge-duplicates',
+    from: 'cipher',
+    to: 'cipher',
     summary: 'equal adjustments and constants of the expansions become one',
     run: (module) => mergeDuplicates(module),
   },
@@ -75,7 +93,9 @@ export interface PassReport {
 
 /** Runs the pipeline; the verifier runs after every pass, always. `onPass` sees each module. */
 export function runPipeline(
-  module: Module, context: PassContext, now: () => number,
+  module: Module,
+  context: PassContext,
+  now: () => number,
   onPass: (pass: Pass, result: Module, index: number) => void,
 ): { module: Module; reports: PassReport[] } {
   const reports: PassReport[] = [];

@@ -1,20 +1,38 @@
 /**
- * plan-levels: the level of every value and where to bootstrap. From `cipher` with open levels to `cipher` with exact
+ * plan-levels: the level of every value and where to bootstrap. From `cipher` with open levels to `cipher`
+ * with exact
  * levels and scales.
  *
- * A forward walk bootstraps an operand when it cannot pay for its next op (as late as possible); a local search then
- * flags values to be bootstrapped where they are made and keeps what lowers the predicted cost, so that one hidden
+ * A forward walk bootstraps an operand when it cannot pay for its next op (as late as possible); a local
+ * search then
+ * flags values to be bootstrapped where they are made and keeps what lowers the predicted cost, so that one
+ * hidden
  * state is refreshed instead of the many values made from it. Deterministic; no bound on its gap is claimed.
  */
 import { BlockBuilder, Ids } from '../ir/builder.js';
-import { entryName, walkOps, type Attrs, type Block, type Module, type Op, type Value } from '../ir/module.js';
+import {
+  entryName,
+  walkOps,
+  type Attrs,
+  type Block,
+  type Module,
+  type Op,
+  type Value,
+} from '../ir/module.js';
 import { canonicalScale, printScale } from '../ir/scale.js';
 import { axesCount, qBasis, type Type } from '../ir/types.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, invariant } from '../support/invariant.js';
 import { bootstrapCost, keySwitchCost, keySwitchTotal, multiplyCost } from '../target/cost.js';
 import type { Parameters } from '../target/parameters.js';
-import { anyLevel, InfeasibleLevels, levelCarrier, LevelFacts, LevelWalk, type Carrier } from './plan-levels/walk.js';
+import {
+  anyLevel,
+  InfeasibleLevels,
+  levelCarrier,
+  LevelFacts,
+  LevelWalk,
+  type Carrier,
+} from './plan-levels/walk.js';
 
 /** Bound of |value| over calibration inputs and slots, by value id of the packed module. */
 export type ValueBounds = ReadonlyMap<number, number>;
@@ -28,11 +46,18 @@ const searchRounds = 6;
 
 export function planLevels(module: Module, bounds: ValueBounds): Module {
   const parameters = defined(module.parameters, 'parameters');
-  const main = defined(module.functions.find((f) => f.name === entryName), 'main');
+  const main = defined(
+    module.functions.find((f) => f.name === entryName),
+    'main',
+  );
   const facts = new LevelFacts(main.body);
   const flagged = search(main.body, parameters, facts);
 
-  const builder = new BlockBuilder(new Ids(), parameters, main.body.args.map((arg) => leveled(arg.type, parameters)));
+  const builder = new BlockBuilder(
+    new Ids(),
+    parameters,
+    main.body.args.map((arg) => leveled(arg.type, parameters)),
+  );
   const values = new Map<number, Value>();
   main.body.args.forEach((arg, i) => values.set(arg.id, defined(builder.args[i], 'argument')));
   const carrier = buildingCarrier(builder, parameters, bounds);
@@ -42,7 +67,12 @@ export function planLevels(module: Module, bounds: ValueBounds): Module {
 
 function leveled(type: Type, parameters: Parameters): Type {
   invariant(type.kind === 'ct', 'arguments are ciphertexts');
-  return { ...type, basis: qBasis, level: parameters.computeTop, scale: canonicalScale(parameters.computeTop) };
+  return {
+    ...type,
+    basis: qBasis,
+    level: parameters.computeTop,
+    scale: canonicalScale(parameters.computeTop),
+  };
 }
 
 interface Priced {
@@ -51,14 +81,19 @@ interface Priced {
 }
 
 /**
- * The cheapest plan that single changes lead to. Adding a flag may make others pointless, so every addition is judged
+ * The cheapest plan that single changes lead to. Adding a flag may make others pointless, so every addition
+ * is judged
  * after the flags it makes pointless are gone. Small arrays are tried first: refreshing them is cheap.
  */
 function search(body: Block, parameters: Parameters, facts: LevelFacts): ReadonlySet<number> {
-  const priced = (flagged: ReadonlySet<number>): Priced => ({ flagged, cost: priceOf(body, parameters, facts, flagged) });
+  const priced = (flagged: ReadonlySet<number>): Priced => ({
+    flagged,
+    cost: priceOf(body, parameters, facts, flagged),
+  });
   const candidates: Value[] = [];
   walkOps(body, (op) => {
-    for (const result of op.results) if (facts.canonical.has(result.id) && op.kind !== 'ct.zero') candidates.push(result);
+    for (const result of op.results)
+      if (facts.canonical.has(result.id) && op.kind !== 'ct.zero') candidates.push(result);
   });
   candidates.sort((a, b) => countOf(a) - countOf(b) || a.id - b.id);
   let best = priced(new Set());
@@ -80,7 +115,11 @@ function without(set: ReadonlySet<number>, id: number): ReadonlySet<number> {
   return new Set([...set].filter((other) => other !== id));
 }
 
-function withoutPointless(plan: Priced, keep: number, priced: (flagged: ReadonlySet<number>) => Priced): Priced {
+function withoutPointless(
+  plan: Priced,
+  keep: number,
+  priced: (flagged: ReadonlySet<number>) => Priced,
+): Priced {
   let current = plan;
   for (const id of plan.flagged) {
     if (id === keep) continue;
@@ -99,21 +138,34 @@ function infeasible(body: Block, parameters: Parameters, facts: LevelFacts): Aeg
     else throw error;
   }
   return new AegisError({
-    code: 'L101', node, pass: 'plan-levels',
-    message: `no plan of bootstraps gives this node the levels it needs out of ${parameters.literal.usableLevels} usable`,
+    code: 'L101',
+    node,
+    pass: 'plan-levels',
+    message:
+      'no plan of bootstraps gives this node the levels it needs '
+      + `out of ${parameters.literal.usableLevels} usable`,
     help: 'calibrate with representative samples; narrower ranges need polynomials of smaller depth',
   });
 }
 
 function walkLevels(
-  body: Block, parameters: Parameters, facts: LevelFacts, flagged: ReadonlySet<number>, carrier: Carrier<number>,
+  body: Block,
+  parameters: Parameters,
+  facts: LevelFacts,
+  flagged: ReadonlySet<number>,
+  carrier: Carrier<number>,
 ): void {
   const values = new Map<number, number>(body.args.map((arg) => [arg.id, parameters.computeTop]));
   new LevelWalk({ parameters, facts, flagged }, carrier, values).block(body);
 }
 
 /** Predicted cost in NTTs of one limb; infinite where levels run out. */
-function priceOf(body: Block, parameters: Parameters, facts: LevelFacts, flagged: ReadonlySet<number>): number {
+function priceOf(
+  body: Block,
+  parameters: Parameters,
+  facts: LevelFacts,
+  flagged: ReadonlySet<number>,
+): number {
   let total = 0;
   let repeats = 1;
   const carrier = levelCarrier(
@@ -153,33 +205,41 @@ function opCost(op: Op, level: number, parameters: Parameters): number {
       const cost = keySwitchCost(parameters, level);
       return input * cost.modUp + count * (cost.keyProduct + cost.modDown);
     }
-    case 'ct.rotate_each': case 'ct.relinearize': case 'ct.conjugate':
+    case 'ct.rotate_each':
+    case 'ct.relinearize':
+    case 'ct.conjugate':
       return input * keySwitchTotal(keySwitchCost(parameters, level));
-    case 'ct.rescale': return count * 2 * (level + 1);
+    case 'ct.rescale':
+      return count * 2 * (level + 1);
     case 'ct.polynomial': {
       const degree = (op.attrs.coefficients as readonly number[]).length - 1;
-      return count * Math.ceil(Math.sqrt(2 * degree) + Math.log2(degree + 1)) * multiplyCost(parameters, level, 1);
+      return (
+        count * Math.ceil(Math.sqrt(2 * degree) + Math.log2(degree + 1)) * multiplyCost(parameters, level, 1)
+      );
     }
-    default: return count * (level + 1) * 0.1;
+    default:
+      return count * (level + 1) * 0.1;
   }
 }
 
 function buildingCarrier(builder: BlockBuilder, parameters: Parameters, bounds: ValueBounds): Carrier<Value> {
-  const levelOf = (value: Value) =>
-    value.type.kind === 'ct' ? value.type.level ?? anyLevel : anyLevel;
+  const levelOf = (value: Value) => (value.type.kind === 'ct' ? (value.type.level ?? anyLevel) : anyLevel);
   return {
     level: levelOf,
     probe: levelOf,
     adjust: (value, level, op) => {
       invariant(value.type.kind === 'ct', 'only ciphertexts have levels');
-      if (value.type.level === null) return builder.op('ct.zero', [], { axes: value.type.axes as never, level }, op.loc);
+      if (value.type.level === null)
+        return builder.op('ct.zero', [], { axes: value.type.axes as never, level }, op.loc);
       return builder.op('ct.adjust', [value], { level }, op.loc);
     },
-    bootstrap: (handle, value, op) => builder.op('ct.bootstrap', [handle], { rangeLog2: rangeOf(value, bounds) }, op.loc),
+    bootstrap: (handle, value, op) =>
+      builder.op('ct.bootstrap', [handle], { rangeLog2: rangeOf(value, bounds) }, op.loc),
     emit: (op, operands, level) => builder.op(op.kind, operands, withScale(op, level), op.loc),
     loop: (op, initial, body) =>
       builder.loop(op.attrs.tripCount as number, initial, op.loc, (inner, carried) =>
-        body(buildingCarrier(inner, parameters, bounds), carried)),
+        body(buildingCarrier(inner, parameters, bounds), carried),
+      ),
   };
 }
 
@@ -190,5 +250,8 @@ function withScale(op: Op, level: number): Attrs {
 
 function rangeOf(value: Value, bounds: ValueBounds): number {
   const bound = bounds.get(value.id) ?? 1;
-  return Math.max(smallestRangeLog2, Math.ceil(Math.log2(Math.max(bound * boundMargin, 2 ** smallestRangeLog2))));
+  return Math.max(
+    smallestRangeLog2,
+    Math.ceil(Math.log2(Math.max(bound * boundMargin, 2 ** smallestRangeLog2))),
+  );
 }

@@ -8,7 +8,12 @@
 import { defined, invariant } from '../support/invariant.js';
 import type { Parameters } from '../target/parameters.js';
 import {
-  packInput, runCipherFunction, unpackOutput, type CipherValue, type NoiseModel, type RunOptions,
+  packInput,
+  runCipherFunction,
+  unpackOutput,
+  type CipherValue,
+  type NoiseModel,
+  type RunOptions,
 } from '../ir/interpreter/cipher.js';
 import { Gaussian } from '../ir/interpreter/gaussian.js';
 import { entryName, type Func, type Module, type Port } from '../ir/module.js';
@@ -56,7 +61,9 @@ type Tensors = Readonly<Record<string, Float64Array>>;
  * Runtime), both by port name. The module has levels and no ct.polynomial. Same arguments, same result.
  */
 export function predictError(
-  module: Module, inputs: readonly Tensors[], references: readonly Tensors[],
+  module: Module,
+  inputs: readonly Tensors[],
+  references: readonly Tensors[],
   options: Partial<PredictOptions> = {},
 ): ErrorPrediction {
   const { seed, runs } = { ...defaultPredictOptions, ...options };
@@ -74,13 +81,19 @@ export function predictError(
       addSquares(defined(squares[o], 'sums'), noisy[name], clean[at]?.[name]);
     });
   }
-  const parts = Object.fromEntries(module.outputs.map((port, o) => {
-    const worst = defined(squares[o], 'sums').reduce((max, square) => Math.max(max, square), 0);
-    const noise = sigmas * Math.sqrt(worst / Math.max(1, runs));
-    const approximation = approximationMargin * clean.reduce((max, result, i) =>
-      Math.max(max, largestDifference(result[port.name], references[i]?.[port.name])), 0);
-    return [port.name, { predictedError: noise + approximation, noise, approximation }];
-  }));
+  const parts = Object.fromEntries(
+    module.outputs.map((port, o) => {
+      const worst = defined(squares[o], 'sums').reduce((max, square) => Math.max(max, square), 0);
+      const noise = sigmas * Math.sqrt(worst / Math.max(1, runs));
+      const approximation =
+        approximationMargin
+        * clean.reduce(
+          (max, result, i) => Math.max(max, largestDifference(result[port.name], references[i]?.[port.name])),
+          0,
+        );
+      return [port.name, { predictedError: noise + approximation, noise, approximation }];
+    }),
+  );
   const totals = Object.entries(parts).map(([name, part]) => [name, part.predictedError] as const);
   return { outputs: Object.fromEntries(totals), parts, nodes: table.rows() };
 }
@@ -111,9 +124,15 @@ class Runner {
     private readonly parameters: Parameters,
     private readonly seed: number,
   ) {
-    this.main = defined(module.functions.find((func) => func.name === entryName), `function @${entryName}`);
-    this.ranges = new Map(module.functions.flatMap(({ name, models }) =>
-      (models === undefined ? [] : [[name, models.rangeLog2]])));
+    this.main = defined(
+      module.functions.find((func) => func.name === entryName),
+      `function @${entryName}`,
+    );
+    this.ranges = new Map(
+      module.functions.flatMap(({ name, models }) =>
+        models === undefined ? [] : [[name, models.rangeLog2]],
+      ),
+    );
   }
 
   clean(input: Tensors, table: NodeTable): Record<string, Float64Array> {
@@ -138,11 +157,13 @@ class Runner {
 
   private run(args: readonly CipherValue[], options: RunOptions): Record<string, Float64Array> {
     const results = runCipherFunction(this.module, this.main, args, options);
-    return Object.fromEntries(this.module.outputs.map((port: Port, i) => {
-      const value = defined(results[i], `result ${i}`);
-      invariant(value.kind === 'ct', 'an output is a ciphertext array');
-      return [port.name, unpackOutput(port, value.re)];
-    }));
+    return Object.fromEntries(
+      this.module.outputs.map((port: Port, i) => {
+        const value = defined(results[i], `result ${i}`);
+        invariant(value.kind === 'ct', 'an output is a ciphertext array');
+        return [port.name, unpackOutput(port, value.re)];
+      }),
+    );
   }
 
   /** With a generator, the noise of fresh encryptions is added in every slot, used or not. */
@@ -153,7 +174,9 @@ class Runner {
       const re = packInput(port, defined(input[port.name], `input ${port.name}`));
       const deviation = freshNoise(this.parameters, type);
       return {
-        kind: 'ct', axes: type.axes, im: null,
+        kind: 'ct',
+        axes: type.axes,
+        im: null,
         re: gaussian === undefined ? re : re.map((vector) => gaussian.added(vector, deviation)),
       };
     });

@@ -1,5 +1,6 @@
 /**
- * Calibrated ranges: what `aegis calibrate` measures by running the `tensor` phase in the clear, and what packing needs
+ * Calibrated ranges: what `aegis calibrate` measures by running the `tensor` phase in the clear, and what
+ * packing needs
  * to choose intervals of approximation. Ranges are measured; margins are added where they are used.
  */
 export interface Interval {
@@ -12,7 +13,9 @@ export interface AttentionRanges {
   readonly scores: Interval;
   /** For k = 0, 1, ..: log sum exp(score / 2^k) of a row. */
   readonly logSumExp: readonly Interval[];
-  /** For k = 0, 1, ..: log sum p^2 of a row, p = softmax(score / 2^(k+1)): what is inverted after k+1 gives k. */
+  /**
+   * For k = 0, 1, ..: log sum p^2 of a row, p = softmax(score / 2^(k+1)): what is inverted after k+1 gives k.
+   */
   readonly logSquareSum: readonly Interval[];
 }
 
@@ -22,7 +25,9 @@ export interface NodeRange {
   readonly attention?: AttentionRanges | undefined;
 }
 
-/** By op index in `main` of the canonical tensor module, which is deterministic for a model and its shapes. */
+/**
+ * By op index in `main` of the canonical tensor module, which is deterministic for a model and its shapes.
+ */
 export type NodeRanges = ReadonlyMap<number, NodeRange>;
 
 /** Rounds of square-and-renormalise that are measured and may be chosen. */
@@ -36,6 +41,8 @@ export interface Ranges {
   /** Shapes of the inputs at which the model was calibrated. */
   readonly shapes: Readonly<Record<string, readonly number[]>>;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
-  /** Calibration inputs: ranges of ciphertext values and predicted errors are measured on them after packing. */
+  /**
+   * Calibration inputs: ranges of ciphertext values and predicted errors are measured on them after packing.
+   */
   readonly probes: readonly Readonly<Record<string, readonly number[]>>[];
 }

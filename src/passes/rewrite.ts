@@ -79,13 +79,19 @@ class Rewriter {
     const values = new Map<number, Value>();
     func.body.args.forEach((arg, i) => values.set(arg.id, defined(builder.args[i], 'argument')));
     const body = builder.finish(this.block(func.body, builder, values, func));
-    this.resultTypes.set(func.name, body.results.map((value) => value.type));
+    this.resultTypes.set(
+      func.name,
+      body.results.map((value) => value.type),
+    );
     return { ...func, body };
   }
 
   /** Copies the ops of a block and returns the new values of its results. */
   private block(
-    block: Block, builder: BlockBuilder, values: Map<number, Value>, func: Func,
+    block: Block,
+    builder: BlockBuilder,
+    values: Map<number, Value>,
+    func: Func,
   ): readonly Value[] {
     const mapped = (value: Value) => defined(values.get(value.id), `new value of %${value.id}`);
     const copy = (op: Op) => this.copy(op, builder, values, func);

@@ -1,7 +1,10 @@
 /**
- * Coded diagnostics for users. A message is lower case, without a final period, and says what was found and what
- * was expected; `help` says what to do. Codes: F1xx ONNX file, F2xx unsupported operator or form, I1xx IR text,
- * V1xx verifier, A1xx approximation, L1xx levels and bootstraps, S1xx security, B1xx plan, D1xx samples and data,
+ * Coded diagnostics for users. A message is lower case, without a final period, and says what was found and
+ * what
+ * was expected; `help` says what to do. Codes: F1xx ONNX file, F2xx unsupported operator or form, I1xx IR
+ * text,
+ * V1xx verifier, A1xx approximation, L1xx levels and bootstraps, S1xx security, B1xx plan, D1xx samples and
+ * data,
  * X1xx executor, C1xx command line; the runtime has R1xx-R5xx (docs/runtime.md).
  */
 export interface Diagnostic {
@@ -20,7 +23,9 @@ export interface Diagnostic {
 export class AegisError extends Error {
   readonly diagnostics: readonly Diagnostic[];
   constructor(diagnostics: Diagnostic | readonly Diagnostic[]) {
-    const list = Array.isArray(diagnostics) ? (diagnostics as readonly Diagnostic[]) : [diagnostics as Diagnostic];
+    const list = Array.isArray(diagnostics)
+      ? (diagnostics as readonly Diagnostic[])
+      : [diagnostics as Diagnostic];
     super(list.map(renderDiagnostic).join('\n'));
     this.name = 'AegisError';
     this.diagnostics = list;
@@ -43,7 +48,10 @@ export class Diagnostics {
 
 export function renderDiagnostic(d: Diagnostic): string {
   const lines = [`error[${d.code}]: ${d.message}`];
-  const where = [d.node === undefined ? '' : `at node "${d.node}"`, d.pass === undefined ? '' : `pass ${d.pass}`];
+  const where = [
+    d.node === undefined ? '' : `at node "${d.node}"`,
+    d.pass === undefined ? '' : `pass ${d.pass}`,
+  ];
   const place = where.filter((part) => part !== '').join(', ');
   if (place !== '') lines.push(`  ${place}`);
   if (d.excerpt !== undefined) lines.push(`  | ${d.excerpt}`);

@@ -1,5 +1,6 @@
 /**
- * Cost of the parts of a key switch, in NTTs of one limb. The ratios follow from operation counts (an NTT is logN/2
+ * Cost of the parts of a key switch, in NTTs of one limb. The ratios follow from operation counts (an NTT is
+ * logN/2
  * butterflies a word, an inner product one multiply-add) and are close to what the CPU kernels measure.
  */
 import { digitsAt, keyClassFor, type Parameters } from './parameters.js';
@@ -41,7 +42,8 @@ export function multiplyCost(parameters: Parameters, level: number, terms: numbe
 }
 
 /**
- * Bootstrap of `elements` real ciphertexts, paired as real + i*imag: M + 2E a pair (DESIGN section 3). M: linear maps,
+ * Bootstrap of `elements` real ciphertexts, paired as real + i*imag: M + 2E a pair (DESIGN section 3). M:
+ * linear maps,
  * about 36 rotations at the top and 30 at the bottom; E: about 14 products at EvalMod levels.
  */
 export function bootstrapCost(parameters: Parameters, elements: number): number {

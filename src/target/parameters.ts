@@ -1,7 +1,10 @@
 /**
- * CKKS parameters: from a literal (ring name, usable levels) to a checked, immutable set with primes, canonical scales
- * and key classes. The chain, from level 0 up: q_0 (50 bits), StC and compute primes (near the scale 2^40), EvalMod
- * primes (near 2^50), CtS primes (near 2^50); then the special primes P (DESIGN section 3, NUMBERS section 3).
+ * CKKS parameters: from a literal (ring name, usable levels) to a checked, immutable set with primes,
+ * canonical scales
+ * and key classes. The chain, from level 0 up: q_0 (50 bits), StC and compute primes (near the scale 2^40),
+ * EvalMod
+ * primes (near 2^50), CtS primes (near 2^50); then the special primes P (DESIGN section 3, NUMBERS section
+ * 3).
  */
 import { AegisError } from '../support/diagnostics.js';
 import { defined, invariant } from '../support/invariant.js';
@@ -36,8 +39,10 @@ export const evalModLevels = 8;
 const digitSlackBits = 8;
 
 /**
- * Shape of a family of key-switching keys: generated modulo q_0..q_level and the first `specials` special primes, with
- * a digit partition that depends on nothing else. Below `level` the same key is used with fewer limbs and digits.
+ * Shape of a family of key-switching keys: generated modulo q_0..q_level and the first `specials` special
+ * primes, with
+ * a digit partition that depends on nothing else. Below `level` the same key is used with fewer limbs and
+ * digits.
  */
 export interface KeyClass {
   readonly name: 'stc' | 'compute' | 'top' | 'sparse';
@@ -74,10 +79,22 @@ export interface Parameters {
 export const ringLogN: Readonly<Record<RingName, number>> = { tiny: 10, small: 12, secure: 16 };
 
 /** `stcLevels` and `ctsLevels` are 3 at every ring, so that `small` has the chain of `secure`. */
-export function defaultLiteral(ring: RingName, insecure: boolean, overrides: Partial<ParametersLiteral> = {}): ParametersLiteral {
+export function defaultLiteral(
+  ring: RingName,
+  insecure: boolean,
+  overrides: Partial<ParametersLiteral> = {},
+): ParametersLiteral {
   const partial = {
-    ring, logN: ringLogN[ring], scaleBits: defaultScaleBits, usableLevels: defaultUsableLevels,
-    stcLevels: 3, evalModLevels, ctsLevels: 3, security: 128 as const, insecure, ...overrides,
+    ring,
+    logN: ringLogN[ring],
+    scaleBits: defaultScaleBits,
+    usableLevels: defaultUsableLevels,
+    stcLevels: 3,
+    evalModLevels,
+    ctsLevels: 3,
+    security: 128 as const,
+    insecure,
+    ...overrides,
   };
   const specials = overrides.specials ?? specialsWithin(partial);
   return { ...partial, specials };
@@ -91,7 +108,9 @@ function specialsWithin(p: Omit<ParametersLiteral, 'specials'>): number {
   return Math.max(1, Math.floor((limit - chainBits) / largePrimeBits));
 }
 
-/** Checks a literal and derives everything else. Errors: S101 (insecure), S102 (no room for special primes). */
+/**
+ * Checks a literal and derives everything else. Errors: S101 (insecure), S102 (no room for special primes).
+ */
 export function makeParameters(literal: ParametersLiteral): Parameters {
   const { logN } = literal;
   invariant(logN >= 4 && logN <= 17, `logN ${logN} is out of range`);
@@ -119,17 +138,32 @@ export function makeParameters(literal: ParametersLiteral): Parameters {
   const securityBits = securityBitsOf(logN, logQP);
   checkSecurity(literal, logQP, securityBits);
   const parameters = {
-    literal, logN, slots: 2 ** (logN - 1), primes: all, maxLevel, specials: literal.specials,
-    bootstrapInputLevel: literal.stcLevels, computeTop, evalModTop, scales,
+    literal,
+    logN,
+    slots: 2 ** (logN - 1),
+    primes: all,
+    maxLevel,
+    specials: literal.specials,
+    bootstrapInputLevel: literal.stcLevels,
+    computeTop,
+    evalModTop,
+    scales,
     sectionTops: [computeTop, evalModTop, ...range(evalModTop + 1, maxLevel)],
-    logQP, securityBits, insecure: securityBits < literal.security,
+    logQP,
+    securityBits,
+    insecure: securityBits < literal.security,
   };
   return { ...parameters, keyClasses: makeKeyClasses(all, parameters) };
 }
 
 /** Canonical scales and primes of one section, greedily: q(l) is the unused prime nearest to D(l). */
 function fillTower(
-  pool: PrimePool, primes: bigint[], scales: number[], top: number, bottom: number, topScale: number,
+  pool: PrimePool,
+  primes: bigint[],
+  scales: number[],
+  top: number,
+  bottom: number,
+  topScale: number,
 ): void {
   let scale = topScale;
   scales[top] = scale;
@@ -146,9 +180,11 @@ function checkSecurity(literal: ParametersLiteral, logQP: number, securityBits: 
   const limit = maxLogQPBits(literal.logN, literal.security);
   throw new AegisError({
     code: 'S101',
-    message: limit === undefined
-      ? `no ${literal.security}-bit security bound is known for N = 2^${literal.logN}`
-      : `log2(QP) is ${logQP.toFixed(0)} but ${literal.security}-bit security at N = 2^${literal.logN} allows ${limit}`,
+    message:
+      limit === undefined
+        ? `no ${literal.security}-bit security bound is known for N = 2^${literal.logN}`
+        : `log2(QP) is ${logQP.toFixed(0)} but ${literal.security}-bit security at N = 2^${literal.logN} `
+          + `allows ${limit}`,
     help: 'use --ring secure, or accept an INSECURE plan for tests with --insecure',
   });
 }
@@ -162,7 +198,8 @@ function makeKeyClasses(
   p: { maxLevel: number; specials: number; computeTop: number; bootstrapInputLevel: number },
 ): KeyClass[] {
   const bits = primes.map(log2Big);
-  const bitsOf = (first: number, count: number) => bits.slice(first, first + count).reduce((a, b) => a + b, 0);
+  const bitsOf = (first: number, count: number) =>
+    bits.slice(first, first + count).reduce((a, b) => a + b, 0);
   const make = (name: KeyClass['name'], level: number, specials: number): KeyClass => {
     const limit = bitsOf(p.maxLevel + 1, specials) - (name === 'sparse' ? 0 : digitSlackBits);
     const digits: { first: number; count: number }[] = [];
@@ -186,7 +223,10 @@ function makeKeyClasses(
   const computeBits = bitsOf(0, p.computeTop + 1) / 2 + largePrimeBits;
   const computeSpecials = Math.min(p.specials, Math.ceil(computeBits / largePrimeBits));
   const sparse = make('sparse', 0, 1);
-  invariant(bitsOf(0, 1) + bitsOf(p.maxLevel + 1, 1) <= maxSparseKeyBits, 'sparse key above its modulus bound');
+  invariant(
+    bitsOf(0, 1) + bitsOf(p.maxLevel + 1, 1) <= maxSparseKeyBits,
+    'sparse key above its modulus bound',
+  );
   return [
     make('stc', p.bootstrapInputLevel, stcSpecials),
     make('compute', p.computeTop, computeSpecials),

@@ -1,6 +1,8 @@
 /**
- * Largest log2(QP) for a uniform ternary secret, error 3.19, classical attacks: Security Guidelines for Implementing
- * Homomorphic Encryption (2024), table 5.2. A parameter set outside the table is an error, never an interpolation.
+ * Largest log2(QP) for a uniform ternary secret, error 3.19, classical attacks: Security Guidelines for
+ * Implementing
+ * Homomorphic Encryption (2024), table 5.2. A parameter set outside the table is an error, never an
+ * interpolation.
  */
 export type SecurityBits = 128 | 192 | 256;
 
@@ -25,7 +27,8 @@ export function securityBitsOf(logN: number, logQP: number): SecurityBits | 0 {
 }
 
 /**
- * The switching key from the dense secret to the sparse ephemeral secret (Hamming weight 32) must live at a modulus of
+ * The switching key from the dense secret to the sparse ephemeral secret (Hamming weight 32) must live at a
+ * modulus of
  * at most this many bits (NUMBERS section 2; the sparse secret is the weaker one there).
  */
 export const maxSparseKeyBits = 121;

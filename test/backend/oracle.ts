@@ -11,9 +11,16 @@ import { PlanRunner, type Slots, type Weights } from './run-plan.js';
 import { Random, type Complex, type Row } from './toy-ckks.js';
 
 /** Eight chain primes, N = 32; classes with one, two and three digits. */
-export const toyParameters: Parameters = makeParameters(defaultLiteral('tiny', true, {
-  logN: 5, usableLevels: 4, stcLevels: 1, evalModLevels: 1, ctsLevels: 1, specials: 3,
-}));
+export const toyParameters: Parameters = makeParameters(
+  defaultLiteral('tiny', true, {
+    logN: 5,
+    usableLevels: 4,
+    stcLevels: 1,
+    evalModLevels: 1,
+    ctsLevels: 1,
+    specials: 3,
+  }),
+);
 export const slotCount = toyParameters.slots;
 
 export function ct(axes: readonly Axis[], level: number, scale: Scale = canonicalScale(level)): CtType {
@@ -26,7 +33,12 @@ export const axis = (name: string, size: number): Axis => ({ name, size });
 export function port(name: string, type: CtType): Port {
   const elements = axesCount(type.axes);
   const features = Int32Array.from({ length: elements * slotCount }, (_, i) => i);
-  return { name, shape: [elements, slotCount], slots: { period: slotCount, features, tokens: Int32Array.of(0) }, factor: 1 };
+  return {
+    name,
+    shape: [elements, slotCount],
+    slots: { period: slotCount, features, tokens: Int32Array.of(0) },
+    factor: 1,
+  };
 }
 
 export interface Source {
@@ -47,7 +59,12 @@ export interface FunctionSource {
 
 export function buildModule(source: Source, parameters = toyParameters): Module {
   const ids = new Ids();
-  const build = (name: string, args: readonly Type[], body: Source['body'], models?: Func['models']): Func => {
+  const build = (
+    name: string,
+    args: readonly Type[],
+    body: Source['body'],
+    models?: Func['models'],
+  ): Func => {
     const builder = new BlockBuilder(ids, parameters, args);
     const block = builder.finish(body(builder, builder.args));
     return models === undefined ? { name, body: block } : { name, body: block, models };
@@ -55,8 +72,13 @@ export function buildModule(source: Source, parameters = toyParameters): Module 
   const main = build('main', source.inputs, source.body);
   const others = (source.functions ?? []).map((f) => build(f.name, f.args, f.body, f.models));
   const module: Module = {
-    phase: 'cipher', name: 'oracle', sourceHash: '0'.repeat(64), parameters, functions: [main, ...others],
-    constants: new Map(Object.entries(source.constants ?? {})), tables: new Map(Object.entries(source.tables ?? {})),
+    phase: 'cipher',
+    name: 'oracle',
+    sourceHash: '0'.repeat(64),
+    parameters,
+    functions: [main, ...others],
+    constants: new Map(Object.entries(source.constants ?? {})),
+    tables: new Map(Object.entries(source.tables ?? {})),
     inputs: source.inputs.map((type, i) => port(`x${i}`, type)),
     outputs: main.body.results.map((value, i) => port(`y${i}`, value.type as CtType)),
   };
@@ -81,7 +103,10 @@ export function lower(module: Module): LoweredPlan {
 }
 
 /** Lowers, writes, reads back and runs a module on random inputs in [-1, 1]^2, or real ones. */
-export function runOracle(source: Source, options: { real?: boolean; parameters?: Parameters } = {}): OracleRun {
+export function runOracle(
+  source: Source,
+  options: { real?: boolean; parameters?: Parameters } = {},
+): OracleRun {
   const module = buildModule(source, options.parameters);
   const lowered = lower(module);
   const plan = readPlan(lowered.plan);
@@ -89,12 +114,19 @@ export function runOracle(source: Source, options: { real?: boolean; parameters?
   const runner = new PlanRunner(plan, weights);
   const random = new Random(99);
   const part = (): number => random.below(2001) / 1000 - 1;
-  const inputs = plan.inputs.map(({ elements }) => Array.from({ length: elements }, () =>
-    Array.from({ length: plan.parameters.primes.length === 0 ? 0 : 2 ** (plan.parameters.logN - 1) }, (): Complex =>
-      ({ re: part(), im: options.real === true ? 0 : part() }))));
+  const inputs = plan.inputs.map(({ elements }) =>
+    Array.from({ length: elements }, () =>
+      Array.from(
+        { length: plan.parameters.primes.length === 0 ? 0 : 2 ** (plan.parameters.logN - 1) },
+        (): Complex => ({ re: part(), im: options.real === true ? 0 : part() }),
+      ),
+    ),
+  );
   const encrypted = inputs.map((elements, i) => {
     const { level, scale } = plan.inputs[i]!;
-    return elements.flatMap((slots) => runner.scheme.encrypt(runner.scheme.ring.encode(slots, scale), level).flat());
+    return elements.flatMap((slots) =>
+      runner.scheme.encrypt(runner.scheme.ring.encode(slots, scale), level).flat(),
+    );
   });
   const results = runner.run(encrypted);
   const rows = (output: number, element: number): Row[][] => {
@@ -102,8 +134,11 @@ export function runOracle(source: Source, options: { real?: boolean; parameters?
     const start = element * 2 * limbs;
     return [0, 1].map((c) => results[output]!.slice(start + c * limbs, start + (c + 1) * limbs));
   };
-  const outputs = plan.outputs.map(({ elements, scale }, i) => Array.from({ length: elements }, (_, e) =>
-    runner.scheme.ring.decode(runner.scheme.decrypt(rows(i, e)), scale)));
+  const outputs = plan.outputs.map(({ elements, scale }, i) =>
+    Array.from({ length: elements }, (_, e) =>
+      runner.scheme.ring.decode(runner.scheme.decrypt(rows(i, e)), scale),
+    ),
+  );
   return { lowered, plan, runner, inputs, rows, outputs };
 }
 
@@ -117,8 +152,9 @@ export function rotated(slots: Slots, step: number): Slots {
   return slots.map((_, i) => slots[(((i + step) % n) + n) % n]!);
 }
 
-export const times = (a: Slots, b: Slots): Slots => a.map((x, i) =>
-  ({ re: x.re * b[i]!.re - x.im * b[i]!.im, im: x.re * b[i]!.im + x.im * b[i]!.re }));
-export const plus = (...all: readonly Slots[]): Slots => all.reduce((a, b) => a.map((x, i) =>
-  ({ re: x.re + b[i]!.re, im: x.im + b[i]!.im })));
-export const scaled = (a: Slots, factor: number): Slots => a.map((x) => ({ re: x.re * factor, im: x.im * factor }));
+export const times = (a: Slots, b: Slots): Slots =>
+  a.map((x, i) => ({ re: x.re * b[i]!.re - x.im * b[i]!.im, im: x.re * b[i]!.im + x.im * b[i]!.re }));
+export const plus = (...all: readonly Slots[]): Slots =>
+  all.reduce((a, b) => a.map((x, i) => ({ re: x.re + b[i]!.re, im: x.im + b[i]!.im })));
+export const scaled = (a: Slots, factor: number): Slots =>
+  a.map((x) => ({ re: x.re * factor, im: x.im * factor }));

@@ -23,23 +23,60 @@ function sample() {
       w: { shape: [8, 8], data: Float64Array.from({ length: 64 }, (_, i) => i / 4) },
       fine: { shape: [16], data: Float64Array.from({ length: 16 }, (_, i) => i / 3) },
     },
-    tables: { rows: row.slice(), columns: row.slice(), features: Int32Array.from([0, 1, 2, -1]), tokens: Int32Array.from([0, 4, 8, 12]) },
+    tables: {
+      rows: row.slice(),
+      columns: row.slice(),
+      features: Int32Array.from([0, 1, 2, -1]),
+      tokens: Int32Array.from([0, 4, 8, 12]),
+    },
     body: (b, [x]) => {
       const rotated = b.op('ct.rotate', [x!], { axis: 'r', steps: [0, 1] }, 'enc/MatMul');
-      const diagonals = b.op('pt.diagonals', [], {
-        axes: [axis('o', 2), axis('g', 1), axis('i', 2), axis('r', 2)] as never, period: 4, weight: 'w', rows: 'rows',
-        columns: 'columns', baby: [0, 1], giant: [0], factor: 1,
-      }, 'enc/MatMul');
+      const diagonals = b.op(
+        'pt.diagonals',
+        [],
+        {
+          axes: [axis('o', 2), axis('g', 1), axis('i', 2), axis('r', 2)] as never,
+          period: 4,
+          weight: 'w',
+          rows: 'rows',
+          columns: 'columns',
+          baby: [0, 1],
+          giant: [0],
+          factor: 1,
+        },
+        'enc/MatMul',
+      );
       const sum = b.op('ct.contract', [rotated, diagonals], { over: ['i', 'r'], scale }, 'enc/MatMul');
-      const vector = b.op('pt.vector', [], {
-        axes: [], period: 4, constant: 'fine', features: 'features', tokens: 'tokens', factor: 2,
-      }, 'enc/Add');
-      const dft = b.op('pt.dft', [], {
-        axes: [axis('gg', 1), axis('bb', 3)] as never, inverse: false, first: 1, count: 1, baby: [-1, 0, 1], giant: [0],
-        factor: 1,
-      }, 'boot');
+      const vector = b.op(
+        'pt.vector',
+        [],
+        { axes: [], period: 4, constant: 'fine', features: 'features', tokens: 'tokens', factor: 2 },
+        'enc/Add',
+      );
+      const dft = b.op(
+        'pt.dft',
+        [],
+        {
+          axes: [axis('gg', 1), axis('bb', 3)] as never,
+          inverse: false,
+          first: 1,
+          count: 1,
+          baby: [-1, 0, 1],
+          giant: [0],
+          factor: 1,
+        },
+        'boot',
+      );
       const moved = b.op('ct.contract', [x!, dft], { over: ['bb', 'gg', 'i'], scale }, 'boot');
-      return [b.op('ct.rescale', [b.op('ct.mul_i', [b.op('ct.add_plain', [sum, vector], {}, 'enc/Add')], {}, '')], {}, ''), moved];
+      return [
+        b.op(
+          'ct.rescale',
+          [b.op('ct.mul_i', [b.op('ct.add_plain', [sum, vector], {}, 'enc/Add')], {}, '')],
+          {},
+          '',
+        ),
+        moved,
+      ];
     },
   });
 }
@@ -56,17 +93,37 @@ describe('the plan file', () => {
   it('holds parameters, ports, keys, recipes and locations', () => {
     const { plan, weights, summary } = lower(sample());
     const view = readPlan(plan);
-    expect(view.parameters).toMatchObject({ logN: 5, maxLevel: 7, specials: 3, insecure: true, ephemeralWeight: 32 });
+    expect(view.parameters).toMatchObject({
+      logN: 5,
+      maxLevel: 7,
+      specials: 3,
+      insecure: true,
+      ephemeralWeight: 32,
+    });
     expect(view.parameters.primes).toEqual(toyParameters.primes);
     expect(view.weightsHash).toBe(createHash('sha256').update(weights).digest('hex'));
-    expect(view.inputs).toMatchObject([{ name: 'x0', elements: 2, period: slotCount, level: 7, buffer: 0, factor: 1 }]);
-    expect(view.outputs.map((port) => [port.level, port.buffer])).toEqual([[6, 1], [7, 2]]);
+    expect(view.inputs).toMatchObject([
+      { name: 'x0', elements: 2, period: slotCount, level: 7, buffer: 0, factor: 1 },
+    ]);
+    expect(view.outputs.map((port) => [port.level, port.buffer])).toEqual([
+      [6, 1],
+      [7, 2],
+    ]);
     expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: 2 }]);
     expect(view.plaintexts.map((p) => [p.recipe.kind, p.elements, p.rowWords])).toEqual([
-      ['residue', 1, 1], ['diagonals', 8, 8], ['dft', 3, 32], ['vector', 1, 32], ['monomial', 1, 2],
+      ['residue', 1, 1],
+      ['diagonals', 8, 8],
+      ['dft', 3, 32],
+      ['vector', 1, 32],
+      ['monomial', 1, 2],
     ]);
     expect(view.locations).toContain('enc/MatMul');
-    expect(summary).toMatchObject({ levels: 7, rotations: 2, planBytes: plan.length, weightsBytes: weights.length });
+    expect(summary).toMatchObject({
+      levels: 7,
+      rotations: 2,
+      planBytes: plan.length,
+      weightsBytes: weights.length,
+    });
     expect(printSchedule(view)).toMatch(/key_product\(.*; enc\/MatMul/);
   });
 
@@ -90,18 +147,24 @@ describe('the plan file', () => {
 
 describe('the weights file', () => {
   it('is safetensors with sorted keys, floats where they are exact', () => {
-    const file = writeWeights(new Map([
-      ['b', { shape: [2], data: Float64Array.of(0.5, -3) }], ['a', { shape: [1, 1], data: Float64Array.of(0.1) }],
-    ]));
+    const file = writeWeights(
+      new Map([
+        ['b', { shape: [2], data: Float64Array.of(0.5, -3) }],
+        ['a', { shape: [1, 1], data: Float64Array.of(0.1) }],
+      ]),
+    );
     const headerBytes = Number(new DataView(file.buffer).getBigUint64(0, true));
     expect(headerBytes % 8).toBe(0);
     const header: unknown = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + headerBytes)));
     expect(header).toEqual({
       __metadata__: { format: 'aegis-weights', version: '1' },
-      a: { dtype: 'F64', shape: [1, 1], data_offsets: [0, 8] }, b: { dtype: 'F32', shape: [2], data_offsets: [8, 16] },
+      a: { dtype: 'F64', shape: [1, 1], data_offsets: [0, 8] },
+      b: { dtype: 'F32', shape: [2], data_offsets: [8, 16] },
     });
     const view = new DataView(file.buffer, 8 + headerBytes);
-    expect([view.getFloat64(0, true), view.getFloat32(8, true), view.getFloat32(12, true)]).toEqual([0.1, 0.5, -3]);
+    expect([view.getFloat64(0, true), view.getFloat32(8, true), view.getFloat32(12, true)]).toEqual([
+      0.1, 0.5, -3,
+    ]);
   });
 });
 
@@ -118,13 +181,16 @@ describe('placeBuffers', () => {
         return { rows: 1 + next(20), first, last: first + next(10) };
       });
       const { offsets, frameRows } = placeBuffers(items);
-      items.forEach((a, i) => items.slice(0, i).forEach((b, j) => {
-        const together = a.first <= b.last && b.first <= a.last;
-        const apart = offsets[i]! + a.rows <= offsets[j]! || offsets[j]! + b.rows <= offsets[i]!;
-        expect(!together || apart).toBe(true);
-      }));
+      items.forEach((a, i) =>
+        items.slice(0, i).forEach((b, j) => {
+          const together = a.first <= b.last && b.first <= a.last;
+          const apart = offsets[i]! + a.rows <= offsets[j]! || offsets[j]! + b.rows <= offsets[i]!;
+          expect(!together || apart).toBe(true);
+        }),
+      );
       const live = Array.from({ length: 60 }, (_, t) =>
-        items.reduce((sum, item) => sum + (item.first <= t && t <= item.last ? item.rows : 0), 0));
+        items.reduce((sum, item) => sum + (item.first <= t && t <= item.last ? item.rows : 0), 0),
+      );
       expect(frameRows).toBeGreaterThanOrEqual(Math.max(...live));
       expect(frameRows).toBeLessThanOrEqual(2 * Math.max(...live));
     }
@@ -138,10 +204,15 @@ describe('the generated schema', () => {
     const folder = mkdtempSync(join(tmpdir(), 'aegis-schema-'));
     try {
       execFileSync('bash', ['scripts/generate-plan-schema.sh', folder]);
-      const files = (root: string) => readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.ts')).sort();
+      const files = (root: string) =>
+        readdirSync(root, { recursive: true, encoding: 'utf8' })
+          .filter((f) => f.endsWith('.ts'))
+          .sort();
       expect(files('src/backend/generated')).toEqual(files(folder));
       for (const file of files(folder)) {
-        expect(readFileSync(join('src/backend/generated', file), 'utf8')).toBe(readFileSync(join(folder, file), 'utf8'));
+        expect(readFileSync(join('src/backend/generated', file), 'utf8')).toBe(
+          readFileSync(join(folder, file), 'utf8'),
+        );
       }
     } finally {
       rmSync(folder, { recursive: true });

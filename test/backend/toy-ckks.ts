@@ -1,12 +1,16 @@
 /**
- * CKKS with big integers, straight from the definitions: the oracle for lowered plans. N is 2^4 to 2^6, transforms are
+ * CKKS with big integers, straight from the definitions: the oracle for lowered plans. N is 2^4 to 2^6,
+ * transforms are
  * quadratic, and randomness is a seeded generator; nothing here is secure or fast.
  */
 import { invariant } from '../../src/support/invariant.js';
 import type { Key, PlanParameters } from '../../src/backend/plan-view.js';
 
 export type Row = bigint[];
-export interface Complex { readonly re: number; readonly im: number }
+export interface Complex {
+  readonly re: number;
+  readonly im: number;
+}
 
 export function mod(a: bigint, q: bigint): bigint {
   const r = a % q;
@@ -46,7 +50,10 @@ export class ToyRing {
   private readonly powers: bigint[][];
   private readonly inverses: bigint[][];
 
-  constructor(readonly logN: number, readonly primes: readonly bigint[]) {
+  constructor(
+    readonly logN: number,
+    readonly primes: readonly bigint[],
+  ) {
     this.n = 2 ** logN;
     // psi as in runtime/ckks/modulus.h: from the smallest g that gives exact order 2N.
     const roots = primes.map((q) => {
@@ -85,14 +92,16 @@ export class ToyRing {
     const nInverse = inverse(BigInt(this.n), q);
     return Array.from({ length: this.n }, (_, i) => {
       let sum = 0n;
-      for (let k = 0; k < this.n; k++) sum += a[k]! * powers[((2 * this.bitReverse(k) + 1) * i) % (2 * this.n)]!;
+      for (let k = 0; k < this.n; k++)
+        sum += a[k]! * powers[((2 * this.bitReverse(k) + 1) * i) % (2 * this.n)]!;
       return mod(sum * nInverse, q);
     });
   }
 
   permutation(galois: number): number[] {
     return Array.from({ length: this.n }, (_, k) =>
-      this.bitReverse((((galois * (2 * this.bitReverse(k) + 1)) % (2 * this.n)) - 1) / 2));
+      this.bitReverse((((galois * (2 * this.bitReverse(k) + 1)) % (2 * this.n)) - 1) / 2),
+    );
   }
 
   /** Coefficients of a polynomial under X -> X^galois. */
@@ -115,8 +124,10 @@ export class ToyRing {
     invariant(slots.length === this.n / 2, 'a vector fills all slots');
     return Array.from({ length: this.n }, (_, k) => {
       let sum = 0;
-      slots.forEach((z, j) => { sum += z.re * Math.cos(this.angle(j, k)) + z.im * Math.sin(this.angle(j, k)); });
-      return BigInt(Math.round(((2 / this.n) * sum * scale)));
+      slots.forEach((z, j) => {
+        sum += z.re * Math.cos(this.angle(j, k)) + z.im * Math.sin(this.angle(j, k));
+      });
+      return BigInt(Math.round((2 / this.n) * sum * scale));
     });
   }
 
@@ -133,7 +144,7 @@ export class ToyRing {
 }
 
 /** A switching key: [digit][component][limb], NTT form; limbs are prime indices. */
-export type ToyKey = readonly (readonly (ReadonlyMap<number, Row>)[])[];
+export type ToyKey = readonly (readonly ReadonlyMap<number, Row>[])[];
 
 export class ToyScheme {
   readonly ring: ToyRing;
@@ -145,7 +156,9 @@ export class ToyScheme {
     this.ring = new ToyRing(parameters.logN, parameters.primes);
     const { n } = this.ring;
     this.dense = Array.from({ length: n }, () => BigInt(this.random.below(3) - 1));
-    this.sparse = Array.from({ length: n }, (_, i) => (i % 8 === 3 ? BigInt(2 * this.random.below(2) - 1) : 0n));
+    this.sparse = Array.from({ length: n }, (_, i) =>
+      i % 8 === 3 ? BigInt(2 * this.random.below(2) - 1) : 0n,
+    );
   }
 
   private smallError(): bigint[] {
@@ -160,7 +173,10 @@ export class ToyScheme {
       const q = this.parameters.primes[limb]!;
       const a = Array.from({ length: this.ring.n }, () => this.random.uniform(q));
       const s = this.ring.ntt(this.dense, limb);
-      const m = this.ring.ntt(message.map((c, i) => c + error[i]!), limb);
+      const m = this.ring.ntt(
+        message.map((c, i) => c + error[i]!),
+        limb,
+      );
       rows[0]!.push(a.map((x, i) => mod(m[i]! - x * s[i]!, q)));
       rows[1]!.push(a);
     }
@@ -201,7 +217,9 @@ export class ToyScheme {
       ...Array.from({ length: keyClass.level + 1 }, (_, i) => i),
       ...Array.from({ length: keyClass.specials }, (_, i) => firstSpecial + i),
     ];
-    const p = limbs.slice(keyClass.level + 1).reduce((product, limb) => product * this.parameters.primes[limb]!, 1n);
+    const p = limbs
+      .slice(keyClass.level + 1)
+      .reduce((product, limb) => product * this.parameters.primes[limb]!, 1n);
     return keyClass.digits.map(({ first, count }) => {
       const [b, a] = [new Map<number, Row>(), new Map<number, Row>()];
       const error = this.smallError();
@@ -211,7 +229,10 @@ export class ToyScheme {
         const own = limb >= first && limb < first + count;
         const random = Array.from({ length: this.ring.n }, () => this.random.uniform(q));
         a.set(limb, random);
-        b.set(limb, random.map((x, i) => mod(e[i]! - x * sTo[i]! + (own ? p * sFrom[i]! : 0n), q)));
+        b.set(
+          limb,
+          random.map((x, i) => mod(e[i]! - x * sTo[i]! + (own ? p * sFrom[i]! : 0n), q)),
+        );
       }
       return [b, a];
     });
@@ -219,23 +240,28 @@ export class ToyScheme {
 
   private secretsOf(key: Key): [bigint[], bigint[]] {
     switch (key.kind) {
-      case 'relinearize': return [this.squared(), this.dense];
+      case 'relinearize':
+        return [this.squared(), this.dense];
       case 'galois': {
         const order = BigInt(2 * this.ring.n);
         const inverseGalois = Number(powMod(BigInt(key.galois), order / 2n - 1n, order));
         return [this.dense, this.ring.automorphism(this.dense, inverseGalois)];
       }
-      case 'to_sparse': return [this.dense, this.sparse];
-      case 'to_dense': return [this.sparse, this.dense];
+      case 'to_sparse':
+        return [this.dense, this.sparse];
+      case 'to_dense':
+        return [this.sparse, this.dense];
     }
   }
 
   private squared(): bigint[] {
     const { n } = this.ring;
     const out = new Array<bigint>(n).fill(0n);
-    this.dense.forEach((x, i) => this.dense.forEach((y, j) => {
-      out[(i + j) % n]! += i + j < n ? x * y : -x * y;
-    }));
+    this.dense.forEach((x, i) =>
+      this.dense.forEach((y, j) => {
+        out[(i + j) % n]! += i + j < n ? x * y : -x * y;
+      }),
+    );
     return out;
   }
 }

@@ -7,22 +7,35 @@ import { axis, buildModule, ct, lower } from './oracle.js';
 function samplePlan(): PlanView {
   const module = buildModule({
     inputs: [ct([axis('g', 4)], 3)],
-    functions: [{
-      name: 'turn', args: [ct([axis('h', 2)], 3)],
-      body: (b, [a]) => [b.op('ct.rotate_each', [a!], { axis: 'h', steps: [1, 2], sum: false }, 'turn')],
-    }],
+    functions: [
+      {
+        name: 'turn',
+        args: [ct([axis('h', 2)], 3)],
+        body: (b, [a]) => [b.op('ct.rotate_each', [a!], { axis: 'h', steps: [1, 2], sum: false }, 'turn')],
+      },
+    ],
     body: (b, [x]) => {
       const type = ct([axis('h', 2)], 3);
       const zero = b.op('ct.zero', [], { axes: [axis('h', 2)] as never, level: 3 }, '');
       const [sum] = b.loop(4, [zero], 'loop', (inner, [acc]) => {
         const one = inner.op('ct.index', [x!], { axis: 'g', index: 0, loopStride: 1 }, '');
         const wide = inner.op('ct.reshape', [one], { axes: [axis('h', 1)] as never }, '');
-        const [turned] = inner.call('turn', [inner.op('ct.concat', [wide, wide], { axis: 'h' }, '')], [type], '');
+        const [turned] = inner.call(
+          'turn',
+          [inner.op('ct.concat', [wide, wide], { axis: 'h' }, '')],
+          [type],
+          '',
+        );
         return [inner.op('ct.add', [acc!, turned!], {}, '')];
       });
-      return [b.op('ct.rescale', [b.op('ct.add_plain', [
-        sum!, b.op('pt.constant', [], { axes: [], values: [1] }, ''),
-      ], {}, '')], {}, '')];
+      return [
+        b.op(
+          'ct.rescale',
+          [b.op('ct.add_plain', [sum!, b.op('pt.constant', [], { axes: [], values: [1] }, '')], {}, '')],
+          {},
+          '',
+        ),
+      ];
     },
   });
   return readPlan(lower(module).plan);
@@ -32,12 +45,19 @@ type Edit<T> = (value: T) => Partial<T>;
 
 /** A plan with one function edited. */
 function withFunction(plan: PlanView, name: string, edit: Edit<PlanFunction>): PlanView {
-  const functions = plan.programs[0]!.functions.map((func) => (func.name === name ? { ...func, ...edit(func) } : func));
+  const functions = plan.programs[0]!.functions.map((func) =>
+    func.name === name ? { ...func, ...edit(func) } : func,
+  );
   return { ...plan, programs: [{ functions }] };
 }
 
 /** Edits the first command, at any depth, that `pick` accepts. */
-function withCommand(plan: PlanView, name: string, pick: (c: Command) => boolean, edit: Edit<Command>): PlanView {
+function withCommand(
+  plan: PlanView,
+  name: string,
+  pick: (c: Command) => boolean,
+  edit: Edit<Command>,
+): PlanView {
   let done = false;
   const visit = (command: Command): Command => {
     if (done) return command;
@@ -52,7 +72,10 @@ function withCommand(plan: PlanView, name: string, pick: (c: Command) => boolean
   return result;
 }
 
-const is = (op: Command['op']) => (command: Command): boolean => command.op === op;
+const is =
+  (op: Command['op']) =>
+  (command: Command): boolean =>
+    command.op === op;
 const moved = (view: View | null, offset: number): View => ({ ...view!, offset: view!.offset + offset });
 
 describe('verifySchedule', () => {
@@ -62,7 +85,9 @@ describe('verifySchedule', () => {
 
   it('finds a read of what nothing has written', () => {
     const broken = withFunction(plan, 'turn', (func) => ({ commands: func.commands.slice(1) }));
-    expect(verifySchedule(broken)[0]).toMatch(/operand a reads row 0 of buffer \d+, which nothing has written/);
+    expect(verifySchedule(broken)[0]).toMatch(
+      /operand a reads row 0 of buffer \d+, which nothing has written/,
+    );
   });
 
   it('finds live buffers that overlap', () => {
@@ -77,7 +102,10 @@ describe('verifySchedule', () => {
     const sum = main.commands.find(is('loop'))!.body.find(is('add'))!.out!.buffer;
     const frameOffset = main.buffers[sum]!.offset;
     const broken = withFunction(
-      withCommand(plan, 'main', is('call'), () => ({ frameOffset })), 'main', () => ({ frameRows: main.frameRows + 200 }));
+      withCommand(plan, 'main', is('call'), () => ({ frameOffset })),
+      'main',
+      () => ({ frameRows: main.frameRows + 200 }),
+    );
     expect(verifySchedule(broken).join('\n')).toMatch(/which a callee may have overwritten/);
   });
 
@@ -89,14 +117,18 @@ describe('verifySchedule', () => {
   });
 
   it('finds outputs on top of inputs, except where kernels allow it', () => {
-    const inPlace = withCommand(plan, 'turn', is('base_convert'), (c) => ({ out: { ...c.a!, limbStride: 1 } }));
+    const inPlace = withCommand(plan, 'turn', is('base_convert'), (c) => ({
+      out: { ...c.a!, limbStride: 1 },
+    }));
     expect(verifySchedule(inPlace).join('\n')).toMatch(/overlaps an input/);
     const shifted = withCommand(plan, 'turn', is('sub_scale'), (c) => ({ out: moved(c.b, -1) }));
     expect(verifySchedule(shifted)).not.toEqual([]);
   });
 
   it('finds outputs that are written twice or not in full', () => {
-    const twice = withCommand(plan, 'turn', is('key_product'), (c) => ({ out: { ...c.out!, componentStride: 0 } }));
+    const twice = withCommand(plan, 'turn', is('key_product'), (c) => ({
+      out: { ...c.out!, componentStride: 0 },
+    }));
     expect(verifySchedule(twice).join('\n')).toMatch(/twice/);
     const partly = withFunction(plan, 'main', (func) => ({ commands: func.commands.slice(0, -3) }));
     expect(verifySchedule(partly).join('\n')).toMatch(/output y0 is not written in full/);

@@ -18,17 +18,37 @@ describe('compile', () => {
   let first: Outcome;
   beforeAll(async () => {
     first = await aegis(
-      'compile', model, '--samples', samples, '--take', '0:16', ...small, '-o', file('a.aegis'),
-      '--emit-cipher', file('copy.cipher'), '--json');
+      'compile',
+      model,
+      '--samples',
+      samples,
+      '--take',
+      '0:16',
+      ...small,
+      '-o',
+      file('a.aegis'),
+      '--emit-cipher',
+      file('copy.cipher'),
+      '--json',
+    );
   });
 
   it('prints one JSON document of the promised shape', () => {
     expect(first).toMatchObject({ status: 0 });
     const summary = JSON.parse(first.out) as Record<string, unknown>;
     for (const key of [
-      'logN', 'logQP', 'securityBits', 'levels', 'bootstraps', 'rotations', 'ctMultiplications', 'keyBytes', 'planBytes',
+      'logN',
+      'logQP',
+      'securityBits',
+      'levels',
+      'bootstraps',
+      'rotations',
+      'ctMultiplications',
+      'keyBytes',
+      'planBytes',
       'weightsBytes',
-    ]) expect(summary[key], key).toBeTypeOf('number');
+    ])
+      expect(summary[key], key).toBeTypeOf('number');
     expect(summary).toMatchObject({ insecure: true, logN: 12 });
     for (const pass of summary['passes'] as unknown[]) {
       expect(pass).toEqual({ name: expect.any(String), seconds: expect.any(Number) });
@@ -36,15 +56,22 @@ describe('compile', () => {
   });
 
   it('writes plan, weights and cipher module, and no other file', () => {
-    expect(readdirSync(folder).filter((name) => /^(a\.|copy|\.)/.test(name)).sort())
-      .toEqual(['a.aegis', 'a.aegis.cipher', 'a.aegis.weights', 'copy.cipher']);
+    expect(
+      readdirSync(folder)
+        .filter((name) => /^(a\.|copy|\.)/.test(name))
+        .sort(),
+    ).toEqual(['a.aegis', 'a.aegis.cipher', 'a.aegis.weights', 'copy.cipher']);
     expect(sha256(file('copy.cipher'))).toBe(sha256(file('a.aegis.cipher')));
-    expect((JSON.parse(first.out) as { planBytes: number }).planBytes).toBe(readFileSync(file('a.aegis')).length);
+    expect((JSON.parse(first.out) as { planBytes: number }).planBytes).toBe(
+      readFileSync(file('a.aegis')).length,
+    );
   });
 
   it('gives the same bytes again, from calibrated ranges', async () => {
     const ranges = file('ranges.json');
-    expect((await aegis('calibrate', model, '--samples', samples, '--take', '0:16', '-o', ranges)).status).toBe(0);
+    expect(
+      (await aegis('calibrate', model, '--samples', samples, '--take', '0:16', '-o', ranges)).status,
+    ).toBe(0);
     const again = await aegis('compile', model, '--ranges', ranges, ...small, '-o', file('b.aegis'));
     expect(again.status).toBe(0);
     expect(again.out).toContain('INSECURE');
@@ -66,8 +93,9 @@ describe('compile', () => {
     expect(await refuse('--ring', 'small')).toEqual(['S102']);
     expect(await refuse(...small, '--memory-limit', '1MiB')).toEqual(['B110']);
     writeFileSync(file('bad.onnx'), 'not a model');
-    expect(codesOf(await aegis('compile', file('bad.onnx'), ...small, '-o', file('no.aegis'), '--json')))
-      .toEqual([expect.stringMatching(/^F1/)]);
+    expect(
+      codesOf(await aegis('compile', file('bad.onnx'), ...small, '-o', file('no.aegis'), '--json')),
+    ).toEqual([expect.stringMatching(/^F1/)]);
     rmSync(file('bad.onnx'));
     expect(readdirSync(folder).sort()).toEqual(before);
   });

@@ -1,5 +1,13 @@
 import { spawn } from 'node:child_process';
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -21,37 +29,81 @@ async function ok(...argv: string[]): Promise<Outcome> {
   return outcome;
 }
 
-const runArguments = (response: string) =>
-  ['run', plan, '--keys', file('eval.keys'), '--in', file('request.ct'), '-o', file(response)];
+const runArguments = (response: string) => [
+  'run',
+  plan,
+  '--keys',
+  file('eval.keys'),
+  '--in',
+  file('request.ct'),
+  '-o',
+  file(response),
+];
 
 beforeAll(async () => {
-  await ok('compile', model, '--samples', samplesFile, '--take', '0:16', '--ring', 'small', '--insecure', '-o', plan);
+  await ok(
+    'compile',
+    model,
+    '--samples',
+    samplesFile,
+    '--take',
+    '0:16',
+    '--ring',
+    'small',
+    '--insecure',
+    '-o',
+    plan,
+  );
   const samples = await readSamples(samplesFile);
   writeFileSync(file('x.npz'), formatNpz(sampleAt(samples, shown)));
   const keys = await ok('keygen', plan, '-o', folder, '--seed', '1');
   expect(keys.out).toContain('INSECURE');
   const request = await ok(
-    'encrypt', plan, '--key', file('public.key'), '--in', file('x.npz'), '-o', file('request.ct'));
+    'encrypt',
+    plan,
+    '--key',
+    file('public.key'),
+    '--in',
+    file('x.npz'),
+    '-o',
+    file('request.ct'),
+  );
   expect(request.out).toContain('INSECURE');
 });
 
 describe('an encrypted run', () => {
   it('gives the logits of ONNX Runtime within the predicted error', async () => {
     const { ranks, ...report } = JSON.parse((await ok(...runArguments('response.ct'), '--json')).out) as {
-      outputSha256: string; seconds: number; insecure: boolean; ranks: { peakBytes: number }[];
+      outputSha256: string;
+      seconds: number;
+      insecure: boolean;
+      ranks: { peakBytes: number }[];
     };
-    expect(report).toEqual({ outputSha256: expect.stringMatching(/^[0-9a-f]{64}$/), seconds: expect.any(Number),
-      insecure: true });
+    expect(report).toEqual({
+      outputSha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+      seconds: expect.any(Number),
+      insecure: true,
+    });
     expect(ranks).toEqual([
       { rank: 0, peakBytes: expect.any(Number), staticBytes: expect.any(Number), collectives: [] },
     ]);
     const decrypted = await ok(
-      'decrypt', plan, '--key', file('secret.key'), '--in', file('response.ct'), '-o', file('y.npz'));
+      'decrypt',
+      plan,
+      '--key',
+      file('secret.key'),
+      '--in',
+      file('response.ct'),
+      '-o',
+      file('y.npz'),
+    );
     expect(decrypted.out).toContain('INSECURE');
     const logits = parseNpz(readFileSync(file('y.npz')), 'y.npz').get('logits');
     expect(logits?.shape).toEqual([1, 10]);
     const expected = (await readSamples(samplesFile)).logits?.[shown];
-    const error = Math.max(...Array.from(logits?.data ?? [], (value, i) => Math.abs(value - (expected?.[i] ?? NaN))));
+    const error = Math.max(
+      ...Array.from(logits?.data ?? [], (value, i) => Math.abs(value - (expected?.[i] ?? NaN))),
+    );
     const { outputs } = JSON.parse((await ok('inspect', plan, '--json')).out) as {
       outputs: { predictedError: number }[];
     };
@@ -59,16 +111,30 @@ describe('an encrypted run', () => {
   });
 
   it('has the same bits with another number of threads', async () => {
-    const hashes = await Promise.all(['1', '2'].map(async (threads) =>
-      (JSON.parse((await ok(...runArguments(`t${threads}.ct`), '--threads', threads, '--json')).out) as {
-        outputSha256: string;
-      }).outputSha256));
+    const hashes = await Promise.all(
+      ['1', '2'].map(
+        async (threads) =>
+          (
+            JSON.parse((await ok(...runArguments(`t${threads}.ct`), '--threads', threads, '--json')).out) as {
+              outputSha256: string;
+            }
+          ).outputSha256,
+      ),
+    );
     expect(hashes[0]).toBe(hashes[1]);
   });
 
   it('is verified with fresh keys', async () => {
     const { out } = await ok(
-      'verify', plan, '--samples', samplesFile, '--take', '16:17', '--encrypted', '--json');
+      'verify',
+      plan,
+      '--samples',
+      samplesFile,
+      '--take',
+      '16:17',
+      '--encrypted',
+      '--json',
+    );
     const result = JSON.parse(out) as { maxAbsError: number; predictedError: number };
     expect(result).toMatchObject({ samples: 1, argmaxAgreement: 1, accuracy: 1, insecure: true });
     expect(result.maxAbsError).toBeLessThanOrEqual(result.predictedError);
@@ -78,8 +144,12 @@ describe('an encrypted run', () => {
     const { out } = await ok('verify', plan, '--samples', samplesFile, '--take', '16:20', '--json');
     expect(JSON.parse(out)).toMatchObject({ samples: 4, argmaxAgreement: 1, accuracy: 1 });
     const random = ['verify', plan, '--random', '2', '--seed', '3', '--model', model, '--json'];
-    const [ort, tensor] = await Promise.all(['ort', 'tensor'].map(async (oracle) =>
-      JSON.parse((await ok(...random, '--oracle', oracle)).out) as { maxAbsError: number }));
+    const [ort, tensor] = await Promise.all(
+      ['ort', 'tensor'].map(
+        async (oracle) =>
+          JSON.parse((await ok(...random, '--oracle', oracle)).out) as { maxAbsError: number },
+      ),
+    );
     expect(ort?.maxAbsError).toBeCloseTo(tensor?.maxAbsError ?? NaN, 4);
   });
 });
@@ -100,19 +170,22 @@ describe('files', () => {
 
   it('that do not belong are refused by code, and nothing is written', async () => {
     const before = readdirSync(folder).sort();
-    const refused = async (...argv: string[]) => codesOf(await aegis(...argv, '-o', file('no.out'), '--json'));
+    const refused = async (...argv: string[]) =>
+      codesOf(await aegis(...argv, '-o', file('no.out'), '--json'));
     const encrypt = ['encrypt', plan, '--key', file('public.key'), '--in'];
     const run = ['run', plan, '--in', file('request.ct'), '--keys'];
     expect(await refused(...run, file('secret.key'))).toEqual(['R310']);
     expect(await refused(...run, file('eval.keys'), '--backend', 'cuda')).toEqual(['R404']);
     expect(await refused(...encrypt, file('wrong.npz'))).toEqual(['C103']);
-    writeFileSync(file('wrong.npz'), formatNpz(new Map([
-      ['picture', { dtype: 'float32', shape: [1], data: Float64Array.of(1) }],
-    ])));
+    writeFileSync(
+      file('wrong.npz'),
+      formatNpz(new Map([['picture', { dtype: 'float32', shape: [1], data: Float64Array.of(1) }]])),
+    );
     expect(await refused(...encrypt, file('wrong.npz'))).toEqual(['D110']);
-    writeFileSync(file('wrong.npz'), formatNpz(new Map([
-      ['image', { dtype: 'float32', shape: [1, 1, 4, 4], data: new Float64Array(16) }],
-    ])));
+    writeFileSync(
+      file('wrong.npz'),
+      formatNpz(new Map([['image', { dtype: 'float32', shape: [1, 1, 4, 4], data: new Float64Array(16) }]])),
+    );
     expect(await refused(...encrypt, file('wrong.npz'))).toEqual(['D111']);
     rmSync(file('wrong.npz'));
     expect(readdirSync(folder).sort()).toEqual(before);
@@ -125,7 +198,9 @@ describe('files', () => {
       expect(codesOf(await aegis('inspect', file('cut.aegis'), '--json'))[0]).toMatch(/^R2/);
     }
     copyFileSync(plan, file('cut.aegis'));
-    expect(codesOf(await aegis('verify', file('cut.aegis'), '--samples', samplesFile, '--json'))).toEqual(['C121']);
+    expect(codesOf(await aegis('verify', file('cut.aegis'), '--samples', samplesFile, '--json'))).toEqual([
+      'C121',
+    ]);
     rmSync(file('cut.aegis'));
   });
 });
@@ -138,10 +213,12 @@ describe('Ctrl-C', () => {
     let err = '';
     const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
     // The first line of progress shows that the run has begun.
-    await new Promise<void>((resolve) => child.stderr.on('data', (data: Buffer) => {
-      err += data.toString();
-      resolve();
-    }));
+    await new Promise<void>((resolve) =>
+      child.stderr.on('data', (data: Buffer) => {
+        err += data.toString();
+        resolve();
+      }),
+    );
     child.kill('SIGINT');
     expect(await ended).toBe(130);
     expect(err).toContain('interrupted');

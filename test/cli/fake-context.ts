@@ -15,7 +15,10 @@ export async function aegis(...argv: string[]): Promise<Outcome> {
     const stderr = { write: (text: string) => void (err += text), isTTY: false, columns: 100 };
     return {
       out: { write: (text) => void (out += text), isTTY: false, columns: 100 },
-      err: stderr, json, progress: new Progress(stderr), style: { color: false, columns: 100 },
+      err: stderr,
+      json,
+      progress: new Progress(stderr),
+      style: { color: false, columns: 100 },
       interruptible: (work) => work(new AbortController().signal),
     };
   };

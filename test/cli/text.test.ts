@@ -7,10 +7,21 @@ import { Progress } from '../../src/cli/progress.js';
 
 describe('numbers', () => {
   it('are short and carry a unit', () => {
-    expect([0, 1023, 1024, 1536, 150 * 1024, 2 ** 30].map(formatBytes))
-      .toEqual(['0 B', '1023 B', '1.0 KiB', '1.5 KiB', '150 KiB', '1.0 GiB']);
-    expect([0.0012, 0.5, 1.234, 12.34, 130].map(formatSeconds))
-      .toEqual(['1.2 ms', '500 ms', '1.23 s', '12.3 s', '2 min 10 s']);
+    expect([0, 1023, 1024, 1536, 150 * 1024, 2 ** 30].map(formatBytes)).toEqual([
+      '0 B',
+      '1023 B',
+      '1.0 KiB',
+      '1.5 KiB',
+      '150 KiB',
+      '1.0 GiB',
+    ]);
+    expect([0.0012, 0.5, 1.234, 12.34, 130].map(formatSeconds)).toEqual([
+      '1.2 ms',
+      '500 ms',
+      '1.23 s',
+      '12.3 s',
+      '2 min 10 s',
+    ]);
     expect([0, 2 ** -10].map(formatError)).toEqual(['0', '9.8e-4 (2^-10.0)']);
   });
 
@@ -23,8 +34,21 @@ describe('numbers', () => {
 
 describe('tables', () => {
   it('align their columns', () => {
-    expect(formatTable([['a', 'n'], ['long', '1']], [1])).toBe('a     n\nlong  1');
-    expect(formatFields([['a', 'x'], ['long', 'y']])).toBe('  a     x\n  long  y');
+    expect(
+      formatTable(
+        [
+          ['a', 'n'],
+          ['long', '1'],
+        ],
+        [1],
+      ),
+    ).toBe('a     n\nlong  1');
+    expect(
+      formatFields([
+        ['a', 'x'],
+        ['long', 'y'],
+      ]),
+    ).toBe('  a     x\n  long  y');
   });
 
   it('break long lists between items', () => {
@@ -34,7 +58,9 @@ describe('tables', () => {
   });
 
   it('draw a digit and sum up small shares', () => {
-    expect(drawDigit(Float64Array.of(0, 1, 0.5, 0), 2)).toBe('    +----+\n    |  @@|\n    |++  |\n    +----+');
+    expect(drawDigit(Float64Array.of(0, 1, 0.5, 0), 2)).toBe(
+      '    +----+\n    |  @@|\n    |++  |\n    +----+',
+    );
     const shares = [3, 2, 1].map((seconds, i) => ({ name: `n${i}`, seconds, detail: '' }));
     expect(timeTable('node', shares, 1)).toMatch(/n0 .*50\.0 %.*\n.*2 more .*50\.0 %/);
   });
@@ -44,10 +70,15 @@ describe('agreement', () => {
   const row = (...values: number[]) => Float64Array.from(values);
 
   it('counts rows, labels and the worst sample', () => {
-    expect(agreementOf([
-      { measured: row(1, 2), reference: row(1, 2.5), rowLength: 2, label: 1 },
-      { measured: row(3, 2), reference: row(2, 3), rowLength: 2, label: 1 },
-    ], 16)).toEqual({ samples: 2, maxAbsError: 1, worstSample: 17, argmaxAgreement: 0.5, accuracy: 0.5 });
+    expect(
+      agreementOf(
+        [
+          { measured: row(1, 2), reference: row(1, 2.5), rowLength: 2, label: 1 },
+          { measured: row(3, 2), reference: row(2, 3), rowLength: 2, label: 1 },
+        ],
+        16,
+      ),
+    ).toEqual({ samples: 2, maxAbsError: 1, worstSample: 17, argmaxAgreement: 0.5, accuracy: 0.5 });
   });
 
   it('does not lose what is not a number', () => {

@@ -8,7 +8,16 @@ const folder = mkdtempSync(join(tmpdir(), 'aegis-usage-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const commands = [
-  'calibrate', 'compile', 'inspect', 'keygen', 'encrypt', 'run', 'decrypt', 'verify', 'demo', 'doctor',
+  'calibrate',
+  'compile',
+  'inspect',
+  'keygen',
+  'encrypt',
+  'run',
+  'decrypt',
+  'verify',
+  'demo',
+  'doctor',
 ];
 const model = 'examples/digits-vit/digits_vit.onnx';
 
@@ -34,15 +43,25 @@ describe('help', () => {
 
 describe('usage errors', () => {
   it.each([
-    [[]], [['frobnicate']], [['compile']], [['compile', model]], [['compile', model, '-o', 'x', '--unknown']],
-    [['compile', model, '-o', 'x', '--ring', 'huge']], [['compile', model, '-o', 'x', '--security', '100']],
-    [['compile', model, '-o', 'x', '-o', 'y']], [['compile', model, '-o', 'x', '--seq-len', '0']],
-    [['compile', model, '-o', 'x', '--dim', 'batch']], [['compile', model, '-o', 'x', '--take', '0:1']],
+    [[]],
+    [['frobnicate']],
+    [['compile']],
+    [['compile', model]],
+    [['compile', model, '-o', 'x', '--unknown']],
+    [['compile', model, '-o', 'x', '--ring', 'huge']],
+    [['compile', model, '-o', 'x', '--security', '100']],
+    [['compile', model, '-o', 'x', '-o', 'y']],
+    [['compile', model, '-o', 'x', '--seq-len', '0']],
+    [['compile', model, '-o', 'x', '--dim', 'batch']],
+    [['compile', model, '-o', 'x', '--take', '0:1']],
     [['compile', model, '-o', 'x', '--ranges', 'a', '--samples', 'b']],
-    [['compile', model, '-o', 'x', '--memory-limit', 'lots']], [['compile', model, 'extra', '-o', 'x']],
+    [['compile', model, '-o', 'x', '--memory-limit', 'lots']],
+    [['compile', model, 'extra', '-o', 'x']],
     [['run', 'p', '--keys', 'k', '--in', 'i', '-o', 'o', '--threads', '0']],
     [['run', 'p', '--keys', 'k', '--in', 'i', '-o', 'o', '--threads', 'two']],
-    [['keygen', 'p', '-o', 'd', '--seed', '-1']], [['verify', 'p']], [['verify', 'p', '--random', '2']],
+    [['keygen', 'p', '-o', 'd', '--seed', '-1']],
+    [['verify', 'p']],
+    [['verify', 'p', '--random', '2']],
     [['verify', 'p', '--samples', 's', '--random', '2']],
   ])('%j ends with 2 and says what is wrong', async (argv) => {
     const plain = await aegis(...argv);
@@ -62,8 +81,10 @@ describe('errors in the input', () => {
     const { status, out, err } = await aegis(...argv);
     expect(status).toBe(1);
     expect(out).toBe('');
-    expect(err).toBe('error[C103]: no.aegis does not exist\nerror[C103]: no.keys does not exist\n' +
-      'error[C103]: no.ct does not exist\n');
+    expect(err).toBe(
+      'error[C103]: no.aegis does not exist\nerror[C103]: no.keys does not exist\n'
+        + 'error[C103]: no.ct does not exist\n',
+    );
     expect(codesOf(await aegis(...argv, '--json'))).toEqual(['C103', 'C103', 'C103']);
   });
 
@@ -83,13 +104,19 @@ describe('errors in the input', () => {
   it('have a code each: take, samples, kind of file, ranges', async () => {
     const output = ['-o', join(folder, 'out.json')];
     const samples = 'examples/digits-vit/digits_vit.samples.json';
-    expect(codesOf(await aegis('calibrate', model, '--samples', samples, '--take', '5:5', ...output, '--json')))
-      .toEqual(['D105']);
-    expect(codesOf(await aegis('calibrate', model, '--samples', model, ...output, '--json'))).toEqual(['D102']);
+    expect(
+      codesOf(await aegis('calibrate', model, '--samples', samples, '--take', '5:5', ...output, '--json')),
+    ).toEqual(['D105']);
+    expect(codesOf(await aegis('calibrate', model, '--samples', model, ...output, '--json'))).toEqual([
+      'D102',
+    ]);
     const text = join(folder, 'notes.txt');
     writeFileSync(text, 'hello');
     expect(codesOf(await aegis('inspect', text, '--json'))).toEqual(['C110']);
-    expect(codesOf(await aegis('compile', model, '--ranges', text, ...output, '--ring', 'small', '--insecure', '--json')))
-      .toEqual(['D106']);
+    expect(
+      codesOf(
+        await aegis('compile', model, '--ranges', text, ...output, '--ring', 'small', '--insecure', '--json'),
+      ),
+    ).toEqual(['D106']);
   });
 });

@@ -1,4 +1,7 @@
-/** Every model of the corpus compiles as exported, and its final `cipher` module agrees with the model in the clear. */
+/**
+ * Every model of the corpus compiles as exported, and its final `cipher` module agrees with the model in the
+ * clear.
+ */
 import { basename } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { compile, sampleInputs } from '../../src/compile.js';
@@ -15,7 +18,9 @@ describe('compiled models in the clear', () => {
   it.each(models.map((path) => [basename(path), path] as const))('%s', async (_, path) => {
     const samples = await readSamples(samplesPath(path));
     const { cipher, tensor } = await compile(path, {
-      ring: 'small', insecure: true, samples: takeSamples(samples, { from: 0, to: calibrated }),
+      ring: 'small',
+      insecure: true,
+      samples: takeSamples(samples, { from: 0, to: calibrated }),
     });
     const port = defined(cipher.outputs[0], 'output');
     const predicted = defined(port.predictedError, 'predicted error');

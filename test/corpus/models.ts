@@ -13,8 +13,9 @@ export const floatModels: readonly string[] = ['trained', 'reconstructed']
   .filter((path) => float.test(basename(path)));
 
 /** One export of each float model. */
-export const oneOfEach: readonly string[] = floatModels.filter((path, i) =>
-  floatModels.findIndex((other) => stem(other) === stem(path)) === i);
+export const oneOfEach: readonly string[] = floatModels.filter(
+  (path, i) => floatModels.findIndex((other) => stem(other) === stem(path)) === i,
+);
 
 function stem(path: string): string {
   return basename(path).split('.')[0] ?? '';

@@ -31,7 +31,11 @@ function codeOf(read: () => unknown): string {
 
 function python(script: string): string | undefined {
   try {
-    return execFileSync('python3', ['-c', script], { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    return execFileSync('python3', ['-c', script], {
+      cwd: folder,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
   } catch {
     return undefined;
   }
@@ -49,13 +53,16 @@ describe('npz', () => {
 
   it.skipIf(!hasNumpy)('is read by numpy (skipped where numpy is absent)', () => {
     writeFileSync(join(folder, 'ours.npz'), formatNpz(arrays));
-    expect(python(`
+    expect(
+      python(`
 import numpy as np
 a = np.load('ours.npz')
-print({k: (str(a[k].dtype), a[k].shape, a[k].ravel()[:3].tolist()) for k in sorted(a.files)})`)?.trim()).toBe(
-      "{'exact': ('float64', (2,), [0.1, 1e+300]), 'ids': ('int64', (2, 3), [1, 2, 3]), " +
-      "'image': ('float32', (2, 1, 4), [0.0, 0.5, 1.0]), 'mask': ('bool', (2, 1), [True, False]), " +
-      "'scalar': ('int32', (), [42]), 'zeros': ('float32', (1000,), [0.0, 0.0, 0.0])}");
+print({k: (str(a[k].dtype), a[k].shape, a[k].ravel()[:3].tolist()) for k in sorted(a.files)})`)?.trim(),
+    ).toBe(
+      "{'exact': ('float64', (2,), [0.1, 1e+300]), 'ids': ('int64', (2, 3), [1, 2, 3]), "
+        + "'image': ('float32', (2, 1, 4), [0.0, 0.5, 1.0]), 'mask': ('bool', (2, 1), [True, False]), "
+        + "'scalar': ('int32', (), [42]), 'zeros': ('float32', (1000,), [0.0, 0.0, 0.0])}",
+    );
   });
 
   it.skipIf(!hasNumpy)('reads what numpy writes: compressed, big-endian, column-major, float16', () => {
@@ -67,7 +74,8 @@ np.savez_compressed('a.npz', c=x.astype('>f4'), f=np.asfortranarray(x).astype('f
 np.savez('b.npz', c=x.astype('f4'))`);
     const read = parseNpz(readFileSync(join(folder, 'a.npz')), 'a.npz');
     const range = Float64Array.from({ length: 24 }, (_, i) => i);
-    for (const name of ['c', 'f', 'u', 'i']) expect(read.get(name)).toMatchObject({ shape: [2, 3, 4], data: range });
+    for (const name of ['c', 'f', 'u', 'i'])
+      expect(read.get(name)).toMatchObject({ shape: [2, 3, 4], data: range });
     expect(read.get('h')?.data).toEqual(Float64Array.from([1.5, -(2 ** -20), 2 ** -24]));
     expect(parseNpz(readFileSync(join(folder, 'b.npz')), 'b.npz').get('c')?.data).toEqual(range);
   });
@@ -98,7 +106,9 @@ np.savez('b.npz', c=x.astype('f4'))`);
   });
 
   it('refuses an entry that promises more than it may unpack to', () => {
-    const bomb = formatNpz(new Map([['zeros', { dtype: 'float64', shape: [1 << 20], data: new Float64Array(1 << 20) }]]));
+    const bomb = formatNpz(
+      new Map([['zeros', { dtype: 'float64', shape: [1 << 20], data: new Float64Array(1 << 20) }]]),
+    );
     const view = new DataView(bomb.buffer, bomb.byteOffset, bomb.byteLength);
     const directory = view.getUint32(bomb.length - 6, true);
     view.setUint32(directory + 24, 100, true);

@@ -5,11 +5,20 @@ import { mutate, seededRandom } from './random.js';
 
 const interval = { min: -1, max: 2 };
 const good = {
-  format: 'aegis-ranges', version: 1, model: 'm', sourceHash: 'abc', shapes: { x: [1, 2] },
+  format: 'aegis-ranges',
+  version: 1,
+  model: 'm',
+  sourceHash: 'abc',
+  shapes: { x: [1, 2] },
   nodes: [
     { op: 3, node: 'norm', kind: 'variance', interval },
-    { op: 4, node: 'attention', kind: 'attention', interval,
-      attention: { scores: interval, logSumExp: [interval], logSquareSum: [interval] } },
+    {
+      op: 4,
+      node: 'attention',
+      kind: 'attention',
+      interval,
+      attention: { scores: interval, logSumExp: [interval], logSquareSum: [interval] },
+    },
   ],
   probes: [{ x: [1, 2] }],
 };
@@ -30,10 +39,17 @@ describe('ranges file', () => {
   });
 
   it.each([
-    ['no JSON', 'hello'], ['another format', JSON.stringify({ ...good, format: 'x' })],
+    ['no JSON', 'hello'],
+    ['another format', JSON.stringify({ ...good, format: 'x' })],
     ['another version', JSON.stringify({ ...good, version: 2 })],
-    ['an empty interval', JSON.stringify({ ...good, nodes: [{ ...good.nodes[0], interval: { min: 2, max: 1 } }] })],
-    ['an attention without its ranges', JSON.stringify({ ...good, nodes: [{ ...good.nodes[0], kind: 'attention' }] })],
+    [
+      'an empty interval',
+      JSON.stringify({ ...good, nodes: [{ ...good.nodes[0], interval: { min: 2, max: 1 } }] }),
+    ],
+    [
+      'an attention without its ranges',
+      JSON.stringify({ ...good, nodes: [{ ...good.nodes[0], kind: 'attention' }] }),
+    ],
     ['a probe that is no numbers', JSON.stringify({ ...good, probes: [{ x: ['1'] }] })],
   ])('is refused by code: %s', (_what, text) => {
     expect(codeOf(text)).toBe('D106');

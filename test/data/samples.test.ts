@@ -3,7 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import {
-  formatNpz, parseSamplesJson, parseTake, readNpz, readSamples, sampleAt, takeSamples,
+  formatNpz,
+  parseSamplesJson,
+  parseTake,
+  readNpz,
+  readSamples,
+  sampleAt,
+  takeSamples,
 } from '../../src/data/index.js';
 import { AegisError, type Diagnostic } from '../../src/support/diagnostics.js';
 import { mutate, seededRandom } from './random.js';
@@ -12,10 +18,27 @@ const folder = mkdtempSync(join(tmpdir(), 'aegis-samples-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const good = {
-  model: 'm.onnx', meta: {},
+  model: 'm.onnx',
+  meta: {},
   inputs: {
-    ids: { dtype: 'int64', shape: [1, 2], data: [[1, 2], [3, 4], [5, 6]] },
-    mask: { dtype: 'bool', shape: [1, 2], data: [[true, false], [1, 0], [true, true]] },
+    ids: {
+      dtype: 'int64',
+      shape: [1, 2],
+      data: [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+      ],
+    },
+    mask: {
+      dtype: 'bool',
+      shape: [1, 2],
+      data: [
+        [true, false],
+        [1, 0],
+        [true, true],
+      ],
+    },
   },
   logits: [[[0.5, 1]], [[2, 3]], [[4, 5]]],
   labels: [1, 0, 1],
@@ -48,7 +71,11 @@ describe('samples.json', () => {
     expect(samples.inputs.get('mask')?.data[1]).toEqual(Float64Array.from([1, 0]));
     expect(samples.logits?.[2]).toEqual(Float64Array.from([4, 5]));
     expect(samples.labels).toEqual([1, 0, 1]);
-    expect(sampleAt(samples, 1).get('ids')).toEqual({ dtype: 'int64', shape: [1, 2], data: Float64Array.from([3, 4]) });
+    expect(sampleAt(samples, 1).get('ids')).toEqual({
+      dtype: 'int64',
+      shape: [1, 2],
+      data: Float64Array.from([3, 4]),
+    });
   });
 
   it('reads the example of the house', async () => {
@@ -62,7 +89,9 @@ describe('samples.json', () => {
     const bad = structuredClone(good) as unknown as { inputs: { ids: { data: unknown[] } }; labels: unknown };
     bad.inputs.ids.data = [[1], [2.5, 3], ['x', 1]];
     bad.labels = [1, 2];
-    const messages = diagnosticsOf(() => parseSamplesJson(JSON.stringify(bad), 's.json')).map((d) => d.message);
+    const messages = diagnosticsOf(() => parseSamplesJson(JSON.stringify(bad), 's.json')).map(
+      (d) => d.message,
+    );
     expect(messages).toEqual([
       's.json: inputs.ids.data[0] has 1 values, its shape needs 2',
       's.json: inputs.ids.data[1] holds 2.5, which is not a whole number',
@@ -88,22 +117,41 @@ describe('samples.json', () => {
 describe('sample files', () => {
   it('splits an npz along its first axis', async () => {
     const path = join(folder, 's.npz');
-    writeFileSync(path, formatNpz(new Map([
-      ['x', { dtype: 'float32', shape: [3, 2], data: Float64Array.from([1, 2, 3, 4, 5, 6]) }],
-      ['labels', { dtype: 'int64', shape: [3], data: Float64Array.from([7, 8, 9]) }],
-    ])));
+    writeFileSync(
+      path,
+      formatNpz(
+        new Map([
+          ['x', { dtype: 'float32', shape: [3, 2], data: Float64Array.from([1, 2, 3, 4, 5, 6]) }],
+          ['labels', { dtype: 'int64', shape: [3], data: Float64Array.from([7, 8, 9]) }],
+        ]),
+      ),
+    );
     const samples = await readSamples(path, parseTake('1:'));
     expect(samples).toMatchObject({ count: 2, labels: [8, 9], logits: null });
     expect(samples.inputs.get('x')).toEqual({
-      dtype: 'float32', shape: [1, 2], data: [Float64Array.from([3, 4]), Float64Array.from([5, 6])],
+      dtype: 'float32',
+      shape: [1, 2],
+      data: [Float64Array.from([3, 4]), Float64Array.from([5, 6])],
     });
     expect((await readNpz(path)).get('x')?.shape).toEqual([3, 2]);
   });
 
   it('refuses an npz whose arrays disagree on the number of samples', async () => {
     const path = join(folder, 'uneven.npz');
-    const array = (count: number) => ({ dtype: 'float32' as const, shape: [count], data: new Float64Array(count) });
-    writeFileSync(path, formatNpz(new Map([['x', array(3)], ['y', array(2)]])));
+    const array = (count: number) => ({
+      dtype: 'float32' as const,
+      shape: [count],
+      data: new Float64Array(count),
+    });
+    writeFileSync(
+      path,
+      formatNpz(
+        new Map([
+          ['x', array(3)],
+          ['y', array(2)],
+        ]),
+      ),
+    );
     expect(await codeOf(readSamples(path))).toBe('D103');
     writeFileSync(path, formatNpz(new Map()));
     expect(await codeOf(readSamples(path))).toBe('D103');

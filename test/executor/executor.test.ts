@@ -35,10 +35,21 @@ describe('a request through the addon', () => {
     const one = await run({ ...runFiles(f.path('one.ct')), threads: 1 });
     const two = await run({ ...runFiles(f.path('two.ct')), threads: 2 });
     expect(two.outputSha256).toBe(one.outputSha256);
-    const exec = await aegisExec([f.plan, '--keys', f.evalKeys, '--in', f.request, '-o', f.path('exec.ct'), '--json']);
+    const exec = await aegisExec([
+      f.plan,
+      '--keys',
+      f.evalKeys,
+      '--in',
+      f.request,
+      '-o',
+      f.path('exec.ct'),
+      '--json',
+    ]);
     expect(exec.status).toBe(0);
     expect(JSON.parse(exec.out)).toMatchObject({
-      outputSha256: one.outputSha256, insecure: true, ranks: [{ rank: 0, collectives: [] }],
+      outputSha256: one.outputSha256,
+      insecure: true,
+      ranks: [{ rank: 0, collectives: [] }],
     });
     expect((await readFile(f.path('exec.ct'))).equals(await readFile(f.path('one.ct')))).toBe(true);
   });
@@ -52,10 +63,18 @@ describe('a request through the addon', () => {
 
   it('reports progress and lets an exception of the callback out', async () => {
     const details = new Set<string>();
-    await keygen({ plan: f.plan, directory: f.path('progress'), onProgress: (_, detail) => details.add(detail) });
+    await keygen({
+      plan: f.plan,
+      directory: f.path('progress'),
+      onProgress: (_, detail) => details.add(detail),
+    });
     expect(details).toContain('keygen');
     const failing = keygen({
-      plan: f.plan, directory: f.path('progress'), onProgress: () => { throw new RangeError('mine'); },
+      plan: f.plan,
+      directory: f.path('progress'),
+      onProgress: () => {
+        throw new RangeError('mine');
+      },
     }).catch((error: unknown) => error);
     // Work that ended before the callback was called ends well.
     expect([undefined, 'mine']).toContain(((await failing) as { message?: string }).message);
@@ -90,12 +109,17 @@ describe('files', () => {
     const controller = new AbortController();
     const during = keygen({ plan: f.plan, directory, signal: controller.signal });
     controller.abort(new Error('stop'));
-    const ended = await during.then(() => 'done', (error: Error) => error.message);
+    const ended = await during.then(
+      () => 'done',
+      (error: Error) => error.message,
+    );
     expect(await readdir(directory)).toHaveLength(ended === 'done' ? 3 : 0);
     const bad = { plan: f.plan, key: f.publicKey, inputs: { x: input.with(3, NaN) }, out };
     expect(await codeOf(encrypt(bad))).toBe('R305');
     expect(await codeOf(run({ ...runFiles(join(directory, 'missing', 'out.ct')) }))).toBe('R102');
-    expect((await readdir(directory)).filter((name) => !name.endsWith('.key') && !name.endsWith('.keys'))).toEqual([]);
+    expect(
+      (await readdir(directory)).filter((name) => !name.endsWith('.key') && !name.endsWith('.keys')),
+    ).toEqual([]);
   });
 });
 
@@ -110,7 +134,9 @@ describe('refusals', () => {
     const other = await keygen({ plan: f.plan, directory: f.path('other-keys') });
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), keys: other.evalKeys }))).toBe('R311');
     await run(runFiles(f.path('response2.ct')));
-    expect(await codeOf(decrypt({ plan: f.plan, key: other.secretKey, in: f.path('response2.ct') }))).toBe('R311');
+    expect(await codeOf(decrypt({ plan: f.plan, key: other.secretKey, in: f.path('response2.ct') }))).toBe(
+      'R311',
+    );
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), plan: f.otherPlan }))).toBe('R301');
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), in: f.path('response2.ct') }))).toBe('R303');
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), keys: f.request }))).toBe('R110');
@@ -126,9 +152,16 @@ describe('refusals', () => {
 
   it('checks inputs against the calibrated range', async () => {
     const keys = await keygen({ plan: f.otherPlan, directory: f.path('bounded-keys') });
-    const values = { plan: f.otherPlan, key: keys.publicKey, inputs: { x: new Float64Array(80).fill(1.5) }, out: f.path('b.ct') };
+    const values = {
+      plan: f.otherPlan,
+      key: keys.publicKey,
+      inputs: { x: new Float64Array(80).fill(1.5) },
+      out: f.path('b.ct'),
+    };
     expect(await codeOf(encrypt(values))).toBe('R306');
-    expect((await encrypt({ ...values, allowOutOfRange: true })).warnings.map((one) => one.code)).toEqual(['R306']);
+    expect((await encrypt({ ...values, allowOutOfRange: true })).warnings.map((one) => one.code)).toEqual([
+      'R306',
+    ]);
   });
 
   it('refuses other files as plans', async () => {
@@ -146,8 +179,19 @@ describe('aegis-exec', () => {
     expect(help.out).toContain('--keys');
     expect((await aegisExec([])).status).toBe(2);
     expect((await aegisExec([f.plan, '--what'])).status).toBe(2);
-    expect((await aegisExec([f.plan, '--threads', '0', '--keys', 'k', '--in', 'i', '-o', 'o'])).status).toBe(2);
-    const missing = await aegisExec([f.plan, '--keys', f.path('no'), '--in', f.request, '-o', f.path('o'), '--json']);
+    expect((await aegisExec([f.plan, '--threads', '0', '--keys', 'k', '--in', 'i', '-o', 'o'])).status).toBe(
+      2,
+    );
+    const missing = await aegisExec([
+      f.plan,
+      '--keys',
+      f.path('no'),
+      '--in',
+      f.request,
+      '-o',
+      f.path('o'),
+      '--json',
+    ]);
     expect(missing.status).toBe(1);
     expect(JSON.parse(missing.out).errors[0].code).toBe('R101');
     const secret = await aegisExec([f.plan, '--keys', f.secretKey, '--in', f.request, '-o', f.path('o')]);
@@ -159,12 +203,20 @@ describe('aegis-exec', () => {
     const directory = f.path('interrupted');
     await mkdir(directory);
     await chmod(directory, 0o755);
-    const child = spawn(join(binaries, 'aegis-exec'),
-      [f.plan, '--keys', f.evalKeys, '--in', f.request, '-o', join(directory, 'out.ct')]);
+    const child = spawn(join(binaries, 'aegis-exec'), [
+      f.plan,
+      '--keys',
+      f.evalKeys,
+      '--in',
+      f.request,
+      '-o',
+      join(directory, 'out.ct'),
+    ]);
     const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
     child.kill('SIGINT');
     const status = await ended;
-    // Before its handler is in place the signal ends the process (null); afterwards 130; if it was quicker, 0.
+    // Before its handler is in place the signal ends the process (null); afterwards 130; if it was quicker,
+    // 0.
     expect([null, 130, 0]).toContain(status);
     expect(await readdir(directory)).toEqual(status === 0 ? ['out.ct'] : []);
   });
@@ -200,12 +252,18 @@ describe('loading the addon', () => {
   });
 
   it('says how to build it when it is absent, and why when it cannot be loaded', async () => {
-    for (const [path, code] of [[f.path('no.node'), 'X101'], [f.request, 'X102']] as const) {
+    for (const [path, code] of [
+      [f.path('no.node'), 'X101'],
+      [f.request, 'X102'],
+    ] as const) {
       vi.stubEnv('AEGIS_ADDON', path);
       vi.resetModules();
       const fresh = await import('../../src/executor/index.js');
       const error: unknown = await fresh.doctor().catch((caught: unknown) => caught);
-      expect(error).toMatchObject({ name: 'AegisError', diagnostics: [{ code, help: expect.stringContaining('npm run setup') }] });
+      expect(error).toMatchObject({
+        name: 'AegisError',
+        diagnostics: [{ code, help: expect.stringContaining('npm run setup') }],
+      });
     }
   });
 });

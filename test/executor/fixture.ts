@@ -1,4 +1,7 @@
-/** A small plan with keys and a request, made by the runtime's own test program (runtime/test/client_fixture_main.cc). */
+/**
+ * A small plan with keys and a request, made by the runtime's own test program
+ * (runtime/test/client_fixture_main.cc).
+ */
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -36,7 +39,13 @@ export async function makeFixture(): Promise<Fixture> {
   const request = path('request.ct');
   await encrypt({ plan, key: keys.publicKey, inputs: { x: input }, out: request });
   return {
-    ...keys, directory, plan, weights: `${plan}.weights`, otherPlan: path('other.aegis'), request, path,
+    ...keys,
+    directory,
+    plan,
+    weights: `${plan}.weights`,
+    otherPlan: path('other.aegis'),
+    request,
+    path,
     remove: () => rm(directory, { recursive: true }),
   };
 }

@@ -20,9 +20,20 @@ const shape = { tokens: 7, width: 16, heads: 2, hidden: 32, sharpness: 1 };
 const { kernels } = await doctor();
 
 function outputHash(table: string): string {
-  const out = execFileSync(join(repository, 'build/bin/aegis-exec'),
-    [at('plan.aegis'), '--keys', at('eval.keys'), '--in', at('request.ct'), '-o', at('response.ct'), '--json'],
-    { env: { ...process.env, AEGIS_KERNELS: table }, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  const out = execFileSync(
+    join(repository, 'build/bin/aegis-exec'),
+    [
+      at('plan.aegis'),
+      '--keys',
+      at('eval.keys'),
+      '--in',
+      at('request.ct'),
+      '-o',
+      at('response.ct'),
+      '--json',
+    ],
+    { env: { ...process.env, AEGIS_KERNELS: table }, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+  );
   return (JSON.parse(out) as { outputSha256: string }).outputSha256;
 }
 
@@ -32,16 +43,25 @@ describe('kernel tables', () => {
     const module = tinyTransformer(shape, 7);
     const inputs = Array.from({ length: 8 }, (_, i) => ({ x: randomInput(shape, 100 + i) }));
     const context = {
-      parameters: makeParameters(defaultLiteral('tiny', true)), ranges: calibrateModule(module, inputs),
+      parameters: makeParameters(defaultLiteral('tiny', true)),
+      ranges: calibrateModule(module, inputs),
       pack: { ...defaultPack, offsetsInSlots: 1, offsetsInArray: 2 },
     };
-    const { module: cipher } = runPipeline(module, context, () => 0, () => undefined);
+    const { module: cipher } = runPipeline(
+      module,
+      context,
+      () => 0,
+      () => undefined,
+    );
     const { plan, weights } = lowerToPlan(cipher, { compilerVersion: 'test', strategy: 'coplaced' });
     writeFileSync(at('plan.aegis'), plan);
     writeFileSync(at('plan.aegis.weights'), weights);
     await keygen({ plan: at('plan.aegis'), directory: folder, seed: 1 });
     await encrypt({
-      plan: at('plan.aegis'), key: at('public.key'), inputs: { x: randomInput(shape, 1) }, out: at('request.ct'),
+      plan: at('plan.aegis'),
+      key: at('public.key'),
+      inputs: { x: randomInput(shape, 1) },
+      out: at('request.ct'),
     });
     expected = outputHash('reference');
   });

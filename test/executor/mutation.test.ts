@@ -1,4 +1,7 @@
-/** Every reader of the runtime, fed 2000 seeded mutations of a good file: it ends well or with a code, and never crashes. */
+/**
+ * Every reader of the runtime, fed 2000 seeded mutations of a good file: it ends well or with a code, and
+ * never crashes.
+ */
 import { readFile, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { decrypt, encrypt, run, validatePlan } from '../../src/executor/index.js';
@@ -18,7 +21,8 @@ afterAll(() => f.remove());
 const interestingBytes = [0x00, 0x01, 0x7f, 0x80, 0xff, 0x22, 0x5b, 0x7b, 0x2d];
 
 /**
- * One to four changes: bits, bytes, decimal digits, words, copies of ranges, cuts, insertions; half of them in the first
+ * One to four changes: bits, bytes, decimal digits, words, copies of ranges, cuts, insertions; half of them
+ * in the first
  * 4 KiB. Every second file gets one bit or byte only, which is what structure checks let through most often.
  */
 function mutate(original: Uint8Array, random: () => number): Uint8Array {
@@ -29,13 +33,31 @@ function mutate(original: Uint8Array, random: () => number): Uint8Array {
   for (let left = gentle ? 1 : 1 + below(4); left > 0 && bytes.length > 0; left--) {
     const at = place();
     switch (below(gentle ? 3 : 7)) {
-      case 0: bytes[at] = (bytes[at] ?? 0) ^ (1 << below(8)); break;
-      case 1: bytes[at] = interestingBytes[below(interestingBytes.length)] ?? 0; break;
-      case 2: bytes = replaceDigit(bytes, at, below); break;
-      case 3: bytes.fill(random() < 0.5 ? 0 : 0xff, at, at + 8); break;
-      case 4: bytes.copyWithin(at, place(), place()); break;
-      case 5: bytes = bytes.slice(0, at); break;
-      case 6: bytes = splice(bytes, at, Uint8Array.from({ length: 1 + below(16) }, () => below(256))); break;
+      case 0:
+        bytes[at] = (bytes[at] ?? 0) ^ (1 << below(8));
+        break;
+      case 1:
+        bytes[at] = interestingBytes[below(interestingBytes.length)] ?? 0;
+        break;
+      case 2:
+        bytes = replaceDigit(bytes, at, below);
+        break;
+      case 3:
+        bytes.fill(random() < 0.5 ? 0 : 0xff, at, at + 8);
+        break;
+      case 4:
+        bytes.copyWithin(at, place(), place());
+        break;
+      case 5:
+        bytes = bytes.slice(0, at);
+        break;
+      case 6:
+        bytes = splice(
+          bytes,
+          at,
+          Uint8Array.from({ length: 1 + below(16) }, () => below(256)),
+        );
+        break;
     }
   }
   return bytes;
@@ -58,7 +80,9 @@ function replaceDigit(bytes: Uint8Array, at: number, below: (n: number) => numbe
 
 /** How often each code came, '' for files that were accepted. Only coded errors get this far (codeOf). */
 async function bombard(
-  name: string, original: Uint8Array, read: (path: string, worker: number) => Promise<unknown>,
+  name: string,
+  original: Uint8Array,
+  read: (path: string, worker: number) => Promise<unknown>,
 ): Promise<Map<string, number>> {
   const random = seededRandom(0xae615);
   const codes = new Map<string, number>();
@@ -87,40 +111,77 @@ it('plans', async () => {
 
 it('plans that are run', async () => {
   const weights = f.weights;
-  expectRefusals(await bombard('run-plan', await readFile(f.plan), (path, worker) => run({
-    plan: path, weights, keys: f.evalKeys, in: f.request, out: f.path(`mutated-out-${worker}`), threads: 1,
-  })));
+  expectRefusals(
+    await bombard('run-plan', await readFile(f.plan), (path, worker) =>
+      run({
+        plan: path,
+        weights,
+        keys: f.evalKeys,
+        in: f.request,
+        out: f.path(`mutated-out-${worker}`),
+        threads: 1,
+      }),
+    ),
+  );
 });
 
 it('secret keys', async () => {
-  expectRefusals(await bombard('secret-key', await readFile(f.secretKey), (path) =>
-    decrypt({ plan: f.plan, key: path, in: f.path('response.ct'), threads: 1 })));
+  expectRefusals(
+    await bombard('secret-key', await readFile(f.secretKey), (path) =>
+      decrypt({ plan: f.plan, key: path, in: f.path('response.ct'), threads: 1 }),
+    ),
+  );
 });
 
 it('public keys', async () => {
-  expectRefusals(await bombard('public-key', await readFile(f.publicKey), (path, worker) =>
-    encrypt({ plan: f.plan, key: path, inputs: { x: input }, out: f.path(`mutated-request-${worker}`), threads: 1 })));
+  expectRefusals(
+    await bombard('public-key', await readFile(f.publicKey), (path, worker) =>
+      encrypt({
+        plan: f.plan,
+        key: path,
+        inputs: { x: input },
+        out: f.path(`mutated-request-${worker}`),
+        threads: 1,
+      }),
+    ),
+  );
 });
 
 it('evaluation keys', async () => {
-  expectRefusals(await bombard('eval-keys', await readFile(f.evalKeys), (path, worker) => run({
-    plan: f.plan, keys: path, in: f.request, out: f.path(`mutated-out-${worker}`), threads: 1,
-  })));
+  expectRefusals(
+    await bombard('eval-keys', await readFile(f.evalKeys), (path, worker) =>
+      run({ plan: f.plan, keys: path, in: f.request, out: f.path(`mutated-out-${worker}`), threads: 1 }),
+    ),
+  );
 });
 
 it('requests', async () => {
-  expectRefusals(await bombard('request', await readFile(f.request), (path, worker) => run({
-    plan: f.plan, keys: f.evalKeys, in: path, out: f.path(`mutated-out-${worker}`), threads: 1,
-  })));
+  expectRefusals(
+    await bombard('request', await readFile(f.request), (path, worker) =>
+      run({ plan: f.plan, keys: f.evalKeys, in: path, out: f.path(`mutated-out-${worker}`), threads: 1 }),
+    ),
+  );
 });
 
 it('responses', async () => {
-  expectRefusals(await bombard('response', await readFile(f.path('response.ct')), (path) =>
-    decrypt({ plan: f.plan, key: f.secretKey, in: path, threads: 1 })));
+  expectRefusals(
+    await bombard('response', await readFile(f.path('response.ct')), (path) =>
+      decrypt({ plan: f.plan, key: f.secretKey, in: path, threads: 1 }),
+    ),
+  );
 });
 
 it('weights', async () => {
-  expectRefusals(await bombard('weights', await readFile(f.weights), (path, worker) => run({
-    plan: f.plan, weights: path, keys: f.evalKeys, in: f.request, out: f.path(`mutated-out-${worker}`), threads: 1,
-  })));
+  expectRefusals(
+    await bombard('weights', await readFile(f.weights), (path, worker) =>
+      run({
+        plan: f.plan,
+        weights: path,
+        keys: f.evalKeys,
+        in: f.request,
+        out: f.path(`mutated-out-${worker}`),
+        threads: 1,
+      }),
+    ),
+  );
 });

@@ -19,8 +19,12 @@ else process.stderr.write(`skipped: no example at ${example}\n`);
 const canonical = /digits_vit|encoder/;
 
 function feedOf(samples: Samples, sample: number): Feed {
-  return Object.fromEntries(Object.entries(samples.inputs).map(([name, { shape, data }]) =>
-    [name, { dims: shape, data: data[sample] ?? [] }]));
+  return Object.fromEntries(
+    Object.entries(samples.inputs).map(([name, { shape, data }]) => [
+      name,
+      { dims: shape, data: data[sample] ?? [] },
+    ]),
+  );
 }
 
 describe.skipIf(trained.length === 0)('trained models equal ONNX Runtime', () => {
@@ -29,7 +33,9 @@ describe.skipIf(trained.length === 0)('trained models equal ONNX Runtime', () =>
     if (samples === undefined) throw new Error(`no samples for ${name}`);
     const [first] = Object.values(samples.inputs);
     const graph = readGraph(path, { seqLen: first?.shape[1] });
-    const dtypes = Object.fromEntries(Object.entries(samples.inputs).map(([input, { dtype }]) => [input, dtype]));
+    const dtypes = Object.fromEntries(
+      Object.entries(samples.inputs).map(([input, { dtype }]) => [input, dtype]),
+    );
     const module = canonical.test(name) ? graph.lower() : undefined;
     if (module !== undefined) expect(verifyModule(module)).toEqual([]);
     for (let sample = 0; sample < sampleCount; sample++) {
@@ -37,9 +43,13 @@ describe.skipIf(trained.length === 0)('trained models equal ONNX Runtime', () =>
       const inputs = Object.fromEntries(Object.entries(feed).map(([input, { data }]) => [input, data]));
       const wanted = Object.values(await runOnnxRuntime(path, feed, dtypes))[0] ?? [];
       expect(maxDifference(Object.values(graph.run(inputs))[0]?.data ?? [], wanted)).toBeLessThan(tolerance);
-      expect(maxDifference((samples.logits[sample] ?? []).flat(Infinity) as number[], wanted)).toBeLessThan(tolerance);
+      expect(maxDifference((samples.logits[sample] ?? []).flat(Infinity) as number[], wanted)).toBeLessThan(
+        tolerance,
+      );
       if (module === undefined) continue;
-      expect(maxDifference(Object.values(runTensor(module, inputs))[0] ?? [], wanted)).toBeLessThan(tolerance);
+      expect(maxDifference(Object.values(runTensor(module, inputs))[0] ?? [], wanted)).toBeLessThan(
+        tolerance,
+      );
     }
   });
 
@@ -57,30 +67,41 @@ describe.skipIf(trained.length === 0)('trained models equal ONNX Runtime', () =>
 const integer = trained.filter((path) => !canonical.test(basename(path)));
 
 describe.skipIf(integer.length === 0)('models with integer inputs', () => {
-  it.each(integer.map((path) => [basename(path), path] as const))('%s is refused completely', (name, path) => {
-    const [first] = Object.values(samplesOf(path)?.inputs ?? {});
-    const graph = readGraph(path, { seqLen: first?.shape[1] ?? 16 });
-    const { codes, text } = refusalOf(() => graph.lower());
-    expect(codes).toContain('F205');
-    // One mask a layer: two layers of spam models, three of the causal one.
-    const mask = name.startsWith('gpt') ? 'F204' : 'F203';
-    expect(codes.filter((code) => code === mask), text).toHaveLength(mask === 'F204' ? 3 : 2);
-    const rest = codes.filter((code) => !['F203', 'F204', 'F205'].includes(code));
-    // Masked mean pooling of spam_mha multiplies with the mask.
-    expect(rest).toEqual(name.startsWith('spam_mha') ? ['F202'] : []);
-  });
+  it.each(integer.map((path) => [basename(path), path] as const))(
+    '%s is refused completely',
+    (name, path) => {
+      const [first] = Object.values(samplesOf(path)?.inputs ?? {});
+      const graph = readGraph(path, { seqLen: first?.shape[1] ?? 16 });
+      const { codes, text } = refusalOf(() => graph.lower());
+      expect(codes).toContain('F205');
+      // One mask a layer: two layers of spam models, three of the causal one.
+      const mask = name.startsWith('gpt') ? 'F204' : 'F203';
+      expect(
+        codes.filter((code) => code === mask),
+        text,
+      ).toHaveLength(mask === 'F204' ? 3 : 2);
+      const rest = codes.filter((code) => !['F203', 'F204', 'F205'].includes(code));
+      // Masked mean pooling of spam_mha multiplies with the mask.
+      expect(rest).toEqual(name.startsWith('spam_mha') ? ['F202'] : []);
+    },
+  );
 });
 
 const zoo = corpusFiles('zoo', '.onnx');
 
 describe.skipIf(zoo.length === 0)('the zoo', () => {
-  it.each(zoo.map((path) => [basename(path), path] as const))('%s compiles or is refused with codes', (name, path) => {
-    try {
-      expect(verifyModule(readGraph(path, { seqLen: 8 }).lower())).toEqual([]);
-    } catch (error) {
-      const { codes, text } = refusalOf(() => { throw error; });
-      expect(/\.ts17/.test(name) && /^(vit|deit|clip_vision)\./.test(name), text).toBe(false);
-      expect(codes.every((code) => /^F[12]\d\d$/.test(code))).toBe(true);
-    }
-  });
+  it.each(zoo.map((path) => [basename(path), path] as const))(
+    '%s compiles or is refused with codes',
+    (name, path) => {
+      try {
+        expect(verifyModule(readGraph(path, { seqLen: 8 }).lower())).toEqual([]);
+      } catch (error) {
+        const { codes, text } = refusalOf(() => {
+          throw error;
+        });
+        expect(/\.ts17/.test(name) && /^(vit|deit|clip_vision)\./.test(name), text).toBe(false);
+        expect(codes.every((code) => /^F[12]\d\d$/.test(code))).toBe(true);
+      }
+    },
+  );
 });

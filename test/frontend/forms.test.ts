@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { Chain, checkAgainstOnnxRuntime, floats, ints, kindsOf, weights, type TensorSpec } from './onnx-builder.js';
+import {
+  Chain,
+  checkAgainstOnnxRuntime,
+  floats,
+  ints,
+  kindsOf,
+  weights,
+  type TensorSpec,
+} from './onnx-builder.js';
 
 const [T, F] = [5, 8];
 const x = { x: [1, T, F] };
@@ -21,10 +29,19 @@ describe('linear layers', () => {
     expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'linear']);
   });
 
-  it.each([[0, 0], [0, 1], [1, 1]])('Gemm with transA=%i, transB=%i, alpha and beta', async (transA, transB) => {
+  it.each([
+    [0, 0],
+    [0, 1],
+    [1, 1],
+  ])('Gemm with transA=%i, transB=%i, alpha and beta', async (transA, transB) => {
     const c = new Chain();
     const w = transB === 1 ? weights(1, 6, F) : weights(1, F, 6);
-    const out = c.step('Gemm', ['x', w, weights(2, 6)], { transA, transB, alpha: { float: 0.5 }, beta: { float: 2 } });
+    const out = c.step('Gemm', ['x', w, weights(2, 6)], {
+      transA,
+      transB,
+      alpha: { float: 0.5 },
+      beta: { float: 2 },
+    });
     const module = await checkAgainstOnnxRuntime(c.model({ x: transA === 1 ? [F, T] : [T, F] }, out));
     expect(kindsOf(module)).toEqual(['rearrange', 'linear']);
   });
@@ -33,13 +50,16 @@ describe('linear layers', () => {
     const c = new Chain();
     const turned = c.step('Transpose', ['x'], { perm: [0, 2, 1] });
     const product = c.step('MatMul', [weights(1, 6, F), turned]);
-    const module = await checkAgainstOnnxRuntime(c.model(x, c.step('Transpose', [product], { perm: [0, 2, 1] })));
+    const module = await checkAgainstOnnxRuntime(
+      c.model(x, c.step('Transpose', [product], { perm: [0, 2, 1] })),
+    );
     expect(kindsOf(module)).toEqual(['rearrange', 'linear']);
   });
 
   it('Conv with kernel = stride, and an overlapping padded one on an input', async () => {
     for (const [attrs, tokens] of [
-      [{ kernel_shape: [2, 2], strides: [2, 2] }, 16], [{ kernel_shape: [3, 3], pads: [1, 1, 1, 1], strides: [2, 2] }, 16],
+      [{ kernel_shape: [2, 2], strides: [2, 2] }, 16],
+      [{ kernel_shape: [3, 3], pads: [1, 1, 1, 1], strides: [2, 2] }, 16],
     ] as const) {
       const c = new Chain();
       const conv = c.step('Conv', ['x', weights(1, 6, 3, ...attrs.kernel_shape), weights(2, 6)], attrs);
@@ -56,11 +76,25 @@ describe('linear layers', () => {
     const first = c.step('Add', [linear(c, 'x', 1, F, 6), 'y']);
     const turned = c.step('Transpose', [first], { perm: [0, 2, 1] });
     const variance = floats([6], [0.5, 1, 2, 0.1, 0.7, 1.3]);
-    const normal = c.step('BatchNormalization', [turned, weights(3, 6), weights(4, 6), weights(5, 6), variance]);
+    const normal = c.step('BatchNormalization', [
+      turned,
+      weights(3, 6),
+      weights(4, 6),
+      weights(5, 6),
+      variance,
+    ]);
     const back = c.step('Transpose', [normal], { perm: [0, 2, 1] });
     const [q, k] = [linear(c, back, 6, 6, 4), linear(c, back, 7, 6, 4)];
     const module = await checkAgainstOnnxRuntime(c.model({ ...x, y: [1, T, 6] }, c.step('Mul', [q, k])));
-    expect(kindsOf(module).sort()).toEqual(['add', 'linear', 'linear', 'linear', 'mul', 'rearrange', 'rearrange']);
+    expect(kindsOf(module).sort()).toEqual([
+      'add',
+      'linear',
+      'linear',
+      'linear',
+      'mul',
+      'rearrange',
+      'rearrange',
+    ]);
   });
 });
 
@@ -87,21 +121,33 @@ describe('activations', () => {
     },
     'tanh form with x * x * x': (c, v) => {
       const cube = c.step('Mul', [c.step('Mul', [v, v]), v]);
-      const inner = c.step('Mul', [c.scalar(0.7978845608), c.step('Add', [v, c.step('Mul', [c.scalar(0.044715), cube])])]);
-      return c.step('Mul', [c.step('Mul', [c.scalar(0.5), v]), c.step('Add', [c.scalar(1), c.step('Tanh', [inner])])]);
+      const inner = c.step('Mul', [
+        c.scalar(0.7978845608),
+        c.step('Add', [v, c.step('Mul', [c.scalar(0.044715), cube])]),
+      ]);
+      return c.step('Mul', [
+        c.step('Mul', [c.scalar(0.5), v]),
+        c.step('Add', [c.scalar(1), c.step('Tanh', [inner])]),
+      ]);
     },
   };
   it.each(Object.entries(gelus))('GELU as %s', async (name, form) => {
     const c = new Chain();
     const module = await checkAgainstOnnxRuntime(c.model(x, form(c, linear(c, 'x', 1, F, 6))));
     expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'gelu']);
-    expect(module.functions[0]?.body.ops.at(-1)?.attrs.approximate).toBe(name.startsWith('tanh') ? 'tanh' : 'none');
+    expect(module.functions[0]?.body.ops.at(-1)?.attrs.approximate).toBe(
+      name.startsWith('tanh') ? 'tanh' : 'none',
+    );
   });
 
   it.each(['none', 'tanh'])('Gelu of opset 20, approximate %s', async (approximate) => {
     const c = new Chain();
     const out = c.step('Gelu', [linear(c, 'x', 1, F, 6)], { approximate });
-    expect(kindsOf(await checkAgainstOnnxRuntime(c.model(x, out, 20)))).toEqual(['rearrange', 'linear', 'gelu']);
+    expect(kindsOf(await checkAgainstOnnxRuntime(c.model(x, out, 20)))).toEqual([
+      'rearrange',
+      'linear',
+      'gelu',
+    ]);
   });
 
   it('SiLU and the quick GELU of CLIP', async () => {
@@ -126,7 +172,8 @@ describe('activations', () => {
 describe('layer normalisation', () => {
   /** `axesAsInput`: opset 18 and later. */
   function decomposed(c: Chain, v: string, axesAsInput: boolean, duplicated: boolean): string {
-    const mean = (of: string) => (axesAsInput ? c.step('ReduceMean', [of, ints(-1)]) : c.step('ReduceMean', [of], { axes: [-1] }));
+    const mean = (of: string) =>
+      axesAsInput ? c.step('ReduceMean', [of, ints(-1)]) : c.step('ReduceMean', [of], { axes: [-1] });
     const average = mean(v);
     const centred = c.step('Sub', [v, average]);
     const again = duplicated ? c.step('Sub', [v, average]) : centred;
@@ -135,15 +182,24 @@ describe('layer normalisation', () => {
     return c.step('Add', [c.step('Mul', [c.step('Div', [again, deviation]), weights(8, F)]), weights(9, F)]);
   }
 
-  it.each([[false, false, 13], [false, true, 17], [true, false, 18], [true, true, 20]] as const)(
-    'decomposed: axes as input %s, duplicated Sub %s, opset %i', async (axesAsInput, duplicated, opset) => {
+  it.each([
+    [false, false, 13],
+    [false, true, 17],
+    [true, false, 18],
+    [true, true, 20],
+  ] as const)(
+    'decomposed: axes as input %s, duplicated Sub %s, opset %i',
+    async (axesAsInput, duplicated, opset) => {
       const c = new Chain();
       const sum = c.step('Add', [linear(c, 'x', 1, F, F), 'x']);
-      const module = await checkAgainstOnnxRuntime(c.model(x, decomposed(c, sum, axesAsInput, duplicated), opset));
+      const module = await checkAgainstOnnxRuntime(
+        c.model(x, decomposed(c, sum, axesAsInput, duplicated), opset),
+      );
       expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'add', 'layer_norm']);
       const { epsilon, gamma, beta } = module.functions[0]?.body.ops.at(-1)?.attrs ?? {};
       expect([epsilon, typeof gamma, typeof beta]).toEqual([expect.closeTo(1e-5, 9), 'string', 'string']);
-    });
+    },
+  );
 
   it('by reciprocal and product, with epsilon 1e-12', async () => {
     const c = new Chain();
@@ -157,7 +213,10 @@ describe('layer normalisation', () => {
 
   it('LayerNormalization, LayerScale behind it in gamma and beta', async () => {
     const c = new Chain();
-    const normal = c.step('LayerNormalization', ['x', weights(1, F), weights(2, F)], { axis: -1, epsilon: { float: 1e-6 } });
+    const normal = c.step('LayerNormalization', ['x', weights(1, F), weights(2, F)], {
+      axis: -1,
+      epsilon: { float: 1e-6 },
+    });
     const module = await checkAgainstOnnxRuntime(c.model(x, c.step('Mul', [normal, weights(3, F)])));
     expect(kindsOf(module)).toEqual(['rearrange', 'layer_norm']);
   });
@@ -174,12 +233,17 @@ interface AttentionForm {
 
 function attention(c: Chain, input: string, form: AttentionForm): string {
   const [H, D] = [2, F / 2];
-  const heads = (v: string) => c.step('Transpose', [c.step('Reshape', [v, ints(1, T, H, D)])], { perm: [0, 2, 1, 3] });
+  const heads = (v: string) =>
+    c.step('Transpose', [c.step('Reshape', [v, ints(1, T, H, D)])], { perm: [0, 2, 1, 3] });
   let [q, k, v] = ['', '', ''];
   if (form.fused === 'five') {
     const all = c.step('Reshape', [linear(c, input, 3, F, 3 * F), ints(1, T, 3, H, D)]);
     const moved = c.step('Transpose', [all], { perm: [2, 0, 3, 1, 4] });
-    [q, k, v] = [0, 1, 2].map((i) => c.step('Gather', [moved, { dims: [], ints: [i] }], { axis: 0 })) as [string, string, string];
+    [q, k, v] = [0, 1, 2].map((i) => c.step('Gather', [moved, { dims: [], ints: [i] }], { axis: 0 })) as [
+      string,
+      string,
+      string,
+    ];
   } else if (form.fused === 'split') {
     const all = c.step('Split', [linear(c, input, 3, F, 3 * F), ints(F, F, F)], { axis: -1 }, 3);
     [q, k, v] = [all, `${all}_1`, `${all}_2`].map(heads) as [string, string, string];
@@ -233,22 +297,38 @@ describe('attention', () => {
       const own = c.step('Gather', [parts, { dims: [], ints: [i] }], { axis: 0 });
       return c.step('Transpose', [c.step('Reshape', [own, ints(T, H, D)])], { perm: [1, 0, 2] });
     }) as [string, string, string];
-    const scores = c.step('MatMul', [c.step('Mul', [q, c.scalar(0.5)]), c.step('Transpose', [k], { perm: [0, 2, 1] })]);
+    const scores = c.step('MatMul', [
+      c.step('Mul', [q, c.scalar(0.5)]),
+      c.step('Transpose', [k], { perm: [0, 2, 1] }),
+    ]);
     const mixed = c.step('MatMul', [c.step('Softmax', [scores], { axis: -1 }), v]);
     const flat = c.step('Reshape', [c.step('Transpose', [mixed], { perm: [1, 0, 2] }), ints(T, F)]);
-    const out = c.step('Reshape', [c.step('Gemm', [flat, weights(9, F, F), weights(8, F)], { transB: 1 }), ints(T, 1, F)]);
+    const out = c.step('Reshape', [
+      c.step('Gemm', [flat, weights(9, F, F), weights(8, F)], { transB: 1 }),
+      ints(T, 1, F),
+    ]);
     const sum = c.step('Add', ['x', c.step('Transpose', [out], { perm: [1, 0, 2] })]);
     const module = await checkAgainstOnnxRuntime(c.model(x, sum));
-    expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'linear', 'linear', 'attention', 'linear', 'add']);
+    expect(kindsOf(module)).toEqual([
+      'rearrange',
+      'linear',
+      'linear',
+      'linear',
+      'attention',
+      'linear',
+      'add',
+    ]);
   });
 
   it.each([3, 4])('the operator of opset 23 on rank %i', async (rank) => {
     const c = new Chain();
     const parts = [3, 4, 5].map((seed) => linear(c, 'x', seed, F, F));
-    const heads = (v: string) => c.step('Transpose', [c.step('Reshape', [v, ints(1, T, 2, F / 2)])], { perm: [0, 2, 1, 3] });
-    const mixed = rank === 3
-      ? c.step('Attention', parts, { q_num_heads: 2, kv_num_heads: 2 })
-      : c.step('Transpose', [c.step('Attention', parts.map(heads))], { perm: [0, 2, 1, 3] });
+    const heads = (v: string) =>
+      c.step('Transpose', [c.step('Reshape', [v, ints(1, T, 2, F / 2)])], { perm: [0, 2, 1, 3] });
+    const mixed =
+      rank === 3
+        ? c.step('Attention', parts, { q_num_heads: 2, kv_num_heads: 2 })
+        : c.step('Transpose', [c.step('Attention', parts.map(heads))], { perm: [0, 2, 1, 3] });
     const out = linear(c, rank === 3 ? mixed : c.step('Reshape', [mixed, ints(1, T, F)]), 6, F, F);
     const module = await checkAgainstOnnxRuntime(c.model(x, out, 23));
     expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'linear', 'linear', 'attention', 'linear']);
@@ -258,7 +338,9 @@ describe('attention', () => {
 describe('tokens', () => {
   it('class token, position embedding, token choice', async () => {
     const c = new Chain();
-    const shape = c.step('Concat', [c.step('Gather', [c.step('Shape', ['x']), ints(0)]), ints(-1, -1)], { axis: 0 });
+    const shape = c.step('Concat', [c.step('Gather', [c.step('Shape', ['x']), ints(0)]), ints(-1, -1)], {
+      axis: 0,
+    });
     const ones = c.step('ConstantOfShape', [ints(3)], { value: ints(1) });
     const sizes = c.step('Where', [c.step('Equal', [shape, c.step('Mul', [ones, ints(-1)])]), ones, shape]);
     const token = c.step('Expand', [weights(2, 1, 1, 6), sizes]);
@@ -266,16 +348,24 @@ describe('tokens', () => {
     const placed = c.step('Add', [joined, weights(3, 1, T + 1, 6)]);
     const chosen = c.step('Gather', [placed, { dims: [], ints: [0] }], { axis: 1 });
     const module = await checkAgainstOnnxRuntime(c.model(x, c.step('Tanh', [chosen])));
-    expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'concat_tokens', 'add_constant', 'select_tokens', 'tanh']);
+    expect(kindsOf(module)).toEqual([
+      'rearrange',
+      'linear',
+      'concat_tokens',
+      'add_constant',
+      'select_tokens',
+      'tanh',
+    ]);
   });
 
   it('mean over the tokens, as ReduceMean and as a sum', async () => {
     for (const op of ['ReduceMean', 'ReduceSum']) {
       const c = new Chain();
       const v = linear(c, 'x', 1, F, 6);
-      const mean = op === 'ReduceMean'
-        ? c.step('ReduceMean', [v], { axes: [1], keepdims: 0 })
-        : c.step('Div', [c.step('ReduceSum', [v, ints(1)], { keepdims: 0 }), c.scalar(T)]);
+      const mean =
+        op === 'ReduceMean'
+          ? c.step('ReduceMean', [v], { axes: [1], keepdims: 0 })
+          : c.step('Div', [c.step('ReduceSum', [v, ints(1)], { keepdims: 0 }), c.scalar(T)]);
       const module = await checkAgainstOnnxRuntime(c.model(x, linear(c, mean, 2, 6, 3)));
       expect(kindsOf(module)).toEqual(['rearrange', 'linear', 'mean_tokens', 'linear']);
     }

@@ -17,7 +17,9 @@ function victim(): Uint8Array {
     const own = c.step('MatMul', ['x', weights(seed, 4, 4)]);
     const sizes = c.step('Concat', [c.step('Shape', ['x']), ints(2)], { axis: 0 });
     const shape = c.step('Where', [c.step('Equal', [sizes, ints(4)]), ints(2), sizes]);
-    return c.step('Transpose', [c.step('Reshape', [c.step('Add', [own, weights(9, 4)]), shape])], { perm: [0, 2, 1, 3] });
+    return c.step('Transpose', [c.step('Reshape', [c.step('Add', [own, weights(9, 4)]), shape])], {
+      perm: [0, 2, 1, 3],
+    });
   };
   const [q, k, v] = [heads(1), heads(2), heads(3)];
   const scores = c.step('MatMul', [q, c.step('Transpose', [k], { perm: [0, 1, 3, 2] })]);
@@ -34,11 +36,17 @@ function outcome(bytes: Uint8Array, what: string): boolean {
   let accepted = false;
   try {
     const graph = readGraph({ bytes }, { seqLen: 3 });
-    expect(verifyModule(graph.lower()).map((d) => d.message), what).toEqual([]);
+    expect(
+      verifyModule(graph.lower()).map((d) => d.message),
+      what,
+    ).toEqual([]);
     accepted = true;
   } catch (error) {
     if (!(error instanceof AegisError)) throw new Error(`${what}: ${String((error as Error).stack)}`);
-    expect(error.diagnostics.every((d) => /^F[12]\d\d$/.test(d.code)), `${what}: ${error.message}`).toBe(true);
+    expect(
+      error.diagnostics.every((d) => /^F[12]\d\d$/.test(d.code)),
+      `${what}: ${error.message}`,
+    ).toBe(true);
   }
   expect(Number(process.hrtime.bigint() - start) / 1e6, `milliseconds of ${what}`).toBeLessThan(maxMillis);
   return accepted;
@@ -63,17 +71,39 @@ function editGraph(bytes: Uint8Array, random: (below: number) => number): Uint8A
   const model = onnx.ModelProto.decode(bytes);
   const nodes = model.graph?.node ?? [];
   const tensors = model.graph?.initializer ?? [];
-  const names = [...tensors.map((tensor) => tensor.name ?? ''), ...nodes.flatMap((node) => node.output ?? []), 'x', ''];
+  const names = [
+    ...tensors.map((tensor) => tensor.name ?? ''),
+    ...nodes.flatMap((node) => node.output ?? []),
+    'x',
+    '',
+  ];
   const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T;
   const small = () => pick([-2, -1, 0, 1, 2, 3, 4, 7, 1 << 20, 2 ** 40]);
   for (let edits = 1 + random(3); edits > 0; edits--) {
     const node = pick(nodes);
     switch (random(5)) {
-      case 0: node.opType = pick([...kernels.keys()]); break;
-      case 1: if (node.input && node.input.length > 0) node.input[random(node.input.length)] = pick(names); break;
-      case 2: node.input?.push(pick(names)); break;
+      case 0:
+        node.opType = pick([...kernels.keys()]);
+        break;
+      case 1:
+        if (node.input && node.input.length > 0) node.input[random(node.input.length)] = pick(names);
+        break;
+      case 2:
+        node.input?.push(pick(names));
+        break;
       case 3: {
-        const name = pick(['axis', 'to', 'keepdims', 'is_causal', 'group', 'transA', 'value_int', 'epsilon', 'perm', 'pads']);
+        const name = pick([
+          'axis',
+          'to',
+          'keepdims',
+          'is_causal',
+          'group',
+          'transA',
+          'value_int',
+          'epsilon',
+          'perm',
+          'pads',
+        ]);
         const list = Array.from({ length: random(5) }, small);
         node.attribute?.push(random(2) === 0 ? { name, type: 2, i: small() } : { name, type: 7, ints: list });
         break;
@@ -94,6 +124,7 @@ it(`${mutationCount} edited graphs give a verified module or a coded refusal, qu
   const bytes = victim();
   const random = seededRandom(Number(process.env.AEGIS_SEED ?? 7));
   let accepted = 0;
-  for (let i = 0; i < mutationCount; i++) accepted += outcome(editGraph(bytes, random), `mutant ${i}`) ? 1 : 0;
+  for (let i = 0; i < mutationCount; i++)
+    accepted += outcome(editGraph(bytes, random), `mutant ${i}`) ? 1 : 0;
   expect(accepted).toBeGreaterThan(20);
 });

@@ -22,7 +22,10 @@ function protos(folder: string, kind: 'input' | 'output'): TensorProto[] {
   }
 }
 
-/** Inputs become initializers, so that shapes given as inputs are public: the evaluator then folds the whole graph. */
+/**
+ * Inputs become initializers, so that shapes given as inputs are public: the evaluator then folds the whole
+ * graph.
+ */
 function compare(folder: string): string {
   const model = onnx.ModelProto.decode(readFileSync(join(folder, 'model.onnx')));
   const names = (model.graph?.input ?? []).map((input) => input.name ?? '');
@@ -35,7 +38,9 @@ function compare(folder: string): string {
     const got = graph.run({});
     const coarse = inputs.some(({ dataType }) => dataType === 10 || dataType === 16);
     const differences = protos(folder, 'output').map((proto, i) => {
-      const wanted = decodeTensor(proto, folder, () => { throw new Error('external data'); });
+      const wanted = decodeTensor(proto, folder, () => {
+        throw new Error('external data');
+      });
       const own = got[graph.outputs[i] ?? ''];
       expect(own?.shape, folder).toEqual(wanted.shape);
       if (own?.data.length !== wanted.data.length) return Infinity;
@@ -48,13 +53,17 @@ function compare(folder: string): string {
   }
 }
 
-it.skipIf(folders.length === 0)('the operator tests of the ONNX project: equal, or refused with a code', () => {
-  const outcomes = new Map<string, string[]>();
-  for (const folder of folders) {
-    const outcome = compare(folder);
-    outcomes.set(outcome, [...(outcomes.get(outcome) ?? []), basename(folder)]);
-  }
-  expect(outcomes.get('different') ?? []).toEqual([]);
-  if (process.env.AEGIS_VERBOSE === '1') for (const [key, list] of outcomes) process.stderr.write(`${key} ${list.length} ${list.join(' ')}\n`);
-  expect((outcomes.get('equal') ?? []).length).toBeGreaterThanOrEqual(200);
-});
+it.skipIf(folders.length === 0)(
+  'the operator tests of the ONNX project: equal, or refused with a code',
+  () => {
+    const outcomes = new Map<string, string[]>();
+    for (const folder of folders) {
+      const outcome = compare(folder);
+      outcomes.set(outcome, [...(outcomes.get(outcome) ?? []), basename(folder)]);
+    }
+    expect(outcomes.get('different') ?? []).toEqual([]);
+    if (process.env.AEGIS_VERBOSE === '1')
+      for (const [key, list] of outcomes) process.stderr.write(`${key} ${list.length} ${list.join(' ')}\n`);
+    expect((outcomes.get('equal') ?? []).length).toBeGreaterThanOrEqual(200);
+  },
+);

@@ -50,7 +50,10 @@ export function weights(seed: number, ...dims: number[]): TensorSpec {
   const random = seededRandom(seed * 7919 + 17);
   const count = dims.reduce((a, b) => a * b, 1);
   const scale = 1.5 / Math.sqrt(dims.at(-1) ?? 1);
-  return floats(dims, Array.from({ length: count }, () => Math.fround(scale * (random(20001) / 10000 - 1))));
+  return floats(
+    dims,
+    Array.from({ length: count }, () => Math.fround(scale * (random(20001) / 10000 - 1))),
+  );
 }
 
 export function tensorProto(name: string, spec: TensorSpec): InstanceType<typeof onnx.TensorProto> {
@@ -80,22 +83,30 @@ export function modelProto(spec: ModelSpec): InstanceType<typeof onnx.ModelProto
     type: {
       tensorType: {
         elemType: name.startsWith('i_') ? 7 : 1,
-        ...(dims === undefined ? {} : {
-          shape: { dim: dims.map((dim) => (typeof dim === 'string' ? { dimParam: dim } : { dimValue: dim })) },
-        }),
+        ...(dims === undefined
+          ? {}
+          : {
+              shape: {
+                dim: dims.map((dim) => (typeof dim === 'string' ? { dimParam: dim } : { dimValue: dim })),
+              },
+            }),
       },
     },
   });
   return onnx.ModelProto.create({
-    irVersion: 8, opsetImport: [{ domain: '', version: spec.opset ?? 17 }],
+    irVersion: 8,
+    opsetImport: [{ domain: '', version: spec.opset ?? 17 }],
     graph: {
       name: 'fixture',
       input: Object.entries(spec.inputs).map(([name, dims]) => value(name, dims)),
       output: spec.outputs.map((name) => value(name, undefined)),
       initializer: Object.entries(spec.constants ?? {}).map(([name, tensor]) => tensorProto(name, tensor)),
       node: spec.nodes.map((node, i) => ({
-        name: node.name ?? `n${i}_${node.op}`, opType: node.op, domain: node.domain ?? '',
-        input: [...node.in], output: [...node.out],
+        name: node.name ?? `n${i}_${node.op}`,
+        opType: node.op,
+        domain: node.domain ?? '',
+        input: [...node.in],
+        output: [...node.out],
         attribute: Object.entries(node.attrs ?? {}).map(([name, own]) => attribute(name, own)),
       })),
     },
@@ -111,7 +122,12 @@ export class Chain {
   readonly nodes: NodeSpec[] = [];
   readonly constants: Record<string, TensorSpec> = {};
 
-  step(op: string, inputs: readonly (string | TensorSpec)[], attrs: NodeSpec['attrs'] = {}, outputs = 1): string {
+  step(
+    op: string,
+    inputs: readonly (string | TensorSpec)[],
+    attrs: NodeSpec['attrs'] = {},
+    outputs = 1,
+  ): string {
     const names = inputs.map((input) => (typeof input === 'string' ? input : this.constant(input)));
     const out = Array.from({ length: outputs }, (_, i) => `v${this.nodes.length}${i === 0 ? '' : `_${i}`}`);
     this.nodes.push({ op, in: names, out, attrs });
@@ -134,24 +150,37 @@ export class Chain {
   }
 }
 
-export type Feed = Readonly<Record<string, { readonly dims: readonly number[]; readonly data: readonly number[] }>>;
+export type Feed = Readonly<
+  Record<string, { readonly dims: readonly number[]; readonly data: readonly number[] }>
+>;
 
 export async function runOnnxRuntime(
-  source: string | Uint8Array, feed: Feed, dtypes: Readonly<Record<string, string>> = {},
+  source: string | Uint8Array,
+  feed: Feed,
+  dtypes: Readonly<Record<string, string>> = {},
 ): Promise<Record<string, readonly number[]>> {
   const options = { logSeverityLevel: 4 as const };
-  const session = typeof source === 'string'
-    ? await ort.InferenceSession.create(source, options)
-    : await ort.InferenceSession.create(source, options);
-  const tensors = Object.fromEntries(Object.entries(feed)
-    .filter(([name]) => session.inputNames.includes(name))
-    .map(([name, { dims, data }]) => [name, (dtypes[name] ?? (name.startsWith('i_') ? 'int64' : 'float32')) === 'int64'
-      ? new ort.Tensor('int64', BigInt64Array.from(data, BigInt), dims)
-      : new ort.Tensor('float32', Float32Array.from(data), dims)]));
+  const session =
+    typeof source === 'string'
+      ? await ort.InferenceSession.create(source, options)
+      : await ort.InferenceSession.create(source, options);
+  const tensors = Object.fromEntries(
+    Object.entries(feed)
+      .filter(([name]) => session.inputNames.includes(name))
+      .map(([name, { dims, data }]) => [
+        name,
+        (dtypes[name] ?? (name.startsWith('i_') ? 'int64' : 'float32')) === 'int64'
+          ? new ort.Tensor('int64', BigInt64Array.from(data, BigInt), dims)
+          : new ort.Tensor('float32', Float32Array.from(data), dims),
+      ]),
+  );
   const results = await session.run(tensors);
-  return Object.fromEntries(session.outputNames.map((name) => [
-    name, Array.from(results[name]?.data as ArrayLike<number | bigint>, Number),
-  ]));
+  return Object.fromEntries(
+    session.outputNames.map((name) => [
+      name,
+      Array.from(results[name]?.data as ArrayLike<number | bigint>, Number),
+    ]),
+  );
 }
 
 export function maxDifference(a: ArrayLike<number | bigint>, b: ArrayLike<number | bigint>): number {
@@ -170,8 +199,12 @@ export function maxDifference(a: ArrayLike<number | bigint>, b: ArrayLike<number
 export async function checkAgainstOnnxRuntime(spec: ModelSpec, tolerance = 2e-5): Promise<Module> {
   const bytes = encode(spec);
   const graph = readGraph({ bytes });
-  const feed: Feed = Object.fromEntries(graph.inputs.map(({ name, shape }, i) =>
-    [name, { dims: shape, data: (weights(100 + i, ...shape).floats ?? []).map((x) => x * 2) }]));
+  const feed: Feed = Object.fromEntries(
+    graph.inputs.map(({ name, shape }, i) => [
+      name,
+      { dims: shape, data: (weights(100 + i, ...shape).floats ?? []).map((x) => x * 2) },
+    ]),
+  );
   const wanted = await runOnnxRuntime(bytes, feed);
   const inputs = Object.fromEntries(Object.entries(feed).map(([name, { data }]) => [name, data]));
   const raw = graph.run(inputs);
@@ -190,14 +223,20 @@ export function kindsOf(module: Module): string[] {
 }
 
 /** Codes of a refusal, sorted; fails if there is none. */
-export function refusalOf(run: () => unknown): { codes: string[]; text: string; nodes: (string | undefined)[] } {
+export function refusalOf(run: () => unknown): {
+  codes: string[];
+  text: string;
+  nodes: (string | undefined)[];
+} {
   try {
     run();
   } catch (error) {
     const { diagnostics } = error as { diagnostics?: readonly { code: string; node?: string }[] };
     if (diagnostics === undefined) throw error;
     return {
-      codes: diagnostics.map((d) => d.code).sort(), text: (error as Error).message, nodes: diagnostics.map((d) => d.node),
+      codes: diagnostics.map((d) => d.code).sort(),
+      text: (error as Error).message,
+      nodes: diagnostics.map((d) => d.node),
     };
   }
   throw new Error('nothing was refused');

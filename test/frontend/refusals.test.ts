@@ -6,7 +6,16 @@ import { describe, expect, it } from 'vitest';
 import { frontendCodes } from '../../src/frontend/codes.js';
 import { importModel, readGraph } from '../../src/frontend/index.js';
 import { maxElements } from '../../src/frontend/model.js';
-import { Chain, encode, floats, ints, modelProto, refusalOf, weights, type ModelSpec } from './onnx-builder.js';
+import {
+  Chain,
+  encode,
+  floats,
+  ints,
+  modelProto,
+  refusalOf,
+  weights,
+  type ModelSpec,
+} from './onnx-builder.js';
 
 const { onnx } = onnxProto;
 const seen = new Set<string>();
@@ -44,17 +53,32 @@ describe('malformed files', () => {
   });
 
   it('F102: more elements than any model has', () => {
-    const huge = onnx.TensorProto.create({ name: 'w', dataType: 1, dims: [maxElements, 3], rawData: new Uint8Array(8) });
+    const huge = onnx.TensorProto.create({
+      name: 'w',
+      dataType: 1,
+      dims: [maxElements, 3],
+      rawData: new Uint8Array(8),
+    });
     expect(codesOf(edited((m) => m.graph?.initializer?.push(huge)))).toEqual(['F102']);
   });
 
   it('F103: unsupported element types', () => {
-    const complex = onnx.TensorProto.create({ name: 'w', dataType: 14, dims: [1], rawData: new Uint8Array(8) });
+    const complex = onnx.TensorProto.create({
+      name: 'w',
+      dataType: 14,
+      dims: [1],
+      rawData: new Uint8Array(8),
+    });
     expect(codesOf(edited((m) => m.graph?.initializer?.push(complex)))).toEqual(['F103']);
   });
 
   it('F104: sizes and data disagree', () => {
-    const short = onnx.TensorProto.create({ name: 'w', dataType: 1, dims: [4, 4], rawData: new Uint8Array(8) });
+    const short = onnx.TensorProto.create({
+      name: 'w',
+      dataType: 1,
+      dims: [4, 4],
+      rawData: new Uint8Array(8),
+    });
     const typed = onnx.TensorProto.create({ name: 'v', dataType: 7, dims: [4], int64Data: [1, 2] });
     expect(codesOf(edited((m) => m.graph?.initializer?.push(short, typed)))).toEqual(['F104', 'F104']);
   });
@@ -65,50 +89,76 @@ describe('malformed files', () => {
 
   it('F107: outputs that nothing makes, inputs without a shape', () => {
     expect(codesOf(importSpec({ ...plain(), outputs: ['nothing'] }))).toEqual(['F107']);
-    expect(codesOf(edited((m) => {
-      const type = m.graph?.input?.[0]?.type?.tensorType;
-      if (type) delete type.shape;
-    }))).toEqual(['F107']);
+    expect(
+      codesOf(
+        edited((m) => {
+          const type = m.graph?.input?.[0]?.type?.tensorType;
+          if (type) delete type.shape;
+        }),
+      ),
+    ).toEqual(['F107']);
   });
 
   it('F108, F109, F110: undefined, doubly defined and circular values', () => {
     const node = (input: string, out: string) => ({ op: 'Relu', in: [input], out: [out] });
-    const model = (...nodes: ReturnType<typeof node>[]): ModelSpec => ({ inputs: { x: [1, 2] }, outputs: ['y'], nodes });
+    const model = (...nodes: ReturnType<typeof node>[]): ModelSpec => ({
+      inputs: { x: [1, 2] },
+      outputs: ['y'],
+      nodes,
+    });
     expect(codesOf(importSpec(model(node('a', 'y'), node('b', 'z'))))).toEqual(['F108', 'F108']);
     expect(codesOf(importSpec(model(node('x', 'y'), node('x', 'y'))))).toEqual(['F109']);
     expect(codesOf(importSpec(model(node('b', 'a'), node('a', 'b'), node('x', 'y'))))).toEqual(['F110']);
   });
 
   it('sorts nodes that are out of order', () => {
-    const nodes = [{ op: 'Relu', in: ['a'], out: ['y'] }, { op: 'Relu', in: ['x'], out: ['a'] }];
+    const nodes = [
+      { op: 'Relu', in: ['a'], out: ['y'] },
+      { op: 'Relu', in: ['x'], out: ['a'] },
+    ];
     expect(() => importSpec({ inputs: { x: [1, 2] }, outputs: ['y'], nodes })()).not.toThrow();
   });
 
   it('F111: subgraphs, functions, sparse tensors', () => {
     const body = onnx.GraphProto.create({ name: 'body' });
     const branch = onnx.NodeProto.create({
-      opType: 'If', input: ['x'], output: ['b'], attribute: [{ name: 'then_branch', type: 5, g: body }],
+      opType: 'If',
+      input: ['x'],
+      output: ['b'],
+      attribute: [{ name: 'then_branch', type: 5, g: body }],
     });
     expect(codesOf(edited((m) => m.graph?.node?.push(branch)))).toEqual(['F111']);
     const call = onnx.NodeProto.create({ opType: 'Mine', domain: 'local', input: ['x'], output: ['b'] });
-    expect(codesOf(edited((m) => {
-      m.functions.push(onnx.FunctionProto.create({ name: 'Mine', domain: 'local' }));
-      m.graph?.node?.push(call);
-    }))).toEqual(['F111']);
-    expect(codesOf(edited((m) => {
-      if (m.graph) m.graph.sparseInitializer = [{ dims: [1] }];
-    }))).toEqual(['F111']);
+    expect(
+      codesOf(
+        edited((m) => {
+          m.functions.push(onnx.FunctionProto.create({ name: 'Mine', domain: 'local' }));
+          m.graph?.node?.push(call);
+        }),
+      ),
+    ).toEqual(['F111']);
+    expect(
+      codesOf(
+        edited((m) => {
+          if (m.graph) m.graph.sparseInitializer = [{ dims: [1] }];
+        }),
+      ),
+    ).toEqual(['F111']);
   });
 
   it('F113: inputs that do not fit', () => {
     const c = new Chain();
-    expect(codesOf(importSpec(c.model({ x: [1, 4, 8] }, c.step('MatMul', ['x', weights(1, 9, 8)]))))).toEqual(['F113']);
+    expect(codesOf(importSpec(c.model({ x: [1, 4, 8] }, c.step('MatMul', ['x', weights(1, 9, 8)]))))).toEqual(
+      ['F113'],
+    );
   });
 
   it('F114: a folded constant too large to be one', () => {
     const c = new Chain();
     const big = c.step('Expand', [floats([1], [1]), ints(16384, 16384)]);
-    expect(codesOf(importSpec(c.model({ x: [1, 4] }, c.step('Add', ['x', c.step('ReduceSum', [big])]))))).toEqual(['F114']);
+    expect(
+      codesOf(importSpec(c.model({ x: [1, 4] }, c.step('Add', ['x', c.step('ReduceSum', [big])])))),
+    ).toEqual(['F114']);
   });
 
   it('F115: inputs of a run', () => {
@@ -134,7 +184,10 @@ describe('external data', () => {
     const bytes = withExternal('w.bin', { offset: '16', length: '256' });
     const padded = new Uint8Array(16 + 256);
     padded.set(data, 16);
-    const external = importModel({ bytes, externalData: (name) => (name === 'w.bin' ? padded : undefined) }).module;
+    const external = importModel({
+      bytes,
+      externalData: (name) => (name === 'w.bin' ? padded : undefined),
+    }).module;
     const inline = importModel({ bytes: encode(plain()) }).module;
     expect([...external.constants]).toEqual([...inline.constants]);
     expect(external.sourceHash).not.toBe(inline.sourceHash);
@@ -174,7 +227,9 @@ describe('dynamic dimensions', () => {
     expect(refused.text).toContain('tokens');
     expect(refused.text).toContain('--dim tokens=value or --seq-len n');
     expect(importModel({ bytes: dynamic() }, { seqLen: 3 }).module.inputs[0]?.shape).toEqual([1, 3, 8]);
-    expect(importModel({ bytes: dynamic() }, { dims: { tokens: 7 } }).module.inputs[0]?.shape).toEqual([1, 7, 8]);
+    expect(importModel({ bytes: dynamic() }, { dims: { tokens: 7 } }).module.inputs[0]?.shape).toEqual([
+      1, 7, 8,
+    ]);
     expect(codesOf(() => importModel({ bytes: dynamic() }, { seqLen: 0 }))).toEqual(['F112']);
   });
 });
@@ -215,9 +270,13 @@ describe('what is not supported on encrypted values', () => {
   it('F203, F204: masks and causal attention', () => {
     const padding = floats([1, 1, 1, 4], [0, 0, 0, -10000]);
     expect(codesOf(importSpec(attention((c, s) => c.step('Add', [s, padding]))))).toEqual(['F203']);
-    expect(codesOf(importSpec(attention((c, s) => c.step('Add', [s, floats([4, 4], triangle(0, -1e9))]))))).toEqual(['F204']);
+    expect(
+      codesOf(importSpec(attention((c, s) => c.step('Add', [s, floats([4, 4], triangle(0, -1e9))])))),
+    ).toEqual(['F204']);
     const causal = { dims: [1, 1, 4, 4], bools: triangle(1, 0).map((one) => one === 1) };
-    expect(codesOf(importSpec(attention((c, s) => c.step('Where', [causal, s, c.scalar(-1e9)]))))).toEqual(['F204']);
+    expect(codesOf(importSpec(attention((c, s) => c.step('Where', [causal, s, c.scalar(-1e9)]))))).toEqual([
+      'F204',
+    ]);
     expect(() => importSpec(attention((_, s) => s))()).not.toThrow();
   });
 
@@ -232,7 +291,10 @@ describe('what is not supported on encrypted values', () => {
     expect(codesOf(importSpec(c.model({ i_ids: [1, 4] }, out)))).toEqual(['F205']);
     const d = new Chain();
     const ids = d.step('Cast', [d.step('Relu', ['x'])], { to: 7 });
-    expect(codesOf(importSpec(d.model({ x: [1, 4] }, d.step('Reshape', ['x', ids]))))).toEqual(['F202', 'F206']);
+    expect(codesOf(importSpec(d.model({ x: [1, 4] }, d.step('Reshape', ['x', ids]))))).toEqual([
+      'F202',
+      'F206',
+    ]);
   });
 });
 

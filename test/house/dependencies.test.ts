@@ -3,9 +3,21 @@ import * as graphlib from 'graphlib';
 import { describe, expect, it } from 'vitest';
 import { importsOf, sourcesUnder } from './sources.js';
 
-/** Rooms from the ground up: a file imports from its own room and from lower floors only (DESIGN section 2). */
+/**
+ * Rooms from the ground up: a file imports from its own room and from lower floors only (DESIGN section 2).
+ */
 const floors: Readonly<Record<string, number>> = {
-  support: 0, target: 1, ir: 2, frontend: 3, passes: 3, backend: 3, data: 4, executor: 5, compile: 6, index: 7, cli: 8,
+  support: 0,
+  target: 1,
+  ir: 2,
+  frontend: 3,
+  passes: 3,
+  backend: 3,
+  data: 4,
+  executor: 5,
+  compile: 6,
+  index: 7,
+  cli: 8,
 };
 
 const files = sourcesUnder('src', ['.ts']);
@@ -17,7 +29,9 @@ function roomOf(path: string): string {
 
 describe('the house', () => {
   it('has known rooms only', () => {
-    expect([...new Set(files.map((file) => roomOf(file.path)))].filter((room) => !(room in floors))).toEqual([]);
+    expect([...new Set(files.map((file) => roomOf(file.path)))].filter((room) => !(room in floors))).toEqual(
+      [],
+    );
   });
 
   it('imports existing files, by their .js name', () => {

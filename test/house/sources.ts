@@ -24,11 +24,15 @@ export interface Import {
   readonly to: string;
 }
 
-/** Relative imports, re-exports and dynamic imports, types included: a cycle of types is a cycle for the reader. */
+/**
+ * Relative imports, re-exports and dynamic imports, types included: a cycle of types is a cycle for the
+ * reader.
+ */
 export function importsOf(file: SourceFile): Import[] {
   const text = file.lines.join('\n');
   const pattern = /(?:\bfrom|\bimport)\s*\(?\s*'(\.[^']+)'/g;
   return [...text.matchAll(pattern)].map((match) => ({
-    from: file.path, to: normalize(join(dirname(file.path), (match[1] ?? '').replace(/\.js$/, '.ts'))),
+    from: file.path,
+    to: normalize(join(dirname(file.path), (match[1] ?? '').replace(/\.js$/, '.ts'))),
   }));
 }

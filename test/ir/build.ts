@@ -28,7 +28,14 @@ export function randomSource(seed: number): () => number {
 }
 
 export function ct(axes: readonly Axis[], level: number | null = null): CtType {
-  return { kind: 'ct', axes, degree: 1, basis: qBasis, level, scale: level === null ? null : canonicalScale(level) };
+  return {
+    kind: 'ct',
+    axes,
+    degree: 1,
+    basis: qBasis,
+    level,
+    scale: level === null ? null : canonicalScale(level),
+  };
 }
 
 export const axis = (name: string, size: number): Axis => ({ name, size });
@@ -44,18 +51,22 @@ export interface ModuleParts {
 
 export function cipherModule(parts: ModuleParts): Module {
   return {
-    phase: 'cipher', name: 'test', sourceHash: 'none',
+    phase: 'cipher',
+    name: 'test',
+    sourceHash: 'none',
     parameters: parts.parameters === undefined ? tiny : parts.parameters,
     functions: parts.functions,
     constants: new Map(Object.entries(parts.constants ?? {})),
     tables: new Map(Object.entries(parts.tables ?? {})),
-    inputs: parts.inputs ?? [], outputs: parts.outputs ?? [],
+    inputs: parts.inputs ?? [],
+    outputs: parts.outputs ?? [],
   };
 }
 
 /** A module whose `main` is one block. */
 export function mainModule(
-  argTypes: readonly CtType[], body: (b: BlockBuilder, args: readonly Value[]) => readonly Value[],
+  argTypes: readonly CtType[],
+  body: (b: BlockBuilder, args: readonly Value[]) => readonly Value[],
   parts: Omit<ModuleParts, 'functions'> = {},
 ): Module {
   const b = new BlockBuilder(new Ids(), parts.parameters === undefined ? tiny : parts.parameters, argTypes);
@@ -63,12 +74,17 @@ export function mainModule(
   return cipherModule({ ...parts, functions: [main] });
 }
 
-/** Token-slow, feature-fast: feature f of token t is slot (f mod period) + period*t of element floor(f / period). */
+/**
+ * Token-slow, feature-fast: feature f of token t is slot (f mod period) + period*t of element floor(f /
+ * period).
+ */
 export function tokenPort(name: string, tokens: number, features: number, slots: number): Port {
   const period = slots / tokens;
   const elements = Math.ceil(features / period);
   return {
-    name, shape: [tokens, features], factor: 1,
+    name,
+    shape: [tokens, features],
+    factor: 1,
     slots: {
       period,
       features: Int32Array.from({ length: elements * period }, (_, f) => (f < features ? f : -1)),
@@ -79,7 +95,12 @@ export function tokenPort(name: string, tokens: number, features: number, slots:
 
 /** x (tokens x inputs) times the transposed weight (outputs x inputs) by baby and giant steps. */
 export function linearModule(options: {
-  tokens: number; inputs: number; outputs: number; weight: Float64Array; babySteps: number; parameters?: Parameters;
+  tokens: number;
+  inputs: number;
+  outputs: number;
+  weight: Float64Array;
+  babySteps: number;
+  parameters?: Parameters;
 }): Module {
   const parameters = options.parameters ?? tiny;
   const period = parameters.slots / options.tokens;
@@ -93,45 +114,76 @@ export function linearModule(options: {
     const step = Math.floor(r / options.babySteps) * options.babySteps;
     if (!giant.includes(step)) giant.push(step);
   }
-  return mainModule([ct([axis('i', inCount)])], (b, [x]) => {
-    const loc = 'linear';
-    const rotated = b.op('ct.rotate', [x as Value], { axis: 'b', steps: baby }, loc);
-    const axes = [axis('o', outCount), axis('g', giant.length), axis('i', inCount), axis('b', baby.length)];
-    const weight = b.op('pt.diagonals', [], {
-      axes: axes.map((a) => ({ ...a })), period, weight: 'w', rows: 'rows', columns: 'columns', baby, giant, factor: 1,
-    }, loc);
-    const sums = b.op('ct.contract', [rotated, weight], { over: ['i', 'b'] }, loc);
-    const y = b.op('ct.rotate_each', [sums], { axis: 'g', steps: giant, sum: true }, loc);
-    return [b.op('ct.rescale', [y], {}, loc)];
-  }, {
-    parameters, inputs: [input], outputs: [output],
-    constants: { w: { shape: [options.outputs, options.inputs], data: options.weight } },
-    tables: { rows: output.slots?.features ?? new Int32Array(), columns: input.slots?.features ?? new Int32Array() },
-  });
+  return mainModule(
+    [ct([axis('i', inCount)])],
+    (b, [x]) => {
+      const loc = 'linear';
+      const rotated = b.op('ct.rotate', [x as Value], { axis: 'b', steps: baby }, loc);
+      const axes = [axis('o', outCount), axis('g', giant.length), axis('i', inCount), axis('b', baby.length)];
+      const weight = b.op(
+        'pt.diagonals',
+        [],
+        {
+          axes: axes.map((a) => ({ ...a })),
+          period,
+          weight: 'w',
+          rows: 'rows',
+          columns: 'columns',
+          baby,
+          giant,
+          factor: 1,
+        },
+        loc,
+      );
+      const sums = b.op('ct.contract', [rotated, weight], { over: ['i', 'b'] }, loc);
+      const y = b.op('ct.rotate_each', [sums], { axis: 'g', steps: giant, sum: true }, loc);
+      return [b.op('ct.rescale', [y], {}, loc)];
+    },
+    {
+      parameters,
+      inputs: [input],
+      outputs: [output],
+      constants: { w: { shape: [options.outputs, options.inputs], data: options.weight } },
+      tables: {
+        rows: output.slots?.features ?? new Int32Array(),
+        columns: input.slots?.features ?? new Int32Array(),
+      },
+    },
+  );
 }
 
 /** A loop that multiplies a carried value by index i of an array, with a recipe and an outer value inside. */
 export function loopModule(): Module {
   const port = (name: string, elements: number): Port => ({
-    name, shape: [elements, micro.slots], factor: 1,
+    name,
+    shape: [elements, micro.slots],
+    factor: 1,
     slots: {
-      period: micro.slots, tokens: Int32Array.of(0),
+      period: micro.slots,
+      tokens: Int32Array.of(0),
       features: Int32Array.from({ length: elements * micro.slots }, (_, at) => at),
     },
   });
-  return mainModule([ct([], 9), ct([axis('j', 3)], 9)], (b, [start, factors]) => {
-    const loc = 'encoder.0/MatMul';
-    const sums = b.loop(3, [start as Value], loc, (inner, [sum]) => {
-      const factor = inner.op('ct.index', [factors as Value], { axis: 'j', index: 0, loopStride: 1 }, loc);
-      const half = inner.op('pt.constant', [], { axes: [], values: [0.5] }, loc);
-      const shifted = inner.op('ct.add_plain', [factor, half], {}, loc);
-      const turned = inner.op('ct.rotate_each', [
-        inner.op('ct.reshape', [shifted], { axes: [{ name: 'one', size: 1 }] }, loc),
-      ], { axis: 'one', steps: [2], sum: true, loopStride: 3 }, loc);
-      return [inner.op('ct.add', [sum as Value, turned], {}, loc)];
-    });
-    return sums;
-  }, { parameters: micro, inputs: [port('start', 1), port('factors', 3)], outputs: [port('y', 1)] });
+  return mainModule(
+    [ct([], 9), ct([axis('j', 3)], 9)],
+    (b, [start, factors]) => {
+      const loc = 'encoder.0/MatMul';
+      const sums = b.loop(3, [start as Value], loc, (inner, [sum]) => {
+        const factor = inner.op('ct.index', [factors as Value], { axis: 'j', index: 0, loopStride: 1 }, loc);
+        const half = inner.op('pt.constant', [], { axes: [], values: [0.5] }, loc);
+        const shifted = inner.op('ct.add_plain', [factor, half], {}, loc);
+        const turned = inner.op(
+          'ct.rotate_each',
+          [inner.op('ct.reshape', [shifted], { axes: [{ name: 'one', size: 1 }] }, loc)],
+          { axis: 'one', steps: [2], sum: true, loopStride: 3 },
+          loc,
+        );
+        return [inner.op('ct.add', [sum as Value, turned], {}, loc)];
+      });
+      return sums;
+    },
+    { parameters: micro, inputs: [port('start', 1), port('factors', 3)], outputs: [port('y', 1)] },
+  );
 }
 
 /** Parsed from text, as a fixture would be. */
@@ -150,7 +202,8 @@ export function tensorModule(): Module {
     }`);
 }
 
-export const polyModule = (): Module => parseModule(`module "p" phase poly source "s"
+export const polyModule = (): Module =>
+  parseModule(`module "p" phase poly source "s"
   func @main(%0: poly<j=2, component=2; limbs [0..3], ntt>) -> (poly<component=2; limbs [0..3], ntt>) {
     %1 = pt.constant {axes=[j=2], values=[1, 2]} : pt<j=2; period 1> // recipes live on in the poly phase
     %2 = poly.contract %0, %1 {over=[j], scale=1024} : poly<component=2; limbs [0..3], ntt>

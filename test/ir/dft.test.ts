@@ -1,5 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { slotTransformDiagonals, slotTransformSteps, type ComplexVector, type SlotTransform } from '../../src/ir/interpreter/dft.js';
+import {
+  slotTransformDiagonals,
+  slotTransformSteps,
+  type ComplexVector,
+  type SlotTransform,
+} from '../../src/ir/interpreter/dft.js';
 import { runCipherFunction, type CipherValue } from '../../src/ir/interpreter/cipher.js';
 import type { Value } from '../../src/ir/module.js';
 import { verifyModule } from '../../src/ir/verifier.js';
@@ -11,7 +16,12 @@ function apply(transform: SlotTransform, x: ComplexVector): ComplexVector {
   for (const [step, diagonal] of slotTransformDiagonals(transform)) {
     for (let p = 0; p < slots; p++) {
       const q = (p + step) % slots;
-      const [a, b, c, d] = [diagonal.re[p], diagonal.im[p], x.re[q], x.im[q]] as [number, number, number, number];
+      const [a, b, c, d] = [diagonal.re[p], diagonal.im[p], x.re[q], x.im[q]] as [
+        number,
+        number,
+        number,
+        number,
+      ];
       y.re[p] = (y.re[p] as number) + a * c - b * d;
       y.im[p] = (y.im[p] as number) + a * d + b * c;
     }
@@ -82,24 +92,34 @@ describe('the slot transform', () => {
 
   it('runs as rotations and products by baby and giant steps', () => {
     // Four stages of 16 slots: all 16 steps, as 4 giant times 4 baby steps.
-    const [baby, giant] = [[0, 1, 2, 3], [0, 4, 8, 12]];
-    const both = mainModule([ct([])], (b, [x]) => {
-      const transformed = (value: Value, inverse: boolean, factor: number): Value => {
-        const rotated = b.op('ct.rotate', [value], { axis: 'b', steps: baby }, '');
-        const axes = [{ ...axis('g', 4) }, { ...axis('b', 4) }];
-        const dft = b.op('pt.dft', [], { axes, inverse, first: 1, count: 4, baby, giant, factor }, '');
-        const sums = b.op('ct.contract', [rotated, dft], { over: ['b'] }, '');
-        return b.op('ct.rotate_each', [sums], { axis: 'g', steps: giant, sum: true }, '');
-      };
-      const coefficients = transformed(x as Value, false, 0.5);
-      return [coefficients, transformed(coefficients, true, 2)];
-    }, { parameters: micro });
+    const [baby, giant] = [
+      [0, 1, 2, 3],
+      [0, 4, 8, 12],
+    ];
+    const both = mainModule(
+      [ct([])],
+      (b, [x]) => {
+        const transformed = (value: Value, inverse: boolean, factor: number): Value => {
+          const rotated = b.op('ct.rotate', [value], { axis: 'b', steps: baby }, '');
+          const axes = [{ ...axis('g', 4) }, { ...axis('b', 4) }];
+          const dft = b.op('pt.dft', [], { axes, inverse, first: 1, count: 4, baby, giant, factor }, '');
+          const sums = b.op('ct.contract', [rotated, dft], { over: ['b'] }, '');
+          return b.op('ct.rotate_each', [sums], { axis: 'g', steps: giant, sum: true }, '');
+        };
+        const coefficients = transformed(x as Value, false, 0.5);
+        return [coefficients, transformed(coefficients, true, 2)];
+      },
+      { parameters: micro },
+    );
     expect(verifyModule(both).filter((d) => d.code !== 'V115')).toEqual([]);
     const x: CipherValue = { kind: 'ct', axes: [], re: [randomValues(1, 16)], im: [randomValues(2, 16)] };
     const main = both.functions[0];
     if (main === undefined) throw new Error('no main');
     const [middle, back] = runCipherFunction(both, main, [x]) as CipherValue[];
-    const of = (value: CipherValue | undefined): ComplexVector => ({ re: value?.re[0] as Float64Array, im: value?.im?.[0] as Float64Array });
+    const of = (value: CipherValue | undefined): ComplexVector => ({
+      re: value?.re[0] as Float64Array,
+      im: value?.im?.[0] as Float64Array,
+    });
     const direct = apply({ slots: 16, inverse: false, first: 1, count: 4 }, of(x));
     expectClose(of(middle), { re: direct.re.map((v) => v / 2), im: direct.im.map((v) => v / 2) });
     expectClose(of(back), of(x));

@@ -6,7 +6,17 @@ import { printModule, printType } from '../../src/ir/printer.js';
 import type { Axis, Phase, Sharding, Type } from '../../src/ir/types.js';
 import { verifyModule } from '../../src/ir/verifier.js';
 import { AegisError } from '../../src/support/diagnostics.js';
-import { axis, ct, linearModule, loopModule, micro, polyModule, randomSource, randomValues, tensorModule } from './build.js';
+import {
+  axis,
+  ct,
+  linearModule,
+  loopModule,
+  micro,
+  polyModule,
+  randomSource,
+  randomValues,
+  tensorModule,
+} from './build.js';
 
 /** Random modules of any phase: well-formed as text, not as programs. */
 class Chaos {
@@ -25,49 +35,85 @@ class Chaos {
     return Array.from({ length: this.below(limit + 1) }, make);
   }
   name(): string {
-    return this.pick(['a', 'j.0', 'level', 'true', 'nan', '', 'encoder/0:x', 'q"uo\\te', 'line\nbreak', '\u2028é', '_x9']);
+    return this.pick([
+      'a',
+      'j.0',
+      'level',
+      'true',
+      'nan',
+      '',
+      'encoder/0:x',
+      'q"uo\\te',
+      'line\nbreak',
+      '\u2028é',
+      '_x9',
+    ]);
   }
   axes(): Axis[] {
     return this.some(3, () => ({ name: this.name(), size: this.below(2000) }));
   }
   type(phase: Phase): Type {
     if (phase === 'tensor') {
-      return { kind: 'tensor', dtype: this.pick(['f32', 'i64', 'bool'] as const), shape: this.some(3, () => this.below(70)) };
+      return {
+        kind: 'tensor',
+        dtype: this.pick(['f32', 'i64', 'bool'] as const),
+        shape: this.some(3, () => this.below(70)),
+      };
     }
     if (phase === 'poly') {
       return {
-        kind: 'poly', axes: this.axes(), limbs: this.some(8, () => this.below(12)), form: this.pick(['ntt', 'coeff'] as const),
+        kind: 'poly',
+        axes: this.axes(),
+        limbs: this.some(8, () => this.below(12)),
+        form: this.pick(['ntt', 'coeff'] as const),
         sharding: this.some(2, () => this.sharding()),
       };
     }
     if (this.below(3) === 0) {
       return { kind: 'pt', axes: this.axes(), period: 2 ** this.below(9), complex: this.below(2) === 0 };
     }
-    const exponents = () => [[this.below(9), this.below(5) - 9], [9 + this.below(20), 1 + this.below(3)]] as const;
+    const exponents = () =>
+      [
+        [this.below(9), this.below(5) - 9],
+        [9 + this.below(20), 1 + this.below(3)],
+      ] as const;
     const level = this.below(2) === 0 ? null : this.below(30);
     return {
-      kind: 'ct', axes: this.axes(), degree: this.pick([1, 2] as const), level,
+      kind: 'ct',
+      axes: this.axes(),
+      degree: this.pick([1, 2] as const),
+      level,
       basis: this.below(2) === 0 ? { kind: 'q' } : { kind: 'qp', specials: 1 + this.below(9) },
       scale: level === null ? null : { canonical: exponents(), primes: exponents(), two: this.below(9) - 4 },
     };
   }
   sharding(): Sharding {
     return this.pick<Sharding>([
-      { kind: 'replicated' }, { kind: 'partial' }, { kind: 'at', rank: this.below(8) },
+      { kind: 'replicated' },
+      { kind: 'partial' },
+      { kind: 'at', rank: this.below(8) },
       { kind: 'split', axis: this.name(), owners: this.some(4, () => this.below(4)) },
     ]);
   }
   attr(depth: number): AttrValue {
     const kind = this.below(depth > 2 ? 5 : 8);
     switch (kind) {
-      case 0: return this.name();
-      case 1: return this.below(2) === 0;
-      case 2: return null;
-      case 3: return this.pick([-0, 0, -7, 1e300, 5e-324, 0.1, Infinity, -Infinity, NaN, -(2 ** 53), 1 / 3]);
-      case 4: return this.random() - 0.5;
-      case 5: return this.some(3, () => ({ name: this.name(), size: this.below(9) }));
-      case 6: return this.some(3, () => this.attr(depth + 1));
-      default: return this.attrs(depth + 1);
+      case 0:
+        return this.name();
+      case 1:
+        return this.below(2) === 0;
+      case 2:
+        return null;
+      case 3:
+        return this.pick([-0, 0, -7, 1e300, 5e-324, 0.1, Infinity, -Infinity, NaN, -(2 ** 53), 1 / 3]);
+      case 4:
+        return this.random() - 0.5;
+      case 5:
+        return this.some(3, () => ({ name: this.name(), size: this.below(9) }));
+      case 6:
+        return this.some(3, () => this.attr(depth + 1));
+      default:
+        return this.attrs(depth + 1);
     }
   }
   attrs(depth = 0): Attrs {
@@ -82,35 +128,63 @@ class Chaos {
       const regions = depth < 3 && this.below(4) === 0 ? [this.block(phase, values, depth + 1)] : [];
       const results = this.some(2, () => this.ids.fresh(this.type(phase)));
       values.push(...results);
-      return { kind: this.pick(['ct.add', 'loop', 'x.y_9']), operands, attrs: this.attrs(), results, regions, loc: this.name() };
+      return {
+        kind: this.pick(['ct.add', 'loop', 'x.y_9']),
+        operands,
+        attrs: this.attrs(),
+        results,
+        regions,
+        loc: this.name(),
+      };
     });
     return { args, ops, results: use() };
   }
   port(): Port {
     const table = () => Int32Array.from({ length: this.below(40) }, () => this.below(9) - 1);
     return {
-      name: this.name(), shape: this.some(3, () => this.below(9)), factor: this.random() - 0.5,
-      ...(this.below(2) === 0 ? { bound: 2 } : {}), ...(this.below(2) === 0 ? { predictedError: 1e-3 } : {}),
-      ...(this.below(2) === 0 ? { slots: { period: 2 ** this.below(5), features: table(), tokens: table() } } : {}),
+      name: this.name(),
+      shape: this.some(3, () => this.below(9)),
+      factor: this.random() - 0.5,
+      ...(this.below(2) === 0 ? { bound: 2 } : {}),
+      ...(this.below(2) === 0 ? { predictedError: 1e-3 } : {}),
+      ...(this.below(2) === 0
+        ? { slots: { period: 2 ** this.below(5), features: table(), tokens: table() } }
+        : {}),
     };
   }
   module(): Module {
     const phase = this.pick(['tensor', 'cipher', 'poly'] as const);
     const functions = this.some(3, (): Func => {
-      const models = this.below(3) === 0 ? { models: { kind: 'bootstrap', rangeLog2: this.below(9) - 4 } as const } : {};
+      const models =
+        this.below(3) === 0 ? { models: { kind: 'bootstrap', rangeLog2: this.below(9) - 4 } as const } : {};
       return { name: this.name(), body: this.block(phase, [], 0), ...models };
     });
     const named = new Map(functions.map((func) => [func.name, func]));
     const constants = this.some(3, () => {
       const [rows, columns] = [this.below(5), this.below(5)];
       const values = randomValues(this.below(99), rows * columns);
-      return [this.name(), { shape: [rows, columns], data: this.below(2) === 0 ? values : Float64Array.from(values, Math.fround) }] as const;
+      return [
+        this.name(),
+        {
+          shape: [rows, columns],
+          data: this.below(2) === 0 ? values : Float64Array.from(values, Math.fround),
+        },
+      ] as const;
     });
-    const tables = this.some(3, () => [this.name(), Int32Array.from({ length: this.below(40) }, () => this.below(99) - 9)] as const);
+    const tables = this.some(
+      3,
+      () => [this.name(), Int32Array.from({ length: this.below(40) }, () => this.below(99) - 9)] as const,
+    );
     return {
-      phase, name: this.name(), sourceHash: this.name(), parameters: this.below(20) === 0 ? micro : null,
-      functions: [...named.values()], constants: new Map(constants), tables: new Map(tables),
-      inputs: this.some(2, () => this.port()), outputs: this.some(2, () => this.port()),
+      phase,
+      name: this.name(),
+      sourceHash: this.name(),
+      parameters: this.below(20) === 0 ? micro : null,
+      functions: [...named.values()],
+      constants: new Map(constants),
+      tables: new Map(tables),
+      inputs: this.some(2, () => this.port()),
+      outputs: this.some(2, () => this.port()),
     };
   }
 }
@@ -165,13 +239,22 @@ describe('text IR', () => {
 
   it('prints every kind of type', () => {
     const types: Type[] = [
-      { kind: 'tensor', dtype: 'f32', shape: [1, 17, 32] }, { kind: 'tensor', dtype: 'i64', shape: [] },
-      ct([axis('j', 8), axis('b', 2)], 12), ct([]),
+      { kind: 'tensor', dtype: 'f32', shape: [1, 17, 32] },
+      { kind: 'tensor', dtype: 'i64', shape: [] },
+      ct([axis('j', 8), axis('b', 2)], 12),
+      ct([]),
       { ...ct([], 3), degree: 2, basis: { kind: 'qp', specials: 4 } },
       { kind: 'pt', axes: [axis('j', 8)], period: 64, complex: true },
       {
-        kind: 'poly', axes: [axis('component', 2)], limbs: [0, 1, 2, 3, 7, 9, 10], form: 'ntt',
-        sharding: [{ kind: 'split', axis: 'j', owners: [0, 0, 1] }, { kind: 'partial' }, { kind: 'at', rank: 3 }],
+        kind: 'poly',
+        axes: [axis('component', 2)],
+        limbs: [0, 1, 2, 3, 7, 9, 10],
+        form: 'ntt',
+        sharding: [
+          { kind: 'split', axis: 'j', owners: [0, 0, 1] },
+          { kind: 'partial' },
+          { kind: 'at', rank: 3 },
+        ],
       },
     ];
     expect(types.map(printType)).toMatchInlineSnapshot(`
@@ -209,8 +292,16 @@ describe('faulty text IR', () => {
     ['I103', 'a wide range of limbs', `${head}func @f(%0: poly<limbs [0..999999999], ntt>) -> () { return }`],
     ['I103', 'a large constant', `${head}const @w : 999999x999999 = base64 f64 ""`],
     ['I104', 'an undefined value', `${head}func @main() -> () {\n return %7 }`],
-    ['I104', 'a value of an inner block', `${head}func @main() -> () {\n x {} () {\n %0 = y {} : pt<period 1>\n yield }\n return %0 }`],
-    ['I104', 'a value defined twice', `${head}func @main(%0: pt<period 1>, %0: pt<period 1>) -> () { return }`],
+    [
+      'I104',
+      'a value of an inner block',
+      `${head}func @main() -> () {\n x {} () {\n %0 = y {} : pt<period 1>\n yield }\n return %0 }`,
+    ],
+    [
+      'I104',
+      'a value defined twice',
+      `${head}func @main(%0: pt<period 1>, %0: pt<period 1>) -> () { return }`,
+    ],
     ['I104', 'a table declared twice', `${head}table @t = []\ntable @t = []`],
     ['I104', 'an attribute given twice', `${head}func @f() -> () { x {a=1, a=2} return }`],
     ['I105', 'data of another length', `${head}const @w : 2 = base64 f64 "AAAA"`],
@@ -236,7 +327,13 @@ describe('faulty text IR', () => {
   }
 
   it('is refused or read, never a crash: 2000 mutations', () => {
-    const texts = [linear(), loopModule(), tensorModule(), polyModule(), ...[3, 14, 15].map((seed) => new Chaos(seed).module())].map((m) => printModule(m));
+    const texts = [
+      linear(),
+      loopModule(),
+      tensorModule(),
+      polyModule(),
+      ...[3, 14, 15].map((seed) => new Chaos(seed).module()),
+    ].map((m) => printModule(m));
     const random = randomSource(7);
     const below = (limit: number) => Math.floor(random() * limit);
     const marks = '{}[]()<>,;:=%@"\\ \n-?.x0159eD^*'.split('');
@@ -247,17 +344,27 @@ describe('faulty text IR', () => {
         const at = below(text.length);
         const piece = text.slice(at, at + below(40));
         switch (below(5)) {
-          case 0: text = text.slice(0, at); break;
-          case 1: text = text.slice(0, at) + text.slice(at + 1 + below(20)); break;
-          case 2: text = text.slice(0, at) + (marks[below(marks.length)] as string) + text.slice(at + below(2)); break;
-          case 3: text = text.slice(0, at) + piece + text.slice(at); break;
-          default: text = text.slice(0, at) + String(10 ** below(20)) + text.slice(at + 1);
+          case 0:
+            text = text.slice(0, at);
+            break;
+          case 1:
+            text = text.slice(0, at) + text.slice(at + 1 + below(20));
+            break;
+          case 2:
+            text = text.slice(0, at) + (marks[below(marks.length)] as string) + text.slice(at + below(2));
+            break;
+          case 3:
+            text = text.slice(0, at) + piece + text.slice(at);
+            break;
+          default:
+            text = text.slice(0, at) + String(10 ** below(20)) + text.slice(at + 1);
         }
       }
       try {
         verifyModule(parseModule(text));
       } catch (error) {
-        if (!(error instanceof AegisError)) throw new Error(`mutation ${i}: ${String(error)}`, { cause: error });
+        if (!(error instanceof AegisError))
+          throw new Error(`mutation ${i}: ${String(error)}`, { cause: error });
         refused++;
       }
     }
@@ -266,5 +373,12 @@ describe('faulty text IR', () => {
 });
 
 function linear(): Module {
-  return linearModule({ tokens: 4, inputs: 8, outputs: 9, weight: randomValues(1, 72), babySteps: 2, parameters: micro });
+  return linearModule({
+    tokens: 4,
+    inputs: 8,
+    outputs: 9,
+    weight: randomValues(1, 72),
+    babySteps: 2,
+    parameters: micro,
+  });
 }

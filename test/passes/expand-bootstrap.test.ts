@@ -15,7 +15,12 @@ import { axis, cipherModule, ct, mainModule, randomSource, randomValues, tiny } 
 
 const micro = makeParameters(defaultLiteral('tiny', true, { logN: 6 }));
 
-function partModule(parameters: Parameters, arg: CtType, range: number, part: (b: BootstrapBody, x: Value) => Value): Module {
+function partModule(
+  parameters: Parameters,
+  arg: CtType,
+  range: number,
+  part: (b: BootstrapBody, x: Value) => Value,
+): Module {
   const builder = new BlockBuilder(new Ids(), parameters, [arg]);
   const body = new BootstrapBody(builder, parameters, range, 'part');
   const [x] = builder.args;
@@ -28,11 +33,14 @@ const faults = (module: Module) => verifyModule(module).filter((d) => d.code !==
 
 function run(module: Module, re: readonly Float64Array[], name: string): CipherValue {
   const func = module.functions[0];
-  const [y] = runCipherFunction(module, func as Func, [{ kind: 'ct', axes: [axis(name, re.length)], re, im: null }]);
+  const [y] = runCipherFunction(module, func as Func, [
+    { kind: 'ct', axes: [axis(name, re.length)], re, im: null },
+  ]);
   return y as CipherValue;
 }
 
-const distance = (a: Float64Array, b: Float64Array) => a.reduce((max, v, i) => Math.max(max, Math.abs(v - (b[i] ?? NaN))), 0);
+const distance = (a: Float64Array, b: Float64Array) =>
+  a.reduce((max, v, i) => Math.max(max, Math.abs(v - (b[i] ?? NaN))), 0);
 
 describe('evalMod', () => {
   it('leaves 2^-24 of the range at every integer, 2^-31 at the frequent ones', () => {
@@ -54,7 +62,14 @@ describe('evalMod', () => {
   });
 
   it('solves least squares', () => {
-    const c = leastSquares([[1, 0], [1, 1], [1, 2]], [1, 3, 5.3]);
+    const c = leastSquares(
+      [
+        [1, 0],
+        [1, 1],
+        [1, 2],
+      ],
+      [1, 3, 5.3],
+    );
     expect(c[0]).toBeCloseTo(0.95, 12);
     expect(c[1]).toBeCloseTo(2.15, 12);
   });
@@ -62,7 +77,14 @@ describe('evalMod', () => {
 
 describe('stage groups', () => {
   it('cover every diagonal once, with fewer steps where they wrap', () => {
-    for (const [logSlots, groups] of [[9, 3], [11, 3], [15, 3], [15, 4], [4, 3], [5, 1]] as const) {
+    for (const [logSlots, groups] of [
+      [9, 3],
+      [11, 3],
+      [15, 3],
+      [15, 4],
+      [4, 3],
+      [5, 1],
+    ] as const) {
       const slots = 2 ** logSlots;
       const list = stageGroups(logSlots, groups);
       expect(list.reduce((sum, g) => sum + g.count, 0)).toBe(logSlots);
@@ -70,10 +92,16 @@ describe('stage groups', () => {
         const { baby, giant } = groupSteps(group, slots);
         const sums = giant.flatMap((g) => baby.map((b) => (g + b) % slots));
         expect(new Set(sums).size).toBe(sums.length);
-        expect([...slotTransformSteps(slots, group.first, group.count)].filter((s) => !sums.includes(s))).toEqual([]);
+        expect(
+          [...slotTransformSteps(slots, group.first, group.count)].filter((s) => !sums.includes(s)),
+        ).toEqual([]);
       }
     }
-    expect(stageGroups(11, 3)).toEqual([{ first: 1, count: 3 }, { first: 4, count: 4 }, { first: 8, count: 4 }]);
+    expect(stageGroups(11, 3)).toEqual([
+      { first: 1, count: 3 },
+      { first: 4, count: 4 },
+      { first: 8, count: 4 },
+    ]);
     expect(groupSteps({ first: 11, count: 5 }, 2 ** 15)).toMatchObject({ giant: [0, 8192, 16384, 24576] });
   });
 });
@@ -92,21 +120,36 @@ describe('expand-bootstrap', () => {
         const type = module.functions[0]?.body.results[0]?.type as CtType;
         expect(type).toMatchObject({ level: parameters.evalModTop, axes: [axis('b', count)] });
         expect(printScale(type.scale ?? canonicalScale(0))).toBe(`D${parameters.evalModTop}`);
-        const x = Array.from({ length: count }, (_, e) => randomValues(e, parameters.slots).map((v) => v * 2 ** range));
+        const x = Array.from({ length: count }, (_, e) =>
+          randomValues(e, parameters.slots).map((v) => v * 2 ** range),
+        );
         const y = run(module, x, 'b');
         // x / R is m / D_0; it comes back as m / (16 q_0).
         const back = 2 ** range * 16 * (Number(parameters.primes[0]) / (parameters.scales[0] ?? 0));
-        y.re.forEach((v, e) => expect(distance(v.map((t) => t * back), x[e] as Float64Array)).toBeLessThan(1e-10));
+        y.re.forEach((v, e) =>
+          expect(
+            distance(
+              v.map((t) => t * back),
+              x[e] as Float64Array,
+            ),
+          ).toBeLessThan(1e-10),
+        );
       }
     });
 
     it(`gives the coefficients of the slot transform (${parameters.slots} slots)`, () => {
       // A constant vector is the constant polynomial: SlotsToCoeffs of (1, 0, 0, ..) has 1 in every slot.
-      const module = partModule(parameters, ct([axis('p', 1)], parameters.bootstrapInputLevel), 0, (b, x) => b.slotsToCoeffs(x));
-      expect(printScale((module.functions[0]?.body.results[0]?.type as CtType).scale ?? canonicalScale(9))).toBe('D0');
+      const module = partModule(parameters, ct([axis('p', 1)], parameters.bootstrapInputLevel), 0, (b, x) =>
+        b.slotsToCoeffs(x),
+      );
+      expect(
+        printScale((module.functions[0]?.body.results[0]?.type as CtType).scale ?? canonicalScale(9)),
+      ).toBe('D0');
       const unit = new Float64Array(parameters.slots).map((_, i) => (i === 0 ? 1 : 0));
       const y = run(module, [unit], 'p');
-      expect(distance(y.re[0] as Float64Array, new Float64Array(parameters.slots).fill(1))).toBeLessThan(1e-12);
+      expect(distance(y.re[0] as Float64Array, new Float64Array(parameters.slots).fill(1))).toBeLessThan(
+        1e-12,
+      );
     });
   }
 
@@ -114,11 +157,16 @@ describe('expand-bootstrap', () => {
     for (const range of [-1, 0, 4]) {
       const module = partModule(tiny, ct([axis('b', 2)], tiny.evalModTop), range, (b, x) => b.evalMod(x));
       expect(faults(module)).toEqual([]);
-      expect(module.functions[0]?.body.results[0]?.type).toMatchObject({ level: tiny.computeTop, scale: canonicalScale(tiny.computeTop) });
+      expect(module.functions[0]?.body.results[0]?.type).toMatchObject({
+        level: tiny.computeTop,
+        scale: canonicalScale(tiny.computeTop),
+      });
       const random = randomSource(5);
       const ratio = Number(tiny.primes[0]) / (tiny.scales[0] ?? 0);
       const values = [0, 1].map((e) => randomValues(e, tiny.slots).map((v) => v * 2 ** range));
-      const t = values.map((vector) => vector.map((x) => (Math.floor(31 * random()) - 15 + x / (2 ** range * ratio)) / 16));
+      const t = values.map((vector) =>
+        vector.map((x) => (Math.floor(31 * random()) - 15 + x / (2 ** range * ratio)) / 16),
+      );
       const y = run(module, t, 'b');
       const unit = (2 ** range * ratio) / (2 * Math.PI);
       y.re.forEach((vector, e) => {
@@ -130,17 +178,26 @@ describe('expand-bootstrap', () => {
 
   it('calls one function per batch and range, which the clear interpreter runs as a sine', () => {
     const port = (name: string, elements: number): Port => ({
-      name, shape: [elements, tiny.slots], factor: 1,
+      name,
+      shape: [elements, tiny.slots],
+      factor: 1,
       slots: {
-        period: tiny.slots, tokens: Int32Array.of(0),
+        period: tiny.slots,
+        tokens: Int32Array.of(0),
         features: Int32Array.from({ length: elements * tiny.slots }, (_, at) => at),
       },
     });
-    const before = mainModule([ct([axis('i', 2), axis('j', 3)], tiny.bootstrapInputLevel)], (b, [x]) => {
-      const fresh = (value: Value, rangeLog2: number): Value => b.op('ct.bootstrap', [value], { rangeLog2 }, 'LayerNorm');
-      const low = (value: Value): Value => b.op('ct.adjust', [value], { level: tiny.bootstrapInputLevel }, 'LayerNorm');
-      return x === undefined ? [] : [fresh(low(fresh(low(fresh(x, 1)), 1)), -2)];
-    }, { inputs: [port('x', 6)], outputs: [port('y', 6)] });
+    const before = mainModule(
+      [ct([axis('i', 2), axis('j', 3)], tiny.bootstrapInputLevel)],
+      (b, [x]) => {
+        const fresh = (value: Value, rangeLog2: number): Value =>
+          b.op('ct.bootstrap', [value], { rangeLog2 }, 'LayerNorm');
+        const low = (value: Value): Value =>
+          b.op('ct.adjust', [value], { level: tiny.bootstrapInputLevel }, 'LayerNorm');
+        return x === undefined ? [] : [fresh(low(fresh(low(fresh(x, 1)), 1)), -2)];
+      },
+      { inputs: [port('x', 6)], outputs: [port('y', 6)] },
+    );
     const module = expandBootstrap(before);
     expect(verifyModule(module)).toEqual([]);
     expect(module.functions.map((f) => f.name)).toEqual(['bootstrap_6_r1', 'bootstrap_6_rm2', 'main']);
@@ -153,8 +210,11 @@ describe('expand-bootstrap', () => {
   it('verifies at every ring and counts its operations', () => {
     for (const ring of ['tiny', 'small', 'secure'] as const) {
       const parameters = makeParameters(defaultLiteral(ring, ring !== 'secure'));
-      const before = mainModule([ct([axis('j', 5)], parameters.bootstrapInputLevel)], (b, [x]) =>
-        (x === undefined ? [] : [b.op('ct.bootstrap', [x], { rangeLog2: 3 }, 'x')]), { parameters });
+      const before = mainModule(
+        [ct([axis('j', 5)], parameters.bootstrapInputLevel)],
+        (b, [x]) => (x === undefined ? [] : [b.op('ct.bootstrap', [x], { rangeLog2: 3 }, 'x')]),
+        { parameters },
+      );
       const module = expandBootstrap(before);
       expect(faults(module).filter((d) => d.code !== 'V115')).toEqual([]);
       const counts: Record<string, number> = {};

@@ -13,16 +13,21 @@ const level = 14;
 
 function polynomialModule(coefficients: readonly number[], axes: readonly Axis[] = []): Module {
   // Module functions other than main need no ports.
-  const module = mainModule([ct(axes, level)], (b, [x]) => {
-    return x === undefined ? [] : [b.op('ct.polynomial', [x], { coefficients }, 'gelu')];
-  }, { parameters: micro });
+  const module = mainModule(
+    [ct(axes, level)],
+    (b, [x]) => {
+      return x === undefined ? [] : [b.op('ct.polynomial', [x], { coefficients }, 'gelu')];
+    },
+    { parameters: micro },
+  );
   const main = module.functions[0];
   return { ...module, functions: main === undefined ? [] : [{ ...main, name: 'series' }] };
 }
 
 function countOps(module: Module): Record<string, number> {
   const counts: Record<string, number> = {};
-  for (const func of module.functions) walkOps(func.body, (op) => (counts[op.kind] = (counts[op.kind] ?? 0) + 1));
+  for (const func of module.functions)
+    walkOps(func.body, (op) => (counts[op.kind] = (counts[op.kind] ?? 0) + 1));
   return counts;
 }
 
@@ -35,17 +40,20 @@ function check(coefficients: readonly number[], axes: readonly Axis[] = []): Rec
   if (func === undefined) throw new Error('no function');
   const type = func.body.results[0]?.type;
   const out = level - Math.ceil(Math.log2(coefficients.length));
-  expect(type?.kind === 'ct' && [type.level, printScale(type.scale ?? canonicalScale(99)), type.degree])
-    .toEqual([out, `D${out}`, 1]);
+  expect(
+    type?.kind === 'ct' && [type.level, printScale(type.scale ?? canonicalScale(99)), type.degree],
+  ).toEqual([out, `D${out}`, 1]);
   const elements = axes.reduce((n, a) => n * a.size, 1);
   const re = Array.from({ length: elements }, (_, e) => randomValues(e + 1, micro.slots));
   const x: CipherValue = { kind: 'ct', axes, re, im: null };
   const [y] = runCipherFunction(module, func, [x]) as CipherValue[];
   const scale = coefficients.reduce((sum, c) => sum + Math.abs(c), 1e-300);
-  re.forEach((vector, e) => vector.forEach((t, s) => {
-    const wanted = evaluateChebyshev(coefficients, t);
-    expect(Math.abs((y?.re[e]?.[s] ?? NaN) - wanted) / scale).toBeLessThan(1e-13);
-  }));
+  re.forEach((vector, e) =>
+    vector.forEach((t, s) => {
+      const wanted = evaluateChebyshev(coefficients, t);
+      expect(Math.abs((y?.re[e]?.[s] ?? NaN) - wanted) / scale).toBeLessThan(1e-13);
+    }),
+  );
   return countOps(module);
 }
 

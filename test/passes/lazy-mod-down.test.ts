@@ -12,19 +12,23 @@ const period = tiny.slots / tokens;
 
 /** `steps` rotations of one ciphertext, summed into `outputs` ciphertexts. */
 function convolution(steps: number, outputs: number, more?: (rotated: Value) => readonly Value[]): Module {
-  return mainModule([ct([], level)], (b, [x]) => {
-    if (x === undefined) return [];
-    const list = Array.from({ length: steps }, (_, i) => i);
-    const rotated = b.op('ct.rotate', [x], { axis: 'r', steps: list }, 'conv');
-    const axes = [axis('o', outputs), axis('r', steps)].map((a) => ({ ...a }));
-    const values = Array.from(randomValues(5, outputs * steps));
-    const kernel = b.op('pt.constant', [], { axes, values }, 'conv');
-    const sum = b.op('ct.contract', [rotated, kernel], { over: ['r'], scale: `D${level}` }, 'conv');
-    return [b.op('ct.rescale', [sum], {}, 'conv'), ...(more?.(rotated) ?? [])];
-  }, {
-    inputs: [tokenPort('x', tokens, period, tiny.slots)],
-    outputs: [tokenPort('y', tokens, outputs * period, tiny.slots)],
-  });
+  return mainModule(
+    [ct([], level)],
+    (b, [x]) => {
+      if (x === undefined) return [];
+      const list = Array.from({ length: steps }, (_, i) => i);
+      const rotated = b.op('ct.rotate', [x], { axis: 'r', steps: list }, 'conv');
+      const axes = [axis('o', outputs), axis('r', steps)].map((a) => ({ ...a }));
+      const values = Array.from(randomValues(5, outputs * steps));
+      const kernel = b.op('pt.constant', [], { axes, values }, 'conv');
+      const sum = b.op('ct.contract', [rotated, kernel], { over: ['r'], scale: `D${level}` }, 'conv');
+      return [b.op('ct.rescale', [sum], {}, 'conv'), ...(more?.(rotated) ?? [])];
+    },
+    {
+      inputs: [tokenPort('x', tokens, period, tiny.slots)],
+      outputs: [tokenPort('y', tokens, outputs * period, tiny.slots)],
+    },
+  );
 }
 
 function ops(module: Module): string[] {

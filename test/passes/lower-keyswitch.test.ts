@@ -20,7 +20,8 @@ function lowered(source: Source): { poly: Module; kinds: (kind: string) => Op[] 
 }
 
 const one = (kind: string, attrs: Op['attrs'], level = 4): Source => ({
-  inputs: [ct([axis('j', 2)], level)], body: (b, [x]) => [b.op(kind, [x!], attrs, 'node')],
+  inputs: [ct([axis('j', 2)], level)],
+  body: (b, [x]) => [b.op(kind, [x!], attrs, 'node')],
 });
 
 describe('lower-keyswitch', () => {
@@ -46,15 +47,21 @@ describe('lower-keyswitch', () => {
   it('covers every iteration of a loop in the tables of keys, with the identity where a step becomes zero', () => {
     const { kinds } = lowered({
       inputs: [ct([axis('j', 2)], 3)],
-      body: (b, [x]) => b.loop(3, [x!], '', (inner, [a]) =>
-        [inner.op('ct.rotate_each', [a!], { axis: 'j', steps: [0, 1], sum: false, loopStride: 4 }, '')]),
+      body: (b, [x]) =>
+        b.loop(3, [x!], '', (inner, [a]) => [
+          inner.op('ct.rotate_each', [a!], { axis: 'j', steps: [0, 1], sum: false, loopStride: 4 }, ''),
+        ]),
     });
     const powers = [0, 1, 4, 5, 8, 9].map((step) => Number(5n ** BigInt(step) % 64n));
     expect(kinds('key_product').map((op) => op.attrs.galois)).toEqual([powers]);
     expect(powers[0]).toBe(1);
   });
 
-  it.each([[1, 'stc', 2], [4, 'compute', 3], [7, 'top', 3]])('picks the cheapest class at level %i', (level, name, specials) => {
+  it.each([
+    [1, 'stc', 2],
+    [4, 'compute', 3],
+    [7, 'top', 3],
+  ])('picks the cheapest class at level %i', (level, name, specials) => {
     const { kinds } = lowered(one('ct.conjugate', {}, level));
     const [product] = kinds('key_product');
     expect(product?.attrs).toMatchObject({ class: name, galois: [63] });
@@ -74,7 +81,12 @@ describe('lower-keyswitch', () => {
       inputs: [ct([], 2)],
       body: (b, [x]) => {
         const sum = b.op('ct.add', [x!, x!], {}, '');
-        const added = b.op('ct.add_plain', [sum, b.op('pt.constant', [], { axes: [], values: [1] }, '')], {}, '');
+        const added = b.op(
+          'ct.add_plain',
+          [sum, b.op('pt.constant', [], { axes: [], values: [1] }, '')],
+          {},
+          '',
+        );
         return twice ? [added, sum] : [added];
       },
     });

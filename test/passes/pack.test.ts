@@ -23,10 +23,24 @@ const cases: readonly Case[] = [
   { name: 'full tokens, shape by cost', shape: base },
   { name: 'padded tokens', shape: { ...base, tokens: 5 } },
   { name: 'wide scores: rounds of renormalisation', shape: { ...base, tokens: 6, sharpness: 12 } },
-  { name: 'streamed over blocks of key offsets', shape: base, options: { offsetsInSlots: 1, offsetsInArray: 2 } },
-  { name: 'streamed and padded', shape: { ...base, tokens: 7 }, options: { offsetsInSlots: 2, offsetsInArray: 1 } },
-  { name: 'several ciphertexts per token', shape: { tokens: 32, width: 32, heads: 4, hidden: 64, sharpness: 1 } },
-  { name: 'features that do not fill the last ciphertext', shape: { tokens: 30, width: 24, heads: 3, hidden: 40, sharpness: 1 } },
+  {
+    name: 'streamed over blocks of key offsets',
+    shape: base,
+    options: { offsetsInSlots: 1, offsetsInArray: 2 },
+  },
+  {
+    name: 'streamed and padded',
+    shape: { ...base, tokens: 7 },
+    options: { offsetsInSlots: 2, offsetsInArray: 1 },
+  },
+  {
+    name: 'several ciphertexts per token',
+    shape: { tokens: 32, width: 32, heads: 4, hidden: 64, sharpness: 1 },
+  },
+  {
+    name: 'features that do not fill the last ciphertext',
+    shape: { tokens: 30, width: 24, heads: 3, hidden: 40, sharpness: 1 },
+  },
 ];
 
 describe('pack and plan-levels', () => {

@@ -13,12 +13,19 @@ const period = tiny.slots / tokens;
 const scale = 2 ** 40;
 const n = 2 ** tiny.logN;
 
-function module(level: number, body: (op: (kind: string, operands: readonly Value[], attrs?: object) => Value, x: Value) => Value): Module {
+function module(
+  level: number,
+  body: (op: (kind: string, operands: readonly Value[], attrs?: object) => Value, x: Value) => Value,
+): Module {
   const port = (name: string) => tokenPort(name, tokens, period, tiny.slots);
-  return mainModule([ct([], level)], (b, [x]) =>
-    (x === undefined ? [] : [body((kind, operands, attrs = {}) => b.op(kind, operands, { ...attrs }, `node/${kind}`), x)]), {
-    inputs: [port('x')], outputs: [port('y')],
-  });
+  return mainModule(
+    [ct([], level)],
+    (b, [x]) =>
+      x === undefined
+        ? []
+        : [body((kind, operands, attrs = {}) => b.op(kind, operands, { ...attrs }, `node/${kind}`), x)],
+    { inputs: [port('x')], outputs: [port('y')] },
+  );
 }
 
 const x = randomValues(3, tiny.slots);
@@ -40,20 +47,28 @@ describe('predict-error', () => {
     const reference = { y: x.map((v, i) => v + (i === 17 ? 0.25 : 0)) };
     const prediction = predictError(m, [{ x }], [reference]);
     expect(prediction.parts.y?.approximation).toBeCloseTo(0.25 * approximationMargin, 12);
-    expect(prediction.outputs.y).toBe((prediction.parts.y?.noise ?? 0) + (prediction.parts.y?.approximation ?? 0));
+    expect(prediction.outputs.y).toBe(
+      (prediction.parts.y?.noise ?? 0) + (prediction.parts.y?.approximation ?? 0),
+    );
     expect(withPredictedErrors(m, prediction).outputs[0]?.predictedError).toBe(prediction.outputs.y);
   });
 
   it('is deterministic and names the nodes', () => {
-    const m = expandPolynomial(module(9, (op, value) => {
-      const half = op('pt.constant', [], { axes: [], values: [0.5] });
-      const product = op('ct.rescale', [op('ct.contract', [value, half], { over: [], scale: 'D9' })]);
-      return op('ct.polynomial', [product], { coefficients: [0.1, 0.5, 0, 0.25] });
-    }));
+    const m = expandPolynomial(
+      module(9, (op, value) => {
+        const half = op('pt.constant', [], { axes: [], values: [0.5] });
+        const product = op('ct.rescale', [op('ct.contract', [value, half], { over: [], scale: 'D9' })]);
+        return op('ct.polynomial', [product], { coefficients: [0.1, 0.5, 0, 0.25] });
+      }),
+    );
     const prediction = predictError(m, [{ x }], exact(m), { seed: 7 });
     expect(predictError(m, [{ x }], exact(m), { seed: 7 })).toEqual(prediction);
     expect(predictError(m, [{ x }], exact(m), { seed: 8 }).outputs.y).not.toBe(prediction.outputs.y);
-    expect(prediction.nodes.map((row) => row.node)).toEqual(['node/ct.contract', 'node/ct.rescale', 'node/ct.polynomial']);
+    expect(prediction.nodes.map((row) => row.node)).toEqual([
+      'node/ct.contract',
+      'node/ct.rescale',
+      'node/ct.polynomial',
+    ]);
     const last = prediction.nodes[2];
     expect(last).toMatchObject({ level: 6 });
     expect(last?.noise).toBeGreaterThan(2 ** -38);
@@ -78,7 +93,9 @@ describe('predict-error', () => {
   });
 
   it('gives a bootstrap the noise of its EvalMod', () => {
-    const m = expandBootstrap(module(tiny.bootstrapInputLevel, (op, value) => op('ct.bootstrap', [value], { rangeLog2: 1 })));
+    const m = expandBootstrap(
+      module(tiny.bootstrapInputLevel, (op, value) => op('ct.bootstrap', [value], { rangeLog2: 1 })),
+    );
     const sigma = bootstrapNoise(tiny, 1, 1);
     const noise = predictError(m, [{ x }], exact(m), { runs: 16 }).parts.y?.noise ?? 0;
     expect(noise / (6 * sigma)).toBeGreaterThan(1);

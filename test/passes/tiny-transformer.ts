@@ -1,4 +1,7 @@
-/** A one-layer post-norm Transformer with random weights as a `tensor` module, and what it computes, written plainly. */
+/**
+ * A one-layer post-norm Transformer with random weights as a `tensor` module, and what it computes, written
+ * plainly.
+ */
 import { BlockBuilder, Ids } from '../../src/ir/builder.js';
 import type { Constant, Module } from '../../src/ir/module.js';
 import { gelu } from '../../src/passes/approximation/functions.js';
@@ -17,7 +20,7 @@ export function random(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state / 2 ** 31) - 1;
+    return state / 2 ** 31 - 1;
   };
 }
 
@@ -26,7 +29,10 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
   const next = random(seed);
   const constants = new Map<string, Constant>();
   const constant = (name: string, dims: number[], scale: number, centre = 0) => {
-    const data = Float64Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => centre + scale * next());
+    const data = Float64Array.from(
+      { length: dims.reduce((a, b) => a * b, 1) },
+      () => centre + scale * next(),
+    );
     constants.set(name, { shape: dims, data });
     return name;
   };
@@ -34,25 +40,58 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
   const type = { kind: 'tensor', dtype: 'f32', shape: [1, tokens, width] } as const;
   const b = new BlockBuilder(new Ids(), null, [type]);
   const linear = (x: Parameters<typeof b.op>[1][number], name: string, out: number, inputs: number) =>
-    b.op('tensor.linear', [x], {
-      weight: constant(`${name}.w`, [out, inputs], 1.7 / Math.sqrt(inputs)), bias: constant(`${name}.b`, [out], 0.2), outFeatures: out,
-    }, name);
+    b.op(
+      'tensor.linear',
+      [x],
+      {
+        weight: constant(`${name}.w`, [out, inputs], 1.7 / Math.sqrt(inputs)),
+        bias: constant(`${name}.b`, [out], 0.2),
+        outFeatures: out,
+      },
+      name,
+    );
   const norm = (x: Parameters<typeof b.op>[1][number], name: string) =>
-    b.op('tensor.layer_norm', [x], {
-      gamma: constant(`${name}.g`, [width], 0.2, 1), beta: constant(`${name}.b`, [width], 0.2), epsilon: 1e-5,
-    }, name);
+    b.op(
+      'tensor.layer_norm',
+      [x],
+      {
+        gamma: constant(`${name}.g`, [width], 0.2, 1),
+        beta: constant(`${name}.b`, [width], 0.2),
+        epsilon: 1e-5,
+      },
+      name,
+    );
   const x = b.op('tensor.rearrange', [b.args[0]!], { indices: 'order', shape: [tokens, width] }, 'input');
   const [q, k, v] = ['q', 'k', 'v'].map((name) => linear(x, name, width, width));
-  const attended = b.op('tensor.attention', [q!, k!, v!], { heads, scale: sharpness / Math.sqrt(width / heads) }, 'attention');
+  const attended = b.op(
+    'tensor.attention',
+    [q!, k!, v!],
+    { heads, scale: sharpness / Math.sqrt(width / heads) },
+    'attention',
+  );
   const middle = norm(b.op('tensor.add', [x, linear(attended, 'o', width, width)], {}, 'residual'), 'norm1');
   const inner = b.op('tensor.gelu', [linear(middle, 'ffn1', hidden, width)], { approximate: 'none' }, 'gelu');
-  const y = norm(b.op('tensor.add', [middle, linear(inner, 'ffn2', width, hidden)], {}, 'residual2'), 'norm2');
+  const y = norm(
+    b.op('tensor.add', [middle, linear(inner, 'ffn2', width, hidden)], {}, 'residual2'),
+    'norm2',
+  );
   const pooled = b.op('tensor.select_tokens', [y], { first: 0, count: 1 }, 'select');
-  const logits = linear(b.op('tensor.tanh', [linear(pooled, 'pool', width, width)], {}, 'tanh'), 'head', 3, width);
+  const logits = linear(
+    b.op('tensor.tanh', [linear(pooled, 'pool', width, width)], {}, 'tanh'),
+    'head',
+    3,
+    width,
+  );
   return {
-    phase: 'tensor', name: 'tiny', sourceHash: '0'.repeat(64), parameters: null,
-    functions: [{ name: 'main', body: b.finish([logits]) }], constants, tables: new Map([['order', indices]]),
-    inputs: [{ name: 'x', shape: [1, tokens, width], factor: 1 }], outputs: [{ name: 'logits', shape: [1, 3], factor: 1 }],
+    phase: 'tensor',
+    name: 'tiny',
+    sourceHash: '0'.repeat(64),
+    parameters: null,
+    functions: [{ name: 'main', body: b.finish([logits]) }],
+    constants,
+    tables: new Map([['order', indices]]),
+    inputs: [{ name: 'x', shape: [1, tokens, width], factor: 1 }],
+    outputs: [{ name: 'logits', shape: [1, 3], factor: 1 }],
   };
 }
 

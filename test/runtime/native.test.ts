@@ -1,4 +1,6 @@
-/** The C++ tests are programs of their own; each prints what it checks and `N passed, 0 failed` at the end. */
+/**
+ * The C++ tests are programs of their own; each prints what it checks and `N passed, 0 failed` at the end.
+ */
 import { execFile } from 'node:child_process';
 import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +13,9 @@ const timeoutMs = 300_000;
 
 function programs(): string[] {
   if (!existsSync(folder)) return [];
-  return readdirSync(folder).filter((name) => /^aegis_(conformance|\w+_test)$/.test(name)).sort();
+  return readdirSync(folder)
+    .filter((name) => /^aegis_(conformance|\w+_test)$/.test(name))
+    .sort();
 }
 
 describe('runtime', () => {
@@ -19,11 +23,15 @@ describe('runtime', () => {
     expect(programs()).toContain('aegis_conformance');
   });
 
-  it.each(programs())('%s', async (name) => {
-    const path = join(folder, name);
-    accessSync(path, constants.X_OK);
-    const { stdout } = await run(path, { timeout: timeoutMs, maxBuffer: 2 ** 28 });
-    const summary = stdout.trimEnd().split('\n').at(-1);
-    expect(summary).toMatch(/^[1-9]\d* passed, 0 failed$/);
-  }, timeoutMs);
+  it.each(programs())(
+    '%s',
+    async (name) => {
+      const path = join(folder, name);
+      accessSync(path, constants.X_OK);
+      const { stdout } = await run(path, { timeout: timeoutMs, maxBuffer: 2 ** 28 });
+      const summary = stdout.trimEnd().split('\n').at(-1);
+      expect(summary).toMatch(/^[1-9]\d* passed, 0 failed$/);
+    },
+    timeoutMs,
+  );
 });

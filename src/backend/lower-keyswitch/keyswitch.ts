@@ -16,7 +16,10 @@ export function levelOf(value: Value): number {
 }
 
 export function classNamed(s: Scope, name: string): KeyClass {
-  return defined(s.parameters.keyClasses.find((c) => c.name === name), `key class ${name}`);
+  return defined(
+    s.parameters.keyClasses.find((c) => c.name === name),
+    `key class ${name}`,
+  );
 }
 
 /**
@@ -27,7 +30,9 @@ export function modUp(s: Scope, c: Value, keyClass: KeyClass): Value {
   const type = polyOf(c);
   const level = levelOf(c);
   invariant(
-    level <= keyClass.level, `key class ${keyClass.name} ends at level ${keyClass.level}, not ${level}`);
+    level <= keyClass.level,
+    `key class ${keyClass.name} ends at level ${keyClass.level}, not ${level}`,
+  );
   const digits = digitsAt(keyClass, level);
   const limbs = [...type.limbs, ...specialLimbs(s.parameters, keyClass.specials)];
   const coefficients = s.op('poly.intt', [c]);
@@ -70,10 +75,18 @@ function divide(s: Scope, value: Value, divided: readonly number[], limbs: reado
 }
 
 /** Two components [axes..][component] of c under the key, after ModDown. */
-export function keySwitch(s: Scope, c: Value, keyClass: KeyClass,
-  key: 'relinearize' | 'to_sparse' | 'to_dense'): Value {
-  const product = s.op('poly.key_product', [modUp(s, c, keyClass)],
-    { key, class: keyClass.name, galois: [0], over: [] });
+export function keySwitch(
+  s: Scope,
+  c: Value,
+  keyClass: KeyClass,
+  key: 'relinearize' | 'to_sparse' | 'to_dense',
+): Value {
+  const product = s.op('poly.key_product', [modUp(s, c, keyClass)], {
+    key,
+    class: keyClass.name,
+    galois: [0],
+    over: [],
+  });
   return modDown(s, product, keyClass.specials);
 }
 
@@ -108,21 +121,29 @@ function runsOf(steps: readonly number[], rotated: (step: number) => boolean): R
     const last = runs.at(-1);
     if (last !== undefined && last.rotated === rotated(step)) {
       runs[runs.length - 1] = { ...last, size: last.size + 1 };
-    }
-    else runs.push({ start: i, size: 1, rotated: rotated(step) });
+    } else runs.push({ start: i, size: 1, rotated: rotated(step) });
   });
   return runs;
 }
 
 /** P * a on the q limbs of `target`, added there; `axes` as in a window. */
 function addLifted(
-  s: Scope, a: Value, target: Value, keyClass: KeyClass, axes: Record<string, readonly [number, number]>,
+  s: Scope,
+  a: Value,
+  target: Value,
+  keyClass: KeyClass,
+  axes: Record<string, readonly [number, number]>,
   options: { over?: readonly string[]; accumulate: boolean },
 ): Value {
   const product = specialLimbs(s.parameters, keyClass.specials).reduce((p, limb) => p * s.prime(limb), 1n);
   const limbs = polyOf(a).limbs;
-  return s.into('poly.contract', [a, s.integer(limbs, product)], target, { axes, limbs },
-    { over: options.over ?? [], scale: 1, accumulate: options.accumulate });
+  return s.into(
+    'poly.contract',
+    [a, s.integer(limbs, product)],
+    target,
+    { axes, limbs },
+    { over: options.over ?? [], scale: 1, accumulate: options.accumulate },
+  );
 }
 
 interface Turn {
@@ -165,8 +186,10 @@ export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
     const value = rotationProduct(s, s.component(a, 0), defined(digits, 'digits'), keyClass, turn);
     return lazy === undefined ? modDown(s, value, keyClass.specials) : value;
   };
-  const turnOf = (run: Run): Turn =>
-    ({ axis, galois: steps.slice(run.start, run.start + run.size).map((step) => galoisOf(s, step)) });
+  const turnOf = (run: Run): Turn => ({
+    axis,
+    galois: steps.slice(run.start, run.start + run.size).map((step) => galoisOf(s, step)),
+  });
 
   const [only, second] = runs;
   if (only?.rotated === true && second === undefined) return turned(s, product(turnOf(only)), turnOf(only));
@@ -174,18 +197,27 @@ export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
   for (const run of runs) {
     const axes = { [axis]: [run.start, run.size] as const };
     if (run.rotated) {
-      out = s.into('poly.automorphism', [product(turnOf(run))], out, { axes },
-        { ...turnAttrs(turnOf(run)), over: [] });
-    }
-    else if (lazy === undefined) out = s.into('poly.copy', [a], out, { axes }, { over: [] });
+      out = s.into(
+        'poly.automorphism',
+        [product(turnOf(run))],
+        out,
+        { axes },
+        { ...turnAttrs(turnOf(run)), over: [] },
+      );
+    } else if (lazy === undefined) out = s.into('poly.copy', [a], out, { axes }, { over: [] });
     else out = liftedInto(s, a, out, keyClass, axes);
   }
   return out;
 }
 
 /** The unrotated element in basis qp: P*c on the q limbs, zero on the special limbs. */
-function liftedInto(s: Scope, a: Value, out: Value, keyClass: KeyClass, axes: Record<string,
-  readonly [number, number]>): Value {
+function liftedInto(
+  s: Scope,
+  a: Value,
+  out: Value,
+  keyClass: KeyClass,
+  axes: Record<string, readonly [number, number]>,
+): Value {
   const special = specialLimbs(s.parameters, keyClass.specials);
   const lifted = addLifted(s, a, out, keyClass, axes, { accumulate: false });
   const nothing = shapeOf({ ...polyOf(a), axes: [], limbs: special });
@@ -210,8 +242,13 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value 
   };
   const product = (run: Run): Value => {
     const part = s.slice(a, axis, run.start, run.size);
-    return rotationProduct(s, s.component(part, 0), modUp(s, s.component(part, 1), keyClass), keyClass,
-      turnOf(run));
+    return rotationProduct(
+      s,
+      s.component(part, 0),
+      modUp(s, s.component(part, 1), keyClass),
+      keyClass,
+      turnOf(run),
+    );
   };
   return op.attrs.sum === true
     ? rotateEachSum(s, a, axis, keyClass, runs, (run) => [product(run), turnOf(run)])
@@ -220,15 +257,27 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value 
 
 type Rotated = (run: Run) => readonly [product: Value, turn: Turn];
 
-function rotateEachSum(s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[],
-  rotated: Rotated): Value {
+function rotateEachSum(
+  s: Scope,
+  a: Value,
+  axis: string,
+  keyClass: KeyClass,
+  runs: readonly Run[],
+  rotated: Rotated,
+): Value {
   let sum: Value | undefined;
   for (const run of runs.filter((r) => r.rotated)) {
     const [product, turn] = rotated(run);
-    sum = sum === undefined
-      ? turned(s, product, turn, [axis])
-      : s.into('poly.automorphism', [product], sum, {},
-        { ...turnAttrs(turn), over: [axis], accumulate: true });
+    sum =
+      sum === undefined
+        ? turned(s, product, turn, [axis])
+        : s.into(
+            'poly.automorphism',
+            [product],
+            sum,
+            {},
+            { ...turnAttrs(turn), over: [axis], accumulate: true },
+          );
   }
   // Nothing is rotated: P*c, then ModDown, would give c back exactly.
   if (sum === undefined) return s.op('poly.copy', [a], { over: [axis] });
@@ -240,7 +289,12 @@ function rotateEachSum(s: Scope, a: Value, axis: string, keyClass: KeyClass, run
 }
 
 function rotateEachApart(
-  s: Scope, a: Value, axis: string, keyClass: KeyClass, runs: readonly Run[], rotated: Rotated,
+  s: Scope,
+  a: Value,
+  axis: string,
+  keyClass: KeyClass,
+  runs: readonly Run[],
+  rotated: Rotated,
   result: PolyType,
 ): Value {
   const [only, second] = runs;
@@ -268,18 +322,26 @@ function rotateEachApart(
 export function modRaise(s: Scope, a: Value): Value {
   invariant(levelOf(a) === 0, 'ct.mod_raise takes level 0');
   const coefficients = s.op('poly.intt', [a]);
-  const raised = s.op('poly.base_convert', [coefficients],
-    { limbs: limbRange(0, s.parameters.maxLevel + 1) });
+  const raised = s.op('poly.base_convert', [coefficients], {
+    limbs: limbRange(0, s.parameters.maxLevel + 1),
+  });
   return s.op('poly.ntt', [raised]);
 }
 
 export function switchSecret(s: Scope, a: Value, to: string): Value {
   invariant(to === 'sparse' || to === 'dense', `unknown secret ${to}`);
-  const [keyClass, key] = to === 'sparse' ? [classNamed(s, 'sparse'), 'to_sparse' as const]
-    : [classNamed(s, 'top'), 'to_dense' as const];
+  const [keyClass, key] =
+    to === 'sparse'
+      ? [classNamed(s, 'sparse'), 'to_sparse' as const]
+      : [classNamed(s, 'top'), 'to_dense' as const];
   const switched = keySwitch(s, s.component(a, 1), keyClass, key);
-  return s.into('poly.copy', [s.component(a, 0)], switched, { axes: { [componentAxis]: [0, 1] } },
-    { over: [], accumulate: true });
+  return s.into(
+    'poly.copy',
+    [s.component(a, 0)],
+    switched,
+    { axes: { [componentAxis]: [0, 1] } },
+    { over: [], accumulate: true },
+  );
 }
 
 export function relinearize(s: Scope, a: Value): Value {
@@ -297,4 +359,3 @@ export function adjust(s: Scope, a: Value, level: number, factor: number): Value
   const constant = s.integer(limbs, BigInt(Math.round(factor)));
   return rescale(s, s.op('poly.contract', [s.limbs(a, limbs), constant], { over: [], scale: 1 }));
 }
-

@@ -4,7 +4,12 @@ import type { Parameters } from '../../target/parameters.js';
 import type { BlockBuilder } from '../../ir/builder.js';
 import type { Attrs, Value } from '../../ir/module.js';
 import {
-  commandArity, componentAxis, isPoly, limbRange, specialLimbs, type Window,
+  commandArity,
+  componentAxis,
+  isPoly,
+  limbRange,
+  specialLimbs,
+  type Window,
 } from '../../ir/ops/poly.js';
 import type { CtType, PolyType } from '../../ir/types.js';
 
@@ -13,12 +18,16 @@ import type { CtType, PolyType } from '../../ir/types.js';
  * primes.
  */
 export function polyTypeOf(type: CtType, parameters: Parameters): PolyType {
-  invariant(type.level !== null && type.scale !== null,
-    'lower-keyswitch runs after plan-levels: a level is missing');
+  invariant(
+    type.level !== null && type.scale !== null,
+    'lower-keyswitch runs after plan-levels: a level is missing',
+  );
   const specials = type.basis.kind === 'qp' ? type.basis.specials : 0;
   return {
-    kind: 'poly', axes: [...type.axes, { name: componentAxis, size: type.degree + 1 }],
-    limbs: [...limbRange(0, type.level + 1), ...specialLimbs(parameters, specials)], form: 'ntt',
+    kind: 'poly',
+    axes: [...type.axes, { name: componentAxis, size: type.degree + 1 }],
+    limbs: [...limbRange(0, type.level + 1), ...specialLimbs(parameters, specials)],
+    form: 'ntt',
     sharding: [],
   };
 }

@@ -1,6 +1,12 @@
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import {
-  checkShapeOptions, defineCommand, outputOption, parseDims, readTaken, sampleOptions, shapeOptions,
+  checkShapeOptions,
+  defineCommand,
+  outputOption,
+  parseDims,
+  readTaken,
+  sampleOptions,
+  shapeOptions,
 } from '../command.js';
 
 export const calibrateCommand = defineCommand({
@@ -25,10 +31,13 @@ export const calibrateCommand = defineCommand({
     await checkOutputs([args.output]);
     const { calibrate } = await import('../../compile.js');
     const samples = await readTaken(args.samples, args.take);
-    const ranges = await progress.during('calibrate', (task) => calibrate(args.model, samples, {
-      seqLen: args.seqLen, dims: parseDims(args.dim),
-      onProgress: (fraction) => task.update(fraction, `${samples.count} samples`),
-    }));
+    const ranges = await progress.during('calibrate', (task) =>
+      calibrate(args.model, samples, {
+        seqLen: args.seqLen,
+        dims: parseDims(args.dim),
+        onProgress: (fraction) => task.update(fraction, `${samples.count} samples`),
+      }),
+    );
     await writeTogether([{ path: args.output, content: `${JSON.stringify(ranges)}\n` }]);
     if (json) {
       const { model, sourceHash, nodes } = ranges;

@@ -7,8 +7,15 @@ import { AegisError, renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
 import type { SecurityBits } from '../../target/security.js';
 import {
-  checkSampleOptions, checkShapeOptions, defineCommand, outputOption, parseByteCount, parseDims, readTaken,
-  sampleOptions, shapeOptions,
+  checkSampleOptions,
+  checkShapeOptions,
+  defineCommand,
+  outputOption,
+  parseByteCount,
+  parseDims,
+  readTaken,
+  sampleOptions,
+  shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
 import { formatFields, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
@@ -27,21 +34,25 @@ export const compileCommand = defineCommand({
     ...sampleOptions,
     ...shapeOptions,
     ring: {
-      choices: ['tiny', 'small', 'secure'], default: 'secure',
+      choices: ['tiny', 'small', 'secure'],
+      default: 'secure',
       describe: 'tiny and small need --insecure',
     },
     security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
     insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
     'memory-limit': {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'refuse a plan that needs more: bytes, or 8GiB',
     },
     'emit-cipher': {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'write the final cipher module there, as text',
     },
     'dump-ir': {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'folder for the text of the module after every pass',
     },
   },
@@ -65,13 +76,20 @@ export const compileCommand = defineCommand({
     await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
     const paths = [args.output, `${args.output}.weights`, `${args.output}.cipher`, args.emitCipher];
     await checkOutputs(paths.filter((path) => path !== undefined));
-    const result = await compileWithProgress(args.model, {
-      seqLen: args.seqLen, dims: parseDims(args.dim),
-      ring: args.ring as RingName, security: args.security as SecurityBits, insecure: args.insecure,
-      ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
-      samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
-      dumpIr: args.dumpIr,
-    }, context);
+    const result = await compileWithProgress(
+      args.model,
+      {
+        seqLen: args.seqLen,
+        dims: parseDims(args.dim),
+        ring: args.ring as RingName,
+        security: args.security as SecurityBits,
+        insecure: args.insecure,
+        ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
+        samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
+        dumpIr: args.dumpIr,
+      },
+      context,
+    );
     checkMemory(result, args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit));
     await writePlanFiles(args.output, result, args.emitCipher);
     if (context.json) context.out.write(`${JSON.stringify(result.summary)}\n`);
@@ -81,11 +99,14 @@ export const compileCommand = defineCommand({
 
 /** Compiles; warnings go to standard error. */
 export async function compileWithProgress(
-  model: string, options: CompileOptions, { err, progress }: Context,
+  model: string,
+  options: CompileOptions,
+  { err, progress }: Context,
 ): Promise<CompileResult> {
   const { compile } = await import('../../compile.js');
   const result = await progress.during('compile', (task) =>
-    compile(model, { ...options, onProgress: (pass, fraction) => task.update(fraction, pass) }));
+    compile(model, { ...options, onProgress: (pass, fraction) => task.update(fraction, pass) }),
+  );
   for (const warning of result.warnings) {
     err.write(`${renderDiagnostic(warning).replace(/^error/, 'warning')}\n`);
   }
@@ -94,13 +115,16 @@ export async function compileWithProgress(
 
 /** PLAN, PLAN.weights and PLAN.cipher, all or none; the module once more where `emitCipher` says. */
 export async function writePlanFiles(
-  path: string, result: CompileResult, emitCipher?: string,
+  path: string,
+  result: CompileResult,
+  emitCipher?: string,
 ): Promise<void> {
   const small = constantBytes(result.cipher) <= maxImplicitCipherBytes;
   const cipherPaths = [small ? `${path}.cipher` : undefined, emitCipher].filter((one) => one !== undefined);
   const content = cipherPaths.length === 0 ? '' : cipherText(result.cipher);
   await writeTogether([
-    { path: `${path}.weights`, content: result.weights }, { path, content: result.plan },
+    { path: `${path}.weights`, content: result.weights },
+    { path, content: result.plan },
     ...cipherPaths.map((cipherPath): Output => ({ path: cipherPath, content })),
   ]);
   // One that an earlier compile left would be taken for this plan's.
@@ -110,7 +134,8 @@ export async function writePlanFiles(
 function checkMemory({ summary }: CompileResult, limitBytes: number | undefined): void {
   if (limitBytes === undefined || summary.peakBytes <= limitBytes) return;
   throw new AegisError({
-    code: 'B110', message: `a run needs ${summary.peakBytes} bytes but --memory-limit allows ${limitBytes}`,
+    code: 'B110',
+    message: `a run needs ${summary.peakBytes} bytes but --memory-limit allows ${limitBytes}`,
     help: 'raise --memory-limit, or compile for a smaller --seq-len',
   });
 }
@@ -128,16 +153,21 @@ function cipherText(module: Module): Uint8Array {
 
 function summaryText(path: string, { summary, cipher }: CompileResult, { style }: Context): string {
   const passes = summary.passes.reduce((sum, pass) => sum + pass.seconds, 0);
-  const errors = cipher.outputs.map((port) =>
-    `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`);
+  const errors = cipher.outputs.map(
+    (port) =>
+      `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`,
+  );
   const lines = [
-    `${path}: ${formatBytes(summary.planBytes)}, weights ${formatBytes(summary.weightsBytes)}, compiled in ` +
-      formatSeconds(passes),
+    `${path}: ${formatBytes(summary.planBytes)}, weights ${formatBytes(summary.weightsBytes)}, compiled in `
+      + formatSeconds(passes),
     formatFields([
       ['ring', `N = 2^${summary.logN}, log2(QP) = ${summary.logQP.toFixed(0)}, ${summary.levels} levels`],
       ['security', summary.insecure ? 'INSECURE' : `${summary.securityBits} bits`],
-      ['operations', `${summary.bootstraps} bootstraps, ${summary.rotations} rotations, ` +
-        `${summary.ctMultiplications} products of ciphertexts`],
+      [
+        'operations',
+        `${summary.bootstraps} bootstraps, ${summary.rotations} rotations, `
+          + `${summary.ctMultiplications} products of ciphertexts`,
+      ],
       ['memory of a run', `${formatBytes(summary.peakBytes)}, keys ${formatBytes(summary.keyBytes)} of it`],
       ['predicted error', errors.join(', ')],
     ]),

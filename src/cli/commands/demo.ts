@@ -10,7 +10,13 @@ import { defineCommand } from '../command.js';
 import type { Context } from '../context.js';
 import { drawDigit, scoresTable, sizesTable, timeTable, type TimeShare } from '../demo-text.js';
 import {
-  decryptResponse, encryptRequest, generateKeys, loadPlan, plainInputs, runPlan, type LoadedPlan,
+  decryptResponse,
+  encryptRequest,
+  generateKeys,
+  loadPlan,
+  plainInputs,
+  runPlan,
+  type LoadedPlan,
 } from '../engine.js';
 import { writeTogether } from '../files.js';
 import { bold, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
@@ -30,7 +36,8 @@ export const demoCommand = defineCommand({
   positionals: {},
   options: {
     secure: {
-      type: 'boolean', default: false,
+      type: 'boolean',
+      default: false,
       describe: '128-bit parameters: more memory and minutes more time',
     },
     output: { alias: 'o', type: 'string', requiresArg: true, describe: 'keep the files in this folder' },
@@ -41,11 +48,18 @@ export const demoCommand = defineCommand({
     ['aegis demo -o demo-out', 'the same; the files stay, to go on with by hand'],
   ],
   run: async (args, context) => {
-    const folder = args.output ?? await mkdtemp(join(tmpdir(), 'aegis-demo-'));
+    const folder = args.output ?? (await mkdtemp(join(tmpdir(), 'aegis-demo-')));
     try {
       await mkdir(folder, { recursive: true });
-      await demo({ folder, kept: args.output !== undefined, secure: args.secure,
-        threads: args.threads ?? availableParallelism() }, context);
+      await demo(
+        {
+          folder,
+          kept: args.output !== undefined,
+          secure: args.secure,
+          threads: args.threads ?? availableParallelism(),
+        },
+        context,
+      );
     } finally {
       if (args.output === undefined) await rm(folder, { recursive: true, force: true });
     }
@@ -61,13 +75,17 @@ interface DemoOptions {
 
 /** Nodes in the order of the plan; commands of no node, such as copies of inputs, stand under one name. */
 function nodeShares(report: RunReport): TimeShare[] {
-  return report.timings.map(({ node, seconds }) =>
-    ({ name: node === '' ? '(no node)' : node, seconds, detail: '' }));
+  return report.timings.map(({ node, seconds }) => ({
+    name: node === '' ? '(no node)' : node,
+    seconds,
+    detail: '',
+  }));
 }
 
 function kernelShares(report: RunReport): TimeShare[] {
-  return report.opcodes.filter(({ launches }) => launches > 0).map(({ op, seconds, launches }) =>
-    ({ name: snakeCase(op), seconds, detail: `${launches} launches` }));
+  return report.opcodes
+    .filter(({ launches }) => launches > 0)
+    .map(({ op, seconds, launches }) => ({ name: snakeCase(op), seconds, detail: `${launches} launches` }));
 }
 
 /** As `inspect --phase schedule` writes commands. */
@@ -83,6 +101,23 @@ interface Sizes {
   readonly evalKeysBytes: number;
   readonly requestBytes: number;
   readonly responseBytes: number;
+}
+
+/** The server's part: runs the plan and says where the time went. */
+async function serve(
+  plan: LoadedPlan,
+  keys: string,
+  { folder, threads }: DemoOptions,
+  context: Context,
+  say: (text: string) => void,
+): Promise<RunReport> {
+  const files = { keys, request: join(folder, 'request.ct'), response: join(folder, 'response.ct') };
+  const report = await runPlan(plan, { ...files, threads }, context);
+  const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
+  say(`    ${formatSeconds(report.seconds)} on ${threads} threads, at most ${formatBytes(peakBytes)}\n\n`);
+  say(`${timeTable('model node', nodeShares(report), maxTimeRows)}\n\n`);
+  say(`${timeTable('kernel', kernelShares(report), maxTimeRows)}\n`);
+  return report;
 }
 
 async function demo(options: DemoOptions, context: Context): Promise<void> {
@@ -103,8 +138,10 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
 
   heading('2  The data owner makes keys');
   const [keys, keySeconds] = await timed(() => generateKeys(plan, options.folder, undefined, context));
-  say(`    ${keys.keyCount} keys for the server, ${formatBytes(keys.evalKeysBytes)}, ` +
-    `in ${formatSeconds(keySeconds)}\n`);
+  say(
+    `    ${keys.keyCount} keys for the server, ${formatBytes(keys.evalKeysBytes)}, `
+      + `in ${formatSeconds(keySeconds)}\n`,
+  );
 
   const sample = sampleAt(samples, shownSample);
   const input = defined(plan.view.inputs[0], 'input').name;
@@ -113,18 +150,12 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   await writeTogether([{ path: file('image.npz'), content: formatNpz(sample) }]);
   const inputs = plainInputs(plan.view, sample, 'the example');
   const [{ bytes }, encryptSeconds] = await timed(() =>
-    encryptRequest(plan, keys.publicKey, inputs, file('request.ct'), context));
+    encryptRequest(plan, keys.publicKey, inputs, file('request.ct'), context),
+  );
   say(`    request of ${formatBytes(bytes)} in ${formatSeconds(encryptSeconds)}\n`);
 
   heading('4  The server runs the plan; it has no secret');
-  const report = await runPlan(plan, {
-    keys: keys.evalKeys, request: file('request.ct'), response: file('response.ct'), threads: options.threads,
-  }, context);
-  const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
-  say(`    ${formatSeconds(report.seconds)} on ${options.threads} threads, ` +
-    `at most ${formatBytes(peakBytes)}\n\n`);
-  say(`${timeTable('model node', nodeShares(report), maxTimeRows)}\n\n`);
-  say(`${timeTable('kernel', kernelShares(report), maxTimeRows)}\n`);
+  const report = await serve(plan, keys.evalKeys, options, context, say);
 
   heading('5  The data owner decrypts');
   const output = defined(plan.view.outputs[0], 'output');
@@ -148,26 +179,42 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
     say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
   }
   if (context.json) {
-    context.out.write(`${JSON.stringify({
-      digit: argmax(logits), label: label ?? null, logits: [...logits], reference: [...reference],
-      maxAbsError: error, predictedError: output.predictedError, seconds: report.seconds,
-      insecure: plan.view.parameters.insecure, ...sizes,
-    })}\n`);
+    const result = {
+      digit: argmax(logits),
+      label: label ?? null,
+      logits: [...logits],
+      reference: [...reference],
+      maxAbsError: error,
+      predictedError: output.predictedError,
+      seconds: report.seconds,
+      insecure: plan.view.parameters.insecure,
+      ...sizes,
+    };
+    context.out.write(`${JSON.stringify(result)}\n`);
   }
 }
 
 async function compileExample(
-  model: string, samples: Samples, path: string, { secure }: DemoOptions, context: Context,
+  model: string,
+  samples: Samples,
+  path: string,
+  { secure }: DemoOptions,
+  context: Context,
 ): Promise<LoadedPlan> {
-  const result = await compileWithProgress(model, {
-    ring: secure ? 'secure' : 'small', insecure: !secure,
-    samples: takeSamples(samples, { from: 0, to: calibrationSamples }),
-  }, context);
+  const result = await compileWithProgress(
+    model,
+    {
+      ring: secure ? 'secure' : 'small',
+      insecure: !secure,
+      samples: takeSamples(samples, { from: 0, to: calibrationSamples }),
+    },
+    context,
+  );
   const { peakBytes } = result.summary;
   if (peakBytes > totalmem()) {
     throw new AegisError({
-      code: 'B111', message: `a run needs ${formatBytes(peakBytes)} of memory, this machine has ` +
-        formatBytes(totalmem()),
+      code: 'B111',
+      message: `a run needs ${formatBytes(peakBytes)} of memory, this machine has ` + formatBytes(totalmem()),
       help: secure ? 'run the demo without --secure, or on a larger machine' : undefined,
     });
   }
@@ -189,9 +236,11 @@ async function referenceLogits(model: string, samples: Samples): Promise<Float64
 function planLines({ view }: LoadedPlan): string {
   const { parameters: p, summary: s } = view;
   const security = p.insecure ? 'no security' : `${p.securityBits}-bit security`;
-  return `    ring N = 2^${p.logN}, log2(QP) = ${p.logQP.toFixed(0)}, ${security}\n` +
-    `    ${s.bootstraps} bootstraps, ${s.rotations} rotations, ` +
-    `${s.ctMultiplications} products of ciphertexts\n`;
+  return (
+    `    ring N = 2^${p.logN}, log2(QP) = ${p.logQP.toFixed(0)}, ${security}\n`
+    + `    ${s.bootstraps} bootstraps, ${s.rotations} rotations, `
+    + `${s.ctMultiplications} products of ciphertexts\n`
+  );
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
@@ -203,9 +252,12 @@ async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
 async function fileSizes(folder: string): Promise<Sizes> {
   const bytes = async (name: string) => (await stat(join(folder, name))).size;
   return {
-    planBytes: await bytes('digits.aegis'), weightsBytes: await bytes('digits.aegis.weights'),
-    secretKeyBytes: await bytes('secret.key'), publicKeyBytes: await bytes('public.key'),
-    evalKeysBytes: await bytes('eval.keys'), requestBytes: await bytes('request.ct'),
+    planBytes: await bytes('digits.aegis'),
+    weightsBytes: await bytes('digits.aegis.weights'),
+    secretKeyBytes: await bytes('secret.key'),
+    publicKeyBytes: await bytes('public.key'),
+    evalKeysBytes: await bytes('eval.keys'),
+    requestBytes: await bytes('request.ct'),
     responseBytes: await bytes('response.ct'),
   };
 }

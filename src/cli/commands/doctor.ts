@@ -50,11 +50,17 @@ async function examine(): Promise<DoctorReport> {
   const runtime = typeof found === 'string' ? null : found;
   const able = runtime !== null;
   return {
-    platform: `${process.platform} ${process.arch}`, node: process.version,
-    cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(),
-    memoryBytes: totalmem(), freeMemoryBytes: freemem(), cpuFeatures: cpuFeatures(),
-    runtime, runtimeProblem: typeof found === 'string' ? found : null,
-    nvidiaDriver: nvidiaDriver(), gpus: gpuCount(),
+    platform: `${process.platform} ${process.arch}`,
+    node: process.version,
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cores: availableParallelism(),
+    memoryBytes: totalmem(),
+    freeMemoryBytes: freemem(),
+    cpuFeatures: cpuFeatures(),
+    runtime,
+    runtimeProblem: typeof found === 'string' ? found : null,
+    nvidiaDriver: nvidiaDriver(),
+    gpus: gpuCount(),
     possible: { compile: true, keygen: able, encrypt: able, run: able, decrypt: able, cuda: false },
   };
 }
@@ -105,18 +111,21 @@ function reportText(r: DoctorReport, style: Style): string {
       ['GPU', r.gpus === 0 ? 'none' : `${r.gpus}, driver ${r.nvidiaDriver ?? 'unknown'}`],
     ]),
     bold(style, 'runtime'),
-    formatFields(r.runtime === null
-      ? [['library', `not loaded: ${r.runtimeProblem}`]]
-      : [
-        ['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`],
-        ['libsodium', r.runtime.sodium],
-      ]),
+    formatFields(
+      r.runtime === null
+        ? [['library', `not loaded: ${r.runtimeProblem}`]]
+        : [
+            ['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`],
+            ['libsodium', r.runtime.sodium],
+          ],
+    ),
     bold(style, 'possible here'),
     formatFields([
       ['compile', 'yes'],
       ['keygen, encrypt, decrypt', yes(r.runtime !== null, noRuntime)],
       ['run on the CPU', yes(r.runtime !== null, noRuntime)],
       ['run on a GPU', yes(r.possible['cuda'] === true, 'this version has no CUDA backend')],
-    ]), '',
+    ]),
+    '',
   ].join('\n');
 }

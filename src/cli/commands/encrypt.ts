@@ -11,7 +11,9 @@ export const encryptCommand = defineCommand({
   options: {
     key: { type: 'string', demandOption: true, requiresArg: true, describe: 'public.key or secret.key' },
     in: {
-      type: 'string', demandOption: true, requiresArg: true,
+      type: 'string',
+      demandOption: true,
+      requiresArg: true,
       describe: '.npz with one array per model input',
     },
     output: { ...outputOption, describe: 'request to write' },

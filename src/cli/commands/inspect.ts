@@ -23,7 +23,8 @@ export const inspectCommand = defineCommand({
   options: {
     phase: { choices: phases, describe: 'print the text of that phase' },
     node: {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'only what was made for ONNX nodes of that name, or part',
     },
     memory: { type: 'boolean', default: false, describe: 'bytes of buffers, weights and keys' },
@@ -40,8 +41,10 @@ export const inspectCommand = defineCommand({
     await checkInputs([args.file]);
     const wanted = { ...args, phase: args.phase as PhaseName | undefined };
     switch (await kindOf(args.file)) {
-      case 'plan': return inspectPlan(await loadPlan(args.file), wanted, context);
-      case 'cipher': return inspectModule(await readCipher(args.file), 'cipher', wanted, context);
+      case 'plan':
+        return inspectPlan(await loadPlan(args.file), wanted, context);
+      case 'cipher':
+        return inspectModule(await readCipher(args.file), 'cipher', wanted, context);
       case 'model': {
         const { importModel } = await import('../../frontend/index.js');
         const { module } = importModel(args.file, { seqLen: args.seqLen, dims: parseDims(args.dim) });
@@ -66,7 +69,8 @@ async function kindOf(path: string): Promise<'plan' | 'cipher' | 'model'> {
   if (bytes.subarray(0, 7).toString('latin1') === 'module ') return 'cipher';
   if (path.endsWith('.onnx')) return 'model';
   throw new AegisError({
-    code: 'C110', message: `${path} is neither a plan nor a cipher module nor an ONNX model`,
+    code: 'C110',
+    message: `${path} is neither a plan nor a cipher module nor an ONNX model`,
     help: 'make a plan with aegis compile',
   });
 }
@@ -103,12 +107,17 @@ function memoryText({ view, bytes }: LoadedPlan): string {
   const { memory } = describePlan(view, bytes.length);
   const functions = view.programs[0]?.functions ?? [];
   const rows = functions.map((func) => [func.name, String(func.buffers.length), String(func.frameRows)]);
-  return `${formatFields(memoryFields(memory))}\n\n${
-    formatTable([['function', 'buffers', 'frame rows'], ...rows], [1, 2])}\n`;
+  return `${formatFields(memoryFields(memory))}\n\n${formatTable(
+    [['function', 'buffers', 'frame rows'], ...rows],
+    [1, 2],
+  )}\n`;
 }
 
 async function inspectModule(
-  module: Module, file: 'model' | 'cipher', wanted: Wanted, context: Context,
+  module: Module,
+  file: 'model' | 'cipher',
+  wanted: Wanted,
+  context: Context,
 ): Promise<void> {
   if (wanted.memory || wanted.keys) {
     throw noPhase('--memory and --keys are known of a plan only', 'compile first, then inspect the plan');
@@ -131,16 +140,19 @@ async function inspectModule(
     return printText(text, shown.parameters?.insecure === true, wanted.phase, context);
   }
   const description = describeModule(module, file);
-  context.out.write(context.json
-    ? `${JSON.stringify(description)}\n` : moduleText(wanted.file, description, context.style));
+  context.out.write(
+    context.json ? `${JSON.stringify(description)}\n` : moduleText(wanted.file, description, context.style),
+  );
 }
 
 /** The module in that phase, or the text of its schedule. */
 function inPhase(module: Module, phase: PhaseName): Module | string {
   if (phase === module.phase) return module;
   if (module.phase === 'tensor') {
-    throw noPhase(`phase ${phase} of a model depends on ranges and parameters`,
-      'compile it with --samples or --ranges, then inspect the plan');
+    throw noPhase(
+      `phase ${phase} of a model depends on ranges and parameters`,
+      'compile it with --samples or --ranges, then inspect the plan',
+    );
   }
   if (phase === 'tensor') throw noPhase('a cipher module holds no tensor phase', 'inspect the ONNX file');
   const lowered = lowerToPlan(module, { compilerVersion: 'inspect', strategy: 'coplaced' });

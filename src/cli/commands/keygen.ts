@@ -11,8 +11,10 @@ export const keygenCommand = defineCommand({
     seed: { type: 'number', requiresArg: true, describe: 'same seed, same keys; INSECURE plans only' },
   },
   examples: [['aegis keygen model.aegis -o keys', 'secret.key stays with you, eval.keys go to the server']],
-  check: ({ seed }) => (seed === undefined || (Number.isSafeInteger(seed) && seed >= 0)
-    ? undefined : '--seed is not a whole number of at least 0'),
+  check: ({ seed }) =>
+    seed === undefined || (Number.isSafeInteger(seed) && seed >= 0)
+      ? undefined
+      : '--seed is not a whole number of at least 0',
   run: async (args, context) => {
     const plan = await loadPlan(args.plan);
     const keys = await generateKeys(plan, args.output, args.seed, context);
@@ -22,9 +24,9 @@ export const keygenCommand = defineCommand({
       return;
     }
     context.out.write(
-      `${keys.secretKey}: decrypts; keep it to yourself\n` +
-      `${keys.publicKey}: encrypts\n` +
-      `${keys.evalKeys}: ${formatBytes(keys.evalKeysBytes)}, ${keys.keyCount} keys for the server\n`,
+      `${keys.secretKey}: decrypts; keep it to yourself\n`
+        + `${keys.publicKey}: encrypts\n`
+        + `${keys.evalKeys}: ${formatBytes(keys.evalKeysBytes)}, ${keys.keyCount} keys for the server\n`,
     );
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
   },

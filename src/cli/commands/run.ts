@@ -17,17 +17,27 @@ export const runCommand = defineCommand({
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
   examples: [['aegis run model.aegis --keys keys/eval.keys --in request.ct -o response.ct', 'on all cores']],
-  check: ({ threads }) => (threads === undefined || (Number.isSafeInteger(threads) && threads > 0)
-    ? undefined : '--threads is not a positive whole number'),
+  check: ({ threads }) =>
+    threads === undefined || (Number.isSafeInteger(threads) && threads > 0)
+      ? undefined
+      : '--threads is not a positive whole number',
   run: async (args, context) => {
     await checkInputs([args.plan, args.keys, args.in]);
     await checkOutputs([args.output]);
     const plan = await loadPlan(args.plan);
     const threads = args.threads ?? availableParallelism();
-    const report = await runPlan(plan, {
-      keys: args.keys, request: args.in, response: args.output, threads,
-      backend: args.backend, channel: args.channel,
-    }, context);
+    const report = await runPlan(
+      plan,
+      {
+        keys: args.keys,
+        request: args.in,
+        response: args.output,
+        threads,
+        backend: args.backend,
+        channel: args.channel,
+      },
+      context,
+    );
     const { insecure } = plan.view.parameters;
     if (context.json) {
       const { outputSha256, seconds, ranks } = report;
@@ -36,9 +46,9 @@ export const runCommand = defineCommand({
     }
     const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
     context.out.write(
-      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, ` +
-      `at most ${formatBytes(peakBytes)}\n` +
-      `sha256 ${report.outputSha256}\n`,
+      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, `
+        + `at most ${formatBytes(peakBytes)}\n`
+        + `sha256 ${report.outputSha256}\n`,
     );
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
   },

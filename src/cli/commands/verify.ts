@@ -7,11 +7,23 @@ import { parseTake, sampleAt, type Samples } from '../../data/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import {
-  checkSampleOptions, checkShapeOptions, defineCommand, parseDims, readTaken, sampleOptions, shapeOptions,
+  checkSampleOptions,
+  checkShapeOptions,
+  defineCommand,
+  parseDims,
+  readTaken,
+  sampleOptions,
+  shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
 import {
-  cipherBeside, decryptResponse, encryptRequest, generateKeys, loadPlan, plainInputs, runPlan,
+  cipherBeside,
+  decryptResponse,
+  encryptRequest,
+  generateKeys,
+  loadPlan,
+  plainInputs,
+  runPlan,
   type LoadedPlan,
 } from '../engine.js';
 import { checkInputs } from '../files.js';
@@ -28,27 +40,33 @@ export const verifyCommand = defineCommand({
     random: { type: 'number', requiresArg: true, describe: 'number of random inputs, instead of samples' },
     seed: { type: 'number', requiresArg: true, default: 1, describe: 'of the random inputs' },
     oracle: {
-      choices: ['ort', 'tensor'], default: 'ort',
+      choices: ['ort', 'tensor'],
+      default: 'ort',
       describe: 'ONNX Runtime, or our interpreter of the model',
     },
     model: {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'ONNX file, for inputs whose outputs are not in the samples',
     },
     encrypted: {
-      type: 'boolean', default: false,
+      type: 'boolean',
+      default: false,
       describe: 'encrypt, run and decrypt; without it, in the clear',
     },
     cipher: {
-      type: 'string', requiresArg: true,
+      type: 'string',
+      requiresArg: true,
       describe: 'cipher module to run in the clear (default PLAN.cipher)',
     },
     'per-node': {
-      type: 'boolean', default: false,
+      type: 'boolean',
+      default: false,
       describe: 'predicted noise of every ONNX node, on these inputs',
     },
     threads: {
-      type: 'number', requiresArg: true,
+      type: 'number',
+      requiresArg: true,
       describe: 'threads of encrypted runs; all cores unless given',
     },
     ...shapeOptions,
@@ -77,20 +95,25 @@ export const verifyCommand = defineCommand({
     await checkInputs(files.filter((path) => path !== undefined));
     const plan = await loadPlan(args.plan);
     const port = defined(plan.view.outputs[0], 'output of the plan');
-    const samples = args.random === undefined
-      ? await readTaken(defined(args.samples, 'samples'), args.take)
-      : randomSamples(plan.view.inputs.map(boundedPort), args.random, args.seed);
+    const samples =
+      args.random === undefined
+        ? await readTaken(defined(args.samples, 'samples'), args.take)
+        : randomSamples(plan.view.inputs.map(boundedPort), args.random, args.seed);
     // Wrong shapes are reported before anything is run.
     const inputs = Array.from({ length: samples.count }, (_, i) =>
-      plainInputs(plan.view, sampleAt(samples, i), samples.source));
+      plainInputs(plan.view, sampleAt(samples, i), samples.source),
+    );
     const references = await referencesOf(samples, args.model, args.oracle as 'ort' | 'tensor', {
-      seqLen: args.seqLen, dims: parseDims(args.dim),
+      seqLen: args.seqLen,
+      dims: parseDims(args.dim),
     });
     const measure = args.encrypted
       ? await encryptedRuns(plan, inputs, port, args.threads ?? availableParallelism(), context)
       : await clearRuns(plan, inputs, port, args.cipher, context);
     const comparisons = measure.map((measured, i): Comparison => ({
-      measured, reference: defined(references[i], 'reference'), rowLength: port.shape.at(-1) ?? 1,
+      measured,
+      reference: defined(references[i], 'reference'),
+      rowLength: port.shape.at(-1) ?? 1,
       label: samples.labels?.[i],
     }));
     const nodes = args.perNode ? await predictNodes(plan, inputs, args.cipher, context) : undefined;
@@ -109,13 +132,16 @@ function boundedPort(port: PlanPort): { name: string; shape: readonly number[]; 
 }
 
 async function referencesOf(
-  samples: Samples, model: string | undefined, kind: 'ort' | 'tensor',
+  samples: Samples,
+  model: string | undefined,
+  kind: 'ort' | 'tensor',
   shapes: Parameters<typeof openOracle>[2],
 ): Promise<readonly Float64Array[]> {
   if (samples.logits !== null) return samples.logits;
   if (model === undefined) {
     throw new AegisError({
-      code: 'C121', message: `${samples.source} holds no expected outputs`,
+      code: 'C121',
+      message: `${samples.source} holds no expected outputs`,
       help: 'give --model MODEL to compute them with ONNX Runtime',
     });
   }
@@ -127,20 +153,28 @@ async function referencesOf(
 
 /** The clear interpreter of the final cipher module: layouts, approximations, bootstraps; no noise. */
 async function clearRuns(
-  plan: LoadedPlan, inputs: readonly Inputs[], port: PlanPort, cipherPath: string | undefined,
+  plan: LoadedPlan,
+  inputs: readonly Inputs[],
+  port: PlanPort,
+  cipherPath: string | undefined,
   context: Context,
 ): Promise<Float64Array[]> {
   const { runCipher } = await import('../../ir/interpreter/cipher.js');
   const module = await cipherBeside(plan, cipherPath);
-  return context.progress.during('verify', async (task) => inputs.map((input, i) => {
-    task.update(i / inputs.length, `sample ${i + 1} of ${inputs.length}`);
-    return defined(runCipher(module, input)[port.name], `output ${port.name}`);
-  }));
+  return context.progress.during('verify', async (task) =>
+    inputs.map((input, i) => {
+      task.update(i / inputs.length, `sample ${i + 1} of ${inputs.length}`);
+      return defined(runCipher(module, input)[port.name], `output ${port.name}`);
+    }),
+  );
 }
 
 /** What noise does to every node, by the error model. */
 async function predictNodes(
-  plan: LoadedPlan, inputs: readonly Inputs[], cipherPath: string | undefined, context: Context,
+  plan: LoadedPlan,
+  inputs: readonly Inputs[],
+  cipherPath: string | undefined,
+  context: Context,
 ): Promise<readonly NodeError[]> {
   const { predictError } = await import('../../passes/predict-error.js');
   const { runCipher } = await import('../../ir/interpreter/cipher.js');
@@ -148,13 +182,21 @@ async function predictNodes(
   const few = inputs.slice(0, maxPredictionInputs);
   return context.progress.during('per node', async (task) => {
     task.update(0, 'error model');
-    return predictError(module, few, few.map((input) => runCipher(module, input))).nodes;
+    return predictError(
+      module,
+      few,
+      few.map((input) => runCipher(module, input)),
+    ).nodes;
   });
 }
 
 /** Keys, requests and responses live in a folder of their own and go with it. */
 async function encryptedRuns(
-  plan: LoadedPlan, inputs: readonly Inputs[], port: PlanPort, threads: number, context: Context,
+  plan: LoadedPlan,
+  inputs: readonly Inputs[],
+  port: PlanPort,
+  threads: number,
+  context: Context,
 ): Promise<Float64Array[]> {
   const folder = await mkdtemp(join(tmpdir(), 'aegis-verify-'));
   try {
@@ -181,7 +223,12 @@ interface Shown {
 }
 
 function report(agreement: Agreement, shown: Shown, { json, out, style }: Context): void {
-  const { plan, port: { predictedError }, encrypted, nodes } = shown;
+  const {
+    plan,
+    port: { predictedError },
+    encrypted,
+    nodes,
+  } = shown;
   const { insecure } = plan.view.parameters;
   if (json) {
     // JSON has no infinity, and null would pass `<=` in some languages.
@@ -203,11 +250,19 @@ function report(agreement: Agreement, shown: Shown, { json, out, style }: Contex
 }
 
 function nodesText(nodes: readonly NodeError[]): string {
-  return formatTable([
-    ['node', 'ops', 'level', 'largest value', 'predicted noise'],
-    ...nodes.map(({ node, ops, level, magnitude, noise }) =>
-      [node, String(ops), String(level), magnitude.toPrecision(3), formatError(noise)]),
-  ], [1, 2, 3, 4]);
+  return formatTable(
+    [
+      ['node', 'ops', 'level', 'largest value', 'predicted noise'],
+      ...nodes.map(({ node, ops, level, magnitude, noise }) => [
+        node,
+        String(ops),
+        String(level),
+        magnitude.toPrecision(3),
+        formatError(noise),
+      ]),
+    ],
+    [1, 2, 3, 4],
+  );
 }
 
 function percent(share: number): string {

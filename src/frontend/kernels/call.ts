@@ -4,8 +4,16 @@
  */
 import { defined } from '../../support/invariant.js';
 import {
-  containerOf, elementCount, isFloat, maxElements, refuse,
-  type Data, type DType, type Known, type Node, type Tensor,
+  containerOf,
+  elementCount,
+  isFloat,
+  maxElements,
+  refuse,
+  type Data,
+  type DType,
+  type Known,
+  type Node,
+  type Tensor,
 } from '../model.js';
 import { toNumber } from '../protobuf.js';
 import type { FrontendCode } from '../codes.js';
@@ -131,7 +139,8 @@ export class Call {
   output(dtype: DType, shape: readonly number[], fill: (out: Data) => void): Output {
     const checked = this.shape(shape);
     return {
-      dtype, shape: checked,
+      dtype,
+      shape: checked,
       data: () => {
         const out = containerOf(dtype, elementCount(checked));
         fill(out);
@@ -151,7 +160,8 @@ export class Call {
     const source = this.input(0);
     const checked = this.shape(shape);
     return {
-      dtype: source.dtype, shape: checked,
+      dtype: source.dtype,
+      shape: checked,
       data: () => (index === null ? this.tensor(0).data : take(this.tensor(0).data, index())),
       movement: () => (index === null ? null : index()),
     };

@@ -6,7 +6,13 @@ import { erf, gelu, geluTanh, relu, sigmoid, silu } from '../../ir/interpreter/t
 import { containerOf, elementCount, isBig, isFloat, type Data, type DType, type Tensor } from '../model.js';
 import { elementType } from '../protobuf.js';
 import {
-  asNumbers, broadcastIndex, broadcastShape, take, type Call, type Kernel, type Output,
+  asNumbers,
+  broadcastIndex,
+  broadcastShape,
+  take,
+  type Call,
+  type Kernel,
+  type Output,
 } from './call.js';
 
 type Real = (x: number) => number;
@@ -16,23 +22,38 @@ function unary(f: Real, big?: (x: bigint) => bigint): Kernel {
     const { dtype, shape } = call.input(0);
     if (isBig(dtype)) {
       const exact = big ?? call.fail(`not defined on ${dtype}`);
-      return [call.output(dtype, shape, (out) => {
-        (call.tensor(0).data as BigInt64Array).forEach((x, i) => (out[i] = BigInt.asIntN(64, exact(x))));
-      })];
+      return [
+        call.output(dtype, shape, (out) => {
+          (call.tensor(0).data as BigInt64Array).forEach((x, i) => (out[i] = BigInt.asIntN(64, exact(x))));
+        }),
+      ];
     }
-    return [call.output(dtype, shape, (out) => {
-      const x = call.numbers(0);
-      const target = out as Float64Array;
-      for (let i = 0; i < target.length; i++) target[i] = f(x[i] as number);
-    })];
+    return [
+      call.output(dtype, shape, (out) => {
+        const x = call.numbers(0);
+        const target = out as Float64Array;
+        for (let i = 0; i < target.length; i++) target[i] = f(x[i] as number);
+      }),
+    ];
   };
 }
 
 /** Functions of one variable; the pattern matcher evaluates candidates with the same table. */
 export const realFunctions: Readonly<Record<string, Real>> = {
-  Exp: Math.exp, Log: Math.log, Sqrt: Math.sqrt, Erf: erf, Tanh: Math.tanh, Sigmoid: sigmoid, Relu: relu,
-  Reciprocal: (x) => 1 / x, Floor: Math.floor, Ceil: Math.ceil, Cos: Math.cos, Sin: Math.sin,
-  Softplus: (x) => Math.log1p(Math.exp(-Math.abs(x))) + relu(x), Softsign: (x) => x / (1 + Math.abs(x)),
+  Exp: Math.exp,
+  Log: Math.log,
+  Sqrt: Math.sqrt,
+  Erf: erf,
+  Tanh: Math.tanh,
+  Sigmoid: sigmoid,
+  Relu: relu,
+  Reciprocal: (x) => 1 / x,
+  Floor: Math.floor,
+  Ceil: Math.ceil,
+  Cos: Math.cos,
+  Sin: Math.sin,
+  Softplus: (x) => Math.log1p(Math.exp(-Math.abs(x))) + relu(x),
+  Softsign: (x) => x / (1 + Math.abs(x)),
   Round: (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)),
 };
 
@@ -64,8 +85,13 @@ const binaries: Readonly<Record<string, Binary>> = {
 };
 
 const comparisons: Readonly<Record<string, (x: number | bigint, y: number | bigint) => boolean>> = {
-  Equal: (x, y) => x === y, Less: (x, y) => x < y, LessOrEqual: (x, y) => x <= y, Greater: (x, y) => x > y,
-  GreaterOrEqual: (x, y) => x >= y, And: (x, y) => x !== 0 && y !== 0, Or: (x, y) => x !== 0 || y !== 0,
+  Equal: (x, y) => x === y,
+  Less: (x, y) => x < y,
+  LessOrEqual: (x, y) => x <= y,
+  Greater: (x, y) => x > y,
+  GreaterOrEqual: (x, y) => x >= y,
+  And: (x, y) => x !== 0 && y !== 0,
+  Or: (x, y) => x !== 0 || y !== 0,
   Xor: (x, y) => (x !== 0) !== (y !== 0),
 };
 
@@ -85,7 +111,10 @@ function operand(
 }
 
 function applyBinary(
-  call: Call, op: Binary, left: Tensor, right: Tensor,
+  call: Call,
+  op: Binary,
+  left: Tensor,
+  right: Tensor,
   shape: readonly number[],
   out: Data,
 ): void {
@@ -117,37 +146,42 @@ function binary(op: Binary): Kernel {
       call.fail(`operands are ${left.dtype} and ${right.dtype}`);
     }
     const shape = broadcastShape(call, left.shape, right.shape);
-    return [call.output(left.dtype, shape, (out) => {
-      let [a, b] = [call.tensor(0), call.tensor(1)];
-      if (isBig(a.dtype) !== isBig(b.dtype)) {
-        // Pow may mix; the exponent takes the base's container.
-        b = { ...b, data: isBig(a.dtype) ? BigInt64Array.from(call.ints(1), BigInt) : asNumbers(b) };
-      }
-      if (call.int('fmod', 0) !== 0) {
-        applyBinary(call, { real: (x, y) => x % y, big: (x, y) => x % y }, a, b, shape, out);
-      }
-      else applyBinary(call, op, a, b, shape, out);
-    })];
+    return [
+      call.output(left.dtype, shape, (out) => {
+        let [a, b] = [call.tensor(0), call.tensor(1)];
+        if (isBig(a.dtype) !== isBig(b.dtype)) {
+          // Pow may mix; the exponent takes the base's container.
+          b = { ...b, data: isBig(a.dtype) ? BigInt64Array.from(call.ints(1), BigInt) : asNumbers(b) };
+        }
+        if (call.int('fmod', 0) !== 0) {
+          applyBinary(call, { real: (x, y) => x % y, big: (x, y) => x % y }, a, b, shape, out);
+        } else applyBinary(call, op, a, b, shape, out);
+      }),
+    ];
   };
 }
 
 function compare(f: (x: number | bigint, y: number | bigint) => boolean): Kernel {
   return (call) => {
     const shape = broadcastShape(call, call.input(0).shape, call.input(1).shape);
-    return [call.output('bool', shape, (out) => {
-      const [x, y] = [spread(call.tensor(0), shape), spread(call.tensor(1), shape)];
-      const target = out as Uint8Array;
-      if ((x instanceof BigInt64Array) !== (y instanceof BigInt64Array)) call.fail('element types differ');
-      for (let i = 0; i < target.length; i++) target[i] = f(x[i] as number, y[i] as number) ? 1 : 0;
-    })];
+    return [
+      call.output('bool', shape, (out) => {
+        const [x, y] = [spread(call.tensor(0), shape), spread(call.tensor(1), shape)];
+        const target = out as Uint8Array;
+        if (x instanceof BigInt64Array !== y instanceof BigInt64Array) call.fail('element types differ');
+        for (let i = 0; i < target.length; i++) target[i] = f(x[i] as number, y[i] as number) ? 1 : 0;
+      }),
+    ];
   };
 }
 
 function test(f: (x: number) => boolean): Kernel {
-  return (call) => [call.output('bool', call.input(0).shape, (out) => {
-    const x = call.numbers(0);
-    for (let i = 0; i < x.length; i++) (out as Uint8Array)[i] = f(x[i] as number) ? 1 : 0;
-  })];
+  return (call) => [
+    call.output('bool', call.input(0).shape, (out) => {
+      const x = call.numbers(0);
+      for (let i = 0; i < x.length; i++) (out as Uint8Array)[i] = f(x[i] as number) ? 1 : 0;
+    }),
+  ];
 }
 
 /** Min and Max take any number of operands. */
@@ -158,12 +192,14 @@ function variadic(op: Binary): Kernel {
     if (call.inputs.some((_, i) => isBig(call.input(i).dtype) !== isBig(dtype))) {
       call.fail('element types differ');
     }
-    return [call.output(dtype, shape, (out) => {
-      (out as Float64Array).set(spread(call.tensor(0), shape) as Float64Array);
-      for (let i = 1; i < call.inputs.length; i++) {
-        applyBinary(call, op, { dtype, shape, data: out }, call.tensor(i), shape, out);
-      }
-    })];
+    return [
+      call.output(dtype, shape, (out) => {
+        (out as Float64Array).set(spread(call.tensor(0), shape) as Float64Array);
+        for (let i = 1; i < call.inputs.length; i++) {
+          applyBinary(call, op, { dtype, shape, data: out }, call.tensor(i), shape, out);
+        }
+      }),
+    ];
   };
 }
 
@@ -172,15 +208,17 @@ const where: Kernel = (call) => {
   const { dtype } = call.input(1);
   if (isBig(dtype) !== isBig(call.input(2).dtype)) call.fail('element types differ');
   if (call.input(0).dtype !== 'bool') call.fail('the condition is not boolean');
-  return [call.output(dtype, shape, (out) => {
-    const condition = spread(call.tensor(0), shape);
-    const [yes, no] = [spread(call.tensor(1), shape), spread(call.tensor(2), shape)] as [
-      Float64Array,
-      Float64Array,
-    ];
-    const target = out as Float64Array;
-    for (let i = 0; i < target.length; i++) target[i] = (condition[i] ? yes[i] : no[i]) as number;
-  })];
+  return [
+    call.output(dtype, shape, (out) => {
+      const condition = spread(call.tensor(0), shape);
+      const [yes, no] = [spread(call.tensor(1), shape), spread(call.tensor(2), shape)] as [
+        Float64Array,
+        Float64Array,
+      ];
+      const target = out as Float64Array;
+      for (let i = 0; i < target.length; i++) target[i] = (condition[i] ? yes[i] : no[i]) as number;
+    }),
+  ];
 };
 
 /**
@@ -227,14 +265,16 @@ const castLike: Kernel = (call) => [castTo(call, call.input(1).dtype)];
 const clip: Kernel = (call) => {
   const { dtype, shape } = call.input(0);
   if (isBig(dtype)) call.fail(`not defined on ${dtype}`);
-  return [call.output(dtype, shape, (out) => {
-    const low = call.has(1) ? call.scalar(1) : call.int('min', -Infinity);
-    const high = call.has(2) ? call.scalar(2) : call.int('max', Infinity);
-    const x = call.numbers(0);
-    for (let i = 0; i < x.length; i++) {
-      (out as Float64Array)[i] = Math.min(Math.max(x[i] as number, low), high);
-    }
-  })];
+  return [
+    call.output(dtype, shape, (out) => {
+      const low = call.has(1) ? call.scalar(1) : call.int('min', -Infinity);
+      const high = call.has(2) ? call.scalar(2) : call.int('max', Infinity);
+      const x = call.numbers(0);
+      for (let i = 0; i < x.length; i++) {
+        (out as Float64Array)[i] = Math.min(Math.max(x[i] as number, low), high);
+      }
+    }),
+  ];
 };
 
 const leaky: Kernel = (call) => {
@@ -251,14 +291,16 @@ const dequantize: Kernel = (call) => {
   }
   if (!isFloat(call.input(1).dtype)) return call.fail(`the scale is ${call.input(1).dtype}`);
   const inner = elementCount(shape.slice(axis + 1));
-  return [call.output(call.input(1).dtype, shape, (out) => {
-    const [x, scale] = [call.numbers(0), call.numbers(1)];
-    const zero = call.has(2) ? call.numbers(2) : new Float64Array(scale.length);
-    for (let i = 0; i < x.length; i++) {
-      const c = scale.length === 1 ? 0 : Math.floor(i / inner) % scale.length;
-      (out as Float64Array)[i] = ((x[i] as number) - (zero[c] ?? 0)) * (scale[c] as number);
-    }
-  })];
+  return [
+    call.output(call.input(1).dtype, shape, (out) => {
+      const [x, scale] = [call.numbers(0), call.numbers(1)];
+      const zero = call.has(2) ? call.numbers(2) : new Float64Array(scale.length);
+      for (let i = 0; i < x.length; i++) {
+        const c = scale.length === 1 ? 0 : Math.floor(i / inner) % scale.length;
+        (out as Float64Array)[i] = ((x[i] as number) - (zero[c] ?? 0)) * (scale[c] as number);
+      }
+    }),
+  ];
 };
 
 export const elementwiseKernels: Readonly<Record<string, Kernel>> = {
@@ -278,7 +320,12 @@ export const elementwiseKernels: Readonly<Record<string, Kernel>> = {
   Sum: variadic(binaries.Add as Binary),
   Min: variadic(binaries.Min as Binary),
   Max: variadic(binaries.Max as Binary),
-  Gelu: gelus, LeakyRelu: leaky, Clip: clip, Where: where, Cast: cast, CastLike: castLike,
+  Gelu: gelus,
+  LeakyRelu: leaky,
+  Clip: clip,
+  Where: where,
+  Cast: cast,
+  CastLike: castLike,
   Not: test((x) => x === 0),
   IsNaN: test(Number.isNaN),
   IsInf: test((x) => Math.abs(x) === Infinity),

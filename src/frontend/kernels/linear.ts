@@ -3,7 +3,13 @@ import { defined } from '../../support/invariant.js';
 import { matmul, matmulTransposed, softmaxRow } from '../../ir/interpreter/tensor-functions.js';
 import { elementCount, isFloat } from '../model.js';
 import {
-  affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel,
+  affineIndex,
+  broadcastShape,
+  broadcastStrides,
+  stridesOf,
+  take,
+  type Call,
+  type Kernel,
 } from './call.js';
 
 const matMul: Kernel = (call) => {
@@ -17,20 +23,22 @@ const matMul: Kernel = (call) => {
   const batch = broadcastShape(call, left.slice(0, -2), right.slice(0, -2));
   const ends = [...(aShape.length === 1 ? [] : [rows]), ...(bShape.length === 1 ? [] : [columns])];
   const result = [...batch, ...ends];
-  return [call.floats(result, (out) => {
-    const [x, y] = [call.doubles(0), call.doubles(1)];
-    // One weight for the whole batch: its items are only more rows.
-    const allRows = x.length / Math.max(inner, 1);
-    if (y.length === inner * columns) return matmul(x, y, out, { rows: allRows, inner, columns });
-    const xAt = affineIndex(batch, broadcastStrides(left.slice(0, -2), batch));
-    const yAt = affineIndex(batch, broadcastStrides(right.slice(0, -2), batch));
-    const item = (data: Float64Array, i: number, size: number) => data.subarray(i * size, (i + 1) * size);
-    for (let i = 0; i < xAt.length; i++) {
-      const [a, b] = [item(x, xAt[i] as number, rows * inner), item(y, yAt[i] as number, inner * columns)];
-      matmul(a, b, item(out, i, rows * columns), { rows, inner, columns });
-    }
-    return undefined;
-  })];
+  return [
+    call.floats(result, (out) => {
+      const [x, y] = [call.doubles(0), call.doubles(1)];
+      // One weight for the whole batch: its items are only more rows.
+      const allRows = x.length / Math.max(inner, 1);
+      if (y.length === inner * columns) return matmul(x, y, out, { rows: allRows, inner, columns });
+      const xAt = affineIndex(batch, broadcastStrides(left.slice(0, -2), batch));
+      const yAt = affineIndex(batch, broadcastStrides(right.slice(0, -2), batch));
+      const item = (data: Float64Array, i: number, size: number) => data.subarray(i * size, (i + 1) * size);
+      for (let i = 0; i < xAt.length; i++) {
+        const [a, b] = [item(x, xAt[i] as number, rows * inner), item(y, yAt[i] as number, inner * columns)];
+        matmul(a, b, item(out, i, rows * columns), { rows, inner, columns });
+      }
+      return undefined;
+    }),
+  ];
 };
 
 const gemm: Kernel = (call) => {
@@ -47,21 +55,23 @@ const gemm: Kernel = (call) => {
       return call.fail('bias does not fit the result');
     }
   }
-  return [call.floats([rows, columns], (out) => {
-    const x = call.doubles(0);
-    const left = transA ? (take(x, affineIndex([rows, inner], [1, rows])) as Float64Array) : x;
-    const sizes = { rows, inner, columns };
-    if (transB) matmulTransposed(left, call.doubles(1), out, sizes);
-    else matmul(left, call.doubles(1), out, sizes);
-    const c = call.has(2) ? call.numbers(2) : undefined;
-    const at = affineIndex(
-      [rows, columns],
-      broadcastStrides(call.has(2) ? call.input(2).shape : [], [rows, columns]),
-    );
-    for (let i = 0; i < out.length; i++) {
-      out[i] = alpha * (out[i] as number) + (c === undefined ? 0 : beta * (c[at[i] as number] as number));
-    }
-  })];
+  return [
+    call.floats([rows, columns], (out) => {
+      const x = call.doubles(0);
+      const left = transA ? (take(x, affineIndex([rows, inner], [1, rows])) as Float64Array) : x;
+      const sizes = { rows, inner, columns };
+      if (transB) matmulTransposed(left, call.doubles(1), out, sizes);
+      else matmul(left, call.doubles(1), out, sizes);
+      const c = call.has(2) ? call.numbers(2) : undefined;
+      const at = affineIndex(
+        [rows, columns],
+        broadcastStrides(call.has(2) ? call.input(2).shape : [], [rows, columns]),
+      );
+      for (let i = 0; i < out.length; i++) {
+        out[i] = alpha * (out[i] as number) + (c === undefined ? 0 : beta * (c[at[i] as number] as number));
+      }
+    }),
+  ];
 };
 
 export interface ConvForm {
@@ -148,27 +158,32 @@ const conv: Kernel = (call) => {
   if (call.has(2) && elementCount(call.input(2).shape) !== form.outputs) {
     return call.fail('bias does not fit');
   }
-  return [call.floats(form.shape, (out) => {
-    const index = form.index();
-    const [x, w] = [call.doubles(0), call.doubles(1)];
-    const per = form.outputs / form.groups;
-    const sizes = { rows: per, inner: form.patch, columns: form.positions };
-    for (let b = 0; b < form.batch; b++) {
-      const image = x.subarray((b * x.length) / form.batch, ((b + 1) * x.length) / form.batch);
-      const patches = take(image, index) as Float64Array;
-      for (let g = 0; g < form.groups; g++) {
-        const kernel = w.subarray(g * per * form.patch, (g + 1) * per * form.patch);
-        const own = patches.subarray(g * form.positions * form.patch, (g + 1) * form.positions * form.patch);
-        const first = (b * form.outputs + g * per) * form.positions;
-        matmulTransposed(kernel, own, out.subarray(first, first + per * form.positions), sizes);
+  return [
+    call.floats(form.shape, (out) => {
+      const index = form.index();
+      const [x, w] = [call.doubles(0), call.doubles(1)];
+      const per = form.outputs / form.groups;
+      const sizes = { rows: per, inner: form.patch, columns: form.positions };
+      for (let b = 0; b < form.batch; b++) {
+        const image = x.subarray((b * x.length) / form.batch, ((b + 1) * x.length) / form.batch);
+        const patches = take(image, index) as Float64Array;
+        for (let g = 0; g < form.groups; g++) {
+          const kernel = w.subarray(g * per * form.patch, (g + 1) * per * form.patch);
+          const own = patches.subarray(
+            g * form.positions * form.patch,
+            (g + 1) * form.positions * form.patch,
+          );
+          const first = (b * form.outputs + g * per) * form.positions;
+          matmulTransposed(kernel, own, out.subarray(first, first + per * form.positions), sizes);
+        }
       }
-    }
-    const bias = call.has(2) ? call.numbers(2) : undefined;
-    if (bias === undefined) return;
-    for (let i = 0; i < out.length; i++) {
-      out[i] = (out[i] as number) + (bias[Math.floor(i / form.positions) % form.outputs] as number);
-    }
-  })];
+      const bias = call.has(2) ? call.numbers(2) : undefined;
+      if (bias === undefined) return;
+      for (let i = 0; i < out.length; i++) {
+        out[i] = (out[i] as number) + (bias[Math.floor(i / form.positions) % form.outputs] as number);
+      }
+    }),
+  ];
 };
 
 export interface AttentionForm {
@@ -190,7 +205,12 @@ export interface AttentionForm {
 
 /** Later opsets add windows and more; an attribute that is not here would change the meaning unnoticed. */
 const attentionAttributes = new Set([
-  'is_causal', 'kv_num_heads', 'q_num_heads', 'qk_matmul_output_mode', 'scale', 'softcap',
+  'is_causal',
+  'kv_num_heads',
+  'q_num_heads',
+  'qk_matmul_output_mode',
+  'scale',
+  'softcap',
   'softmax_precision',
 ]);
 
@@ -219,15 +239,26 @@ export function attentionForm(call: Call): AttentionForm {
     flat ? (shape[2] ?? 0) / count : (shape[3] ?? 0);
   const [queries, keys] = [q.at(-2) ?? 0, k.at(-2) ?? 0];
   const [size, valueSize] = [width(q, heads), width(v, keyHeads)];
-  const fits = Number.isInteger(size) && Number.isInteger(valueSize) && heads % keyHeads === 0
-    && width(k, keyHeads) === size && v.at(-2) === keys && (flat || v[1] === keyHeads);
+  const fits =
+    Number.isInteger(size)
+    && Number.isInteger(valueSize)
+    && heads % keyHeads === 0
+    && width(k, keyHeads) === size
+    && v.at(-2) === keys
+    && (flat || v[1] === keyHeads);
   if (!fits) {
     return call.fail(`query [${q.join(', ')}], key [${k.join(', ')}], value [${v.join(', ')}] do not fit`);
   }
   const split = (count: number, tokens: number, features: number) =>
-    (flat ? [features, count * features, 1] : [tokens * features, features, 1]);
+    flat ? [features, count * features, 1] : [tokens * features, features, 1];
   return {
-    batch, heads, keyHeads, queries, keys, size, valueSize,
+    batch,
+    heads,
+    keyHeads,
+    queries,
+    keys,
+    size,
+    valueSize,
     scale: call.int('scale') ?? 1 / Math.sqrt(size),
     causal: call.int('is_causal', 0) !== 0,
     softcap: call.int('softcap', 0),
@@ -277,36 +308,41 @@ const attention: Kernel = (call) => {
     return call.fail('the mask does not fit');
   }
   const maskStrides = broadcastStrides(call.has(3) ? call.input(3).shape : [], full);
-  return [call.floats(form.shape, (out) => {
-    const parts = [call.doubles(0), call.doubles(1), call.doubles(2)];
-    const head = (which: 0 | 1 | 2, b: number, h: number, shape: readonly number[]) => {
-      const [first = 0, ...rest] = form.strides(which);
-      const x = defined(parts[which], 'operand');
-      return take(x, affineIndex(shape, rest, (b * x.length) / batch + h * first)) as Float64Array;
-    };
-    const mask = call.has(3) ? call.numbers(3) : undefined;
-    const boolean = call.has(3) && !isFloat(call.input(3).dtype);
-    const [mb = 0, mh = 0, mq = 0, mk = 0] = maskStrides;
-    for (let bh = 0; bh < batch * heads; bh++) {
-      const [b, h] = [Math.floor(bh / heads), bh % heads];
-      const shared = Math.floor((h * keyHeads) / heads);
-      const scores = new Float64Array(queries * keys);
-      const sizes = { rows: queries, inner: size, columns: keys };
-      matmulTransposed(head(0, b, h, [queries, size]), head(1, b, shared, [keys, size]), scores, sizes);
-      finishScores(form, scores, (row, column) => {
-        const extra = mask?.[b * mb + h * mh + row * mq + column * mk] ?? 0;
-        return boolean ? (extra === 0 ? -Infinity : 0) : extra;
-      });
-      const part = new Float64Array(queries * valueSize);
-      const values = head(2, b, shared, [keys, valueSize]);
-      matmul(scores, values, part, { rows: queries, inner: keys, columns: valueSize });
-      const [first = 0, ...rest] = form.resultStrides;
-      const at = affineIndex([queries, valueSize], rest, (b * out.length) / batch + h * first);
-      part.forEach((value, i) => (out[at[i] as number] = value));
-    }
-  })];
+  return [
+    call.floats(form.shape, (out) => {
+      const parts = [call.doubles(0), call.doubles(1), call.doubles(2)];
+      const head = (which: 0 | 1 | 2, b: number, h: number, shape: readonly number[]) => {
+        const [first = 0, ...rest] = form.strides(which);
+        const x = defined(parts[which], 'operand');
+        return take(x, affineIndex(shape, rest, (b * x.length) / batch + h * first)) as Float64Array;
+      };
+      const mask = call.has(3) ? call.numbers(3) : undefined;
+      const boolean = call.has(3) && !isFloat(call.input(3).dtype);
+      const [mb = 0, mh = 0, mq = 0, mk = 0] = maskStrides;
+      for (let bh = 0; bh < batch * heads; bh++) {
+        const [b, h] = [Math.floor(bh / heads), bh % heads];
+        const shared = Math.floor((h * keyHeads) / heads);
+        const scores = new Float64Array(queries * keys);
+        const sizes = { rows: queries, inner: size, columns: keys };
+        matmulTransposed(head(0, b, h, [queries, size]), head(1, b, shared, [keys, size]), scores, sizes);
+        finishScores(form, scores, (row, column) => {
+          const extra = mask?.[b * mb + h * mh + row * mq + column * mk] ?? 0;
+          return boolean ? (extra === 0 ? -Infinity : 0) : extra;
+        });
+        const part = new Float64Array(queries * valueSize);
+        const values = head(2, b, shared, [keys, valueSize]);
+        matmul(scores, values, part, { rows: queries, inner: keys, columns: valueSize });
+        const [first = 0, ...rest] = form.resultStrides;
+        const at = affineIndex([queries, valueSize], rest, (b * out.length) / batch + h * first);
+        part.forEach((value, i) => (out[at[i] as number] = value));
+      }
+    }),
+  ];
 };
 
 export const linearKernels: Readonly<Record<string, Kernel>> = {
-  MatMul: matMul, Gemm: gemm, Conv: conv, Attention: attention,
+  MatMul: matMul,
+  Gemm: gemm,
+  Conv: conv,
+  Attention: attention,
 };

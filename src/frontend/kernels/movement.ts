@@ -2,7 +2,13 @@
 import { defined } from '../../support/invariant.js';
 import { elementCount } from '../model.js';
 import {
-  affineIndex, broadcastShape, broadcastStrides, stridesOf, take, type Call, type Kernel,
+  affineIndex,
+  broadcastShape,
+  broadcastStrides,
+  stridesOf,
+  take,
+  type Call,
+  type Kernel,
 } from './call.js';
 
 const identity: Kernel = (call) => [call.move(call.input(0).shape, null)];
@@ -39,7 +45,12 @@ const squeeze: Kernel = (call) => {
   if (axes?.some((d) => shape[d] !== 1) === true) {
     return call.fail(`[${shape.join(', ')}] has more than one element there`);
   }
-  return [call.move(shape.filter((_, d) => !gone(d)), null)];
+  return [
+    call.move(
+      shape.filter((_, d) => !gone(d)),
+      null,
+    ),
+  ];
 };
 
 const unsqueeze: Kernel = (call) => {
@@ -48,7 +59,12 @@ const unsqueeze: Kernel = (call) => {
   const axes = call.axes(listed, shape.length + listed.length);
   let next = 0;
   const size = (d: number) => (axes.includes(d) ? 1 : defined(shape[next++], 'size'));
-  return [call.move(Array.from({ length: shape.length + axes.length }, (_, d) => size(d)), null)];
+  return [
+    call.move(
+      Array.from({ length: shape.length + axes.length }, (_, d) => size(d)),
+      null,
+    ),
+  ];
 };
 
 const transpose: Kernel = (call) => {
@@ -63,7 +79,18 @@ const transpose: Kernel = (call) => {
   // Moving dimensions of size one changes nothing in memory.
   const moved = axes.filter((d) => shape[d] !== 1);
   const still = moved.every((d, i) => i === 0 || d > defined(moved[i - 1], 'axis'));
-  return [call.move(result, still ? null : () => affineIndex(result, axes.map((d) => strides[d] ?? 1)))];
+  return [
+    call.move(
+      result,
+      still
+        ? null
+        : () =>
+            affineIndex(
+              result,
+              axes.map((d) => strides[d] ?? 1),
+            ),
+    ),
+  ];
 };
 
 const expand: Kernel = (call) => {
@@ -80,7 +107,14 @@ const tile: Kernel = (call) => {
   const result = call.shape(shape.map((size, d) => size * (repeats[d] ?? 1)));
   const strides = stridesOf(shape);
   const doubled = shape.flatMap((size, d) => [repeats[d] ?? 1, size]);
-  return [call.move(result, () => affineIndex(doubled, strides.flatMap((stride) => [0, stride])))];
+  return [
+    call.move(result, () =>
+      affineIndex(
+        doubled,
+        strides.flatMap((stride) => [0, stride]),
+      ),
+    ),
+  ];
 };
 
 /** Start, count and step of one dimension under ONNX slicing rules (clamped, negative steps run down). */
@@ -122,7 +156,8 @@ const split: Kernel = (call) => {
   const size = defined(shape[axis], 'size');
   const parts = call.node.outputs.length;
   const even = Math.ceil(size / parts);
-  const sizes = call.intListOrInput('split', 1)
+  const sizes =
+    call.intListOrInput('split', 1)
     ?? Array.from({ length: parts }, (_, i) => Math.min(even, size - i * even));
   if (sizes.length !== parts || sizes.some((s) => s < 0) || sizes.reduce((a, b) => a + b, 0) !== size) {
     return call.fail(`[${sizes.join(', ')}] does not split ${size} into ${parts}`);
@@ -199,10 +234,14 @@ const trilu: Kernel = (call) => {
   const [rows, columns] = [shape.at(-2) ?? call.fail('needs two dimensions'), shape.at(-1) ?? 1];
   const k = call.has(1) ? call.scalar(1) : 0;
   const upper = call.int('upper', 1) !== 0;
-  return [call.move(shape, () => Int32Array.from({ length: elementCount(shape) }, (_, i) => {
-    const distance = (i % columns) - (Math.floor(i / columns) % rows);
-    return (upper ? distance >= k : distance <= k) ? i : -1;
-  }))];
+  return [
+    call.move(shape, () =>
+      Int32Array.from({ length: elementCount(shape) }, (_, i) => {
+        const distance = (i % columns) - (Math.floor(i / columns) % rows);
+        return (upper ? distance >= k : distance <= k) ? i : -1;
+      }),
+    ),
+  ];
 };
 
 /** Several sources, so not a movement of input 0; the canonicaliser treats it on its own. */
@@ -217,20 +256,22 @@ const concat: Kernel = (call) => {
   const total = shapes.reduce((sum, s) => sum + (s[axis] ?? 0), 0);
   const result = first.map((size, d) => (d === axis ? total : size));
   const outer = elementCount(first.slice(0, axis));
-  return [call.output(call.input(0).dtype, result, (out) => {
-    const row = out.length / Math.max(outer, 1);
-    let offset = 0;
-    shapes.forEach((shape, i) => {
-      const { data } = call.tensor(i);
-      if (data instanceof BigInt64Array !== out instanceof BigInt64Array) call.fail('element types differ');
-      const width = elementCount(shape.slice(axis));
-      for (let o = 0; o < outer; o++) {
-        const part = data.subarray(o * width, (o + 1) * width) as Float64Array;
-        (out as Float64Array).set(part, o * row + offset);
-      }
-      offset += width;
-    });
-  })];
+  return [
+    call.output(call.input(0).dtype, result, (out) => {
+      const row = out.length / Math.max(outer, 1);
+      let offset = 0;
+      shapes.forEach((shape, i) => {
+        const { data } = call.tensor(i);
+        if (data instanceof BigInt64Array !== out instanceof BigInt64Array) call.fail('element types differ');
+        const width = elementCount(shape.slice(axis));
+        for (let o = 0; o < outer; o++) {
+          const part = data.subarray(o * width, (o + 1) * width) as Float64Array;
+          (out as Float64Array).set(part, o * row + offset);
+        }
+        offset += width;
+      });
+    }),
+  ];
 };
 
 const gatherElements: Kernel = (call) => {
@@ -241,17 +282,22 @@ const gatherElements: Kernel = (call) => {
   if (picked.some((size, d) => d !== axis && size > (shape[d] ?? 0))) {
     return call.fail('indices are larger than the data');
   }
-  return [call.move(picked, () => {
-    const size = shape[axis] ?? 1;
-    const stride = stridesOf(shape)[axis] ?? 1;
-    const base = affineIndex(picked, stridesOf(shape).map((s, d) => (d === axis ? 0 : s)));
-    return Int32Array.from(call.ints(1), (row, i) => {
-      const own = row < 0 ? row + size : row;
-      return own < 0 || own >= size
-        ? call.fail(`index outside ${size} elements`)
-        : (base[i] as number) + own * stride;
-    });
-  })];
+  return [
+    call.move(picked, () => {
+      const size = shape[axis] ?? 1;
+      const stride = stridesOf(shape)[axis] ?? 1;
+      const base = affineIndex(
+        picked,
+        stridesOf(shape).map((s, d) => (d === axis ? 0 : s)),
+      );
+      return Int32Array.from(call.ints(1), (row, i) => {
+        const own = row < 0 ? row + size : row;
+        return own < 0 || own >= size
+          ? call.fail(`index outside ${size} elements`)
+          : (base[i] as number) + own * stride;
+      });
+    }),
+  ];
 };
 
 const gatherNd: Kernel = (call) => {
@@ -263,25 +309,27 @@ const gatherNd: Kernel = (call) => {
     return call.fail('indices are too deep');
   }
   const result = [...picked.slice(0, -1), ...shape.slice(batch + depth)];
-  return [call.move(result, () => {
-    const strides = stridesOf(shape);
-    const inner = elementCount(shape.slice(batch + depth));
-    const batches = elementCount(picked.slice(0, batch));
-    const indices = call.ints(1);
-    const tuples = depth === 0 ? 0 : indices.length / depth;
-    const out = new Int32Array(tuples * inner);
-    for (let t = 0; t < tuples; t++) {
-      let base = Math.floor(t / (tuples / batches)) * elementCount(shape.slice(batch));
-      for (let j = 0; j < depth; j++) {
-        const size = shape[batch + j] ?? 0;
-        const own = indices[t * depth + j] as number;
-        if (own < -size || own >= size) return call.fail(`index outside ${size} elements`);
-        base += (own < 0 ? own + size : own) * (strides[batch + j] ?? 1);
+  return [
+    call.move(result, () => {
+      const strides = stridesOf(shape);
+      const inner = elementCount(shape.slice(batch + depth));
+      const batches = elementCount(picked.slice(0, batch));
+      const indices = call.ints(1);
+      const tuples = depth === 0 ? 0 : indices.length / depth;
+      const out = new Int32Array(tuples * inner);
+      for (let t = 0; t < tuples; t++) {
+        let base = Math.floor(t / (tuples / batches)) * elementCount(shape.slice(batch));
+        for (let j = 0; j < depth; j++) {
+          const size = shape[batch + j] ?? 0;
+          const own = indices[t * depth + j] as number;
+          if (own < -size || own >= size) return call.fail(`index outside ${size} elements`);
+          base += (own < 0 ? own + size : own) * (strides[batch + j] ?? 1);
+        }
+        for (let i = 0; i < inner; i++) out[t * inner + i] = base + i;
       }
-      for (let i = 0; i < inner; i++) out[t * inner + i] = base + i;
-    }
-    return out;
-  })];
+      return out;
+    }),
+  ];
 };
 
 const scatterNd: Kernel = (call) => {
@@ -290,29 +338,45 @@ const scatterNd: Kernel = (call) => {
   if (call.string('reduction', 'none') !== 'none' || depth > shape.length) return call.fail('unknown form');
   if (call.input(2).dtype !== dtype) return call.fail('updates have another element type');
   const inner = elementCount(shape.slice(depth));
-  return [call.output(dtype, shape, (out) => {
-    const target = out as Float64Array;
-    const updates = call.tensor(2).data as Float64Array;
-    target.set(take(call.tensor(0).data, affineIndex(shape, stridesOf(shape))) as Float64Array);
-    const indices = call.ints(1);
-    const strides = stridesOf(shape);
-    for (let t = 0; t * depth < indices.length && depth > 0; t++) {
-      let base = 0;
-      for (let j = 0; j < depth; j++) {
-        const size = shape[j] ?? 0;
-        const own = indices[t * depth + j] as number;
-        if (own < -size || own >= size) return call.fail(`index outside ${size} elements`);
-        base += (own < 0 ? own + size : own) * (strides[j] ?? 1);
+  return [
+    call.output(dtype, shape, (out) => {
+      const target = out as Float64Array;
+      const updates = call.tensor(2).data as Float64Array;
+      target.set(take(call.tensor(0).data, affineIndex(shape, stridesOf(shape))) as Float64Array);
+      const indices = call.ints(1);
+      const strides = stridesOf(shape);
+      for (let t = 0; t * depth < indices.length && depth > 0; t++) {
+        let base = 0;
+        for (let j = 0; j < depth; j++) {
+          const size = shape[j] ?? 0;
+          const own = indices[t * depth + j] as number;
+          if (own < -size || own >= size) return call.fail(`index outside ${size} elements`);
+          base += (own < 0 ? own + size : own) * (strides[j] ?? 1);
+        }
+        target.set(updates.subarray(t * inner, (t + 1) * inner), base);
       }
-      target.set(updates.subarray(t * inner, (t + 1) * inner), base);
-    }
-    return undefined;
-  })];
+      return undefined;
+    }),
+  ];
 };
 
 export const movementKernels: Readonly<Record<string, Kernel>> = {
-  Identity: identity, Dropout: (call) => identity(call).slice(0, 1), Reshape: reshape, Flatten: flatten,
-  Squeeze: squeeze, Unsqueeze: unsqueeze, Transpose: transpose, Expand: expand, Tile: tile, Slice: slice,
-  Split: split, Gather: gather, Pad: pad, Trilu: trilu, GatherElements: gatherElements, GatherND: gatherNd,
-  Concat: concat, ScatterND: scatterNd,
+  Identity: identity,
+  Dropout: (call) => identity(call).slice(0, 1),
+  Reshape: reshape,
+  Flatten: flatten,
+  Squeeze: squeeze,
+  Unsqueeze: unsqueeze,
+  Transpose: transpose,
+  Expand: expand,
+  Tile: tile,
+  Slice: slice,
+  Split: split,
+  Gather: gather,
+  Pad: pad,
+  Trilu: trilu,
+  GatherElements: gatherElements,
+  GatherND: gatherNd,
+  Concat: concat,
+  ScatterND: scatterNd,
 };

@@ -37,22 +37,24 @@ function reduce(reduction: Reduction): Kernel {
     const keep = call.int('keepdims', 1) !== 0;
     const kept = shape.map((size, d) => (axes.includes(d) ? 1 : size));
     const result = keep ? kept : shape.filter((_, d) => !axes.includes(d));
-    return [call.output(dtype, result, (out) => {
-      const strides = stridesOf(kept).map((stride, d) => (axes.includes(d) ? 0 : stride));
-      const target = affineIndex(shape, strides);
-      const x = call.numbers(0);
-      const sums = new Float64Array(out.length).fill(reduction.start);
-      for (let i = 0; i < x.length; i++) {
-        const t = target[i] as number;
-        sums[t] = reduction.step(sums[t] as number, x[i] as number);
-      }
-      const count = x.length / Math.max(out.length, 1);
-      sums.forEach((sum, i) => {
-        const value = reduction.end?.(sum, count) ?? sum;
-        if (isBig(dtype) && !Number.isFinite(value)) call.fail('reduces nothing');
-        out[i] = isBig(dtype) ? BigInt(Math.trunc(value)) : value;
-      });
-    })];
+    return [
+      call.output(dtype, result, (out) => {
+        const strides = stridesOf(kept).map((stride, d) => (axes.includes(d) ? 0 : stride));
+        const target = affineIndex(shape, strides);
+        const x = call.numbers(0);
+        const sums = new Float64Array(out.length).fill(reduction.start);
+        for (let i = 0; i < x.length; i++) {
+          const t = target[i] as number;
+          sums[t] = reduction.step(sums[t] as number, x[i] as number);
+        }
+        const count = x.length / Math.max(out.length, 1);
+        sums.forEach((sum, i) => {
+          const value = reduction.end?.(sum, count) ?? sum;
+          if (isBig(dtype) && !Number.isFinite(value)) call.fail('reduces nothing');
+          out[i] = isBig(dtype) ? BigInt(Math.trunc(value)) : value;
+        });
+      }),
+    ];
   };
 }
 
@@ -66,17 +68,19 @@ function argument(sign: 1 | -1): Kernel {
     const inner = elementCount(shape.slice(axis + 1));
     const keep = call.int('keepdims', 1) !== 0;
     const result = shape.flatMap((own, d) => (d !== axis ? [own] : keep ? [1] : []));
-    return [call.output('int64', result, (out) => {
-      const x = call.numbers(0);
-      for (let i = 0; i < out.length; i++) {
-        const base = Math.floor(i / inner) * size * inner + (i % inner);
-        let best = 0;
-        for (let k = 1; k < size; k++) {
-          if (sign * (x[base + k * inner] as number) > sign * (x[base + best * inner] as number)) best = k;
+    return [
+      call.output('int64', result, (out) => {
+        const x = call.numbers(0);
+        for (let i = 0; i < out.length; i++) {
+          const base = Math.floor(i / inner) * size * inner + (i % inner);
+          let best = 0;
+          for (let k = 1; k < size; k++) {
+            if (sign * (x[base + k * inner] as number) > sign * (x[base + best * inner] as number)) best = k;
+          }
+          out[i] = BigInt(best);
         }
-        out[i] = BigInt(best);
-      }
-    })];
+      }),
+    ];
   };
 }
 
@@ -88,14 +92,17 @@ const cumSum: Kernel = (call) => {
   const axis = call.axis(call.scalar(1), shape.length);
   const inner = elementCount(shape.slice(axis + 1));
   const size = defined(shape[axis], 'size');
-  return [call.output(dtype, shape, (out) => {
-    const x = call.tensor(0).data;
-    for (let i = 0; i < out.length; i++) {
-      const first = Math.floor(i / inner) % size === 0;
-      if (out instanceof BigInt64Array) out[i] = (x[i] as bigint) + (first ? 0n : (out[i - inner] as bigint));
-      else out[i] = (x[i] as number) + (first ? 0 : (out[i - inner] as number));
-    }
-  })];
+  return [
+    call.output(dtype, shape, (out) => {
+      const x = call.tensor(0).data;
+      for (let i = 0; i < out.length; i++) {
+        const first = Math.floor(i / inner) % size === 0;
+        if (out instanceof BigInt64Array)
+          out[i] = (x[i] as bigint) + (first ? 0n : (out[i - inner] as bigint));
+        else out[i] = (x[i] as number) + (first ? 0 : (out[i - inner] as number));
+      }
+    }),
+  ];
 };
 
 /** Below opset 13 the rows of softmax are all dimensions from `axis` on. */
@@ -105,18 +112,20 @@ const softmax: Kernel = (call) => {
   const inner = call.opset < 13 ? 1 : elementCount(shape.slice(axis + 1));
   const size = call.opset < 13 ? elementCount(shape.slice(axis)) : defined(shape[axis], 'size');
   const log = call.node.opType === 'LogSoftmax';
-  return [call.floats(shape, (out) => {
-    const x = call.numbers(0);
-    const row = new Float64Array(size);
-    for (let r = 0; r < out.length / Math.max(size, 1); r++) {
-      const base = Math.floor(r / inner) * size * inner + (r % inner);
-      for (let k = 0; k < size; k++) row[k] = x[base + k * inner] as number;
-      softmaxRow(row, 0, size);
-      for (let k = 0; k < size; k++) {
-        out[base + k * inner] = log ? Math.log(row[k] as number) : (row[k] as number);
+  return [
+    call.floats(shape, (out) => {
+      const x = call.numbers(0);
+      const row = new Float64Array(size);
+      for (let r = 0; r < out.length / Math.max(size, 1); r++) {
+        const base = Math.floor(r / inner) * size * inner + (r % inner);
+        for (let k = 0; k < size; k++) row[k] = x[base + k * inner] as number;
+        softmaxRow(row, 0, size);
+        for (let k = 0; k < size; k++) {
+          out[base + k * inner] = log ? Math.log(row[k] as number) : (row[k] as number);
+        }
       }
-    }
-  })];
+    }),
+  ];
 };
 
 /** Rows of the dimensions from `axis` on; gamma and beta must fill a row. */
@@ -130,11 +139,13 @@ const layerNorm: Kernel = (call) => {
       call.fail(`input ${i} does not fill ${size} features`);
     }
   }
-  return [call.floats(shape, (out) => {
-    const x = call.numbers(0);
-    for (let row = 0; row < out.length; row += size) normalizeRow(x, out, row, size, epsilon);
-    scaleAndShift(out, size, call.numbers(1), call.has(2) ? call.numbers(2) : undefined);
-  })];
+  return [
+    call.floats(shape, (out) => {
+      const x = call.numbers(0);
+      for (let row = 0; row < out.length; row += size) normalizeRow(x, out, row, size, epsilon);
+      scaleAndShift(out, size, call.numbers(1), call.has(2) ? call.numbers(2) : undefined);
+    }),
+  ];
 };
 
 function scaleAndShift(
@@ -158,16 +169,18 @@ const rmsNorm: Kernel = (call) => {
   if (elementCount(call.input(1).shape) !== size) {
     return call.fail(`the scale does not fill ${size} features`);
   }
-  return [call.floats(shape, (out) => {
-    const x = call.numbers(0);
-    for (let row = 0; row < out.length; row += size) {
-      let sum = 0;
-      for (let i = 0; i < size; i++) sum += (x[row + i] as number) ** 2;
-      const factor = 1 / Math.sqrt(sum / size + epsilon);
-      for (let i = 0; i < size; i++) out[row + i] = (x[row + i] as number) * factor;
-    }
-    scaleAndShift(out, size, call.numbers(1));
-  })];
+  return [
+    call.floats(shape, (out) => {
+      const x = call.numbers(0);
+      for (let row = 0; row < out.length; row += size) {
+        let sum = 0;
+        for (let i = 0; i < size; i++) sum += (x[row + i] as number) ** 2;
+        const factor = 1 / Math.sqrt(sum / size + epsilon);
+        for (let i = 0; i < size; i++) out[row + i] = (x[row + i] as number) * factor;
+      }
+      scaleAndShift(out, size, call.numbers(1));
+    }),
+  ];
 };
 
 /** Inference form only; channels are dimension 1. */
@@ -182,34 +195,50 @@ const batchNorm: Kernel = (call) => {
   }
   const inner = elementCount(shape.slice(2));
   const epsilon = call.int('epsilon', 1e-5);
-  return [call.floats(shape, (out) => {
-    const x = call.numbers(0);
-    const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => call.numbers(i)) as [
-      Float64Array, Float64Array, Float64Array, Float64Array,
-    ];
-    for (let i = 0; i < out.length; i++) {
-      const c = Math.floor(i / inner) % channels;
-      const factor = (gamma[c] as number) / Math.sqrt((variance[c] as number) + epsilon);
-      out[i] = ((x[i] as number) - (mean[c] as number)) * factor + (beta[c] as number);
-    }
-  })];
+  return [
+    call.floats(shape, (out) => {
+      const x = call.numbers(0);
+      const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => call.numbers(i)) as [
+        Float64Array,
+        Float64Array,
+        Float64Array,
+        Float64Array,
+      ];
+      for (let i = 0; i < out.length; i++) {
+        const c = Math.floor(i / inner) % channels;
+        const factor = (gamma[c] as number) / Math.sqrt((variance[c] as number) + epsilon);
+        out[i] = ((x[i] as number) - (mean[c] as number)) * factor + (beta[c] as number);
+      }
+    }),
+  ];
 };
 
 const averagePool: Kernel = (call) => {
   const { dtype, shape } = call.input(0);
   if (shape.length < 3 || !isFloat(dtype)) return call.fail('needs three dimensions');
   const inner = elementCount(shape.slice(2));
-  return [call.floats(shape.map((size, d) => (d < 2 ? size : 1)), (out) => {
-    const x = call.numbers(0);
-    for (let i = 0; i < x.length; i++) {
-      out[Math.floor(i / inner)] = (out[Math.floor(i / inner)] ?? 0) + (x[i] as number) / inner;
-    }
-  })];
+  return [
+    call.floats(
+      shape.map((size, d) => (d < 2 ? size : 1)),
+      (out) => {
+        const x = call.numbers(0);
+        for (let i = 0; i < x.length; i++) {
+          out[Math.floor(i / inner)] = (out[Math.floor(i / inner)] ?? 0) + (x[i] as number) / inner;
+        }
+      },
+    ),
+  ];
 };
 
 export const reduceKernels: Readonly<Record<string, Kernel>> = {
   ...Object.fromEntries(Object.entries(reductions).map(([name, reduction]) => [name, reduce(reduction)])),
-  ArgMax: argument(1), ArgMin: argument(-1), CumSum: cumSum, Softmax: softmax, LogSoftmax: softmax,
-  LayerNormalization: layerNorm, RMSNormalization: rmsNorm, BatchNormalization: batchNorm,
+  ArgMax: argument(1),
+  ArgMin: argument(-1),
+  CumSum: cumSum,
+  Softmax: softmax,
+  LogSoftmax: softmax,
+  LayerNormalization: layerNorm,
+  RMSNormalization: rmsNorm,
+  BatchNormalization: batchNorm,
   GlobalAveragePool: averagePool,
 };

@@ -9,7 +9,11 @@ import { reduceKernels } from './reduce.js';
 
 export const kernels: ReadonlyMap<string, Kernel> = new Map(
   Object.entries({
-    ...movementKernels, ...elementwiseKernels, ...reduceKernels, ...linearKernels, ...generateKernels,
+    ...movementKernels,
+    ...elementwiseKernels,
+    ...reduceKernels,
+    ...linearKernels,
+    ...generateKernels,
   }),
 );
 

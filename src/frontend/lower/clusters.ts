@@ -46,11 +46,21 @@ function sampleRows(width: number): Float64Array {
 }
 
 const pairs: Readonly<Record<string, (x: number, y: number) => number>> = {
-  Add: (x, y) => x + y, Sub: (x, y) => x - y, Mul: (x, y) => x * y, Div: (x, y) => x / y, Pow: Math.pow,
-  Min: Math.min, Max: Math.max,
+  Add: (x, y) => x + y,
+  Sub: (x, y) => x - y,
+  Mul: (x, y) => x * y,
+  Div: (x, y) => x / y,
+  Pow: Math.pow,
+  Min: Math.min,
+  Max: Math.max,
 };
 const singles: Readonly<Record<string, (x: number) => number>> = {
-  ...realFunctions, Neg: (x) => -x, Abs: Math.abs, Identity: (x) => x, Cast: (x) => x, Dropout: (x) => x,
+  ...realFunctions,
+  Neg: (x) => -x,
+  Abs: Math.abs,
+  Identity: (x) => x,
+  Cast: (x) => x,
+  Dropout: (x) => x,
 };
 const means = new Set(['ReduceMean', 'ReduceSum']);
 /** A cluster worth evaluating contains one of these. */

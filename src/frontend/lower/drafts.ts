@@ -7,10 +7,24 @@ import type { Constant } from '../../ir/module.js';
 import { defined } from '../../support/invariant.js';
 
 export type DraftKind =
-  | 'input' | 'tensor.rearrange' | 'tensor.linear' | 'tensor.add' | 'tensor.sub' | 'tensor.mul'
-  | 'tensor.add_constant' | 'tensor.mul_constant' | 'tensor.layer_norm' | 'tensor.gelu' | 'tensor.relu'
-  | 'tensor.tanh' | 'tensor.sigmoid' | 'tensor.silu' | 'tensor.attention' | 'tensor.concat_tokens'
-  | 'tensor.select_tokens' | 'tensor.mean_tokens'
+  | 'input'
+  | 'tensor.rearrange'
+  | 'tensor.linear'
+  | 'tensor.add'
+  | 'tensor.sub'
+  | 'tensor.mul'
+  | 'tensor.add_constant'
+  | 'tensor.mul_constant'
+  | 'tensor.layer_norm'
+  | 'tensor.gelu'
+  | 'tensor.relu'
+  | 'tensor.tanh'
+  | 'tensor.sigmoid'
+  | 'tensor.silu'
+  | 'tensor.attention'
+  | 'tensor.concat_tokens'
+  | 'tensor.select_tokens'
+  | 'tensor.mean_tokens'
   /** Stands for the result of something unsupported, so that what follows is still checked. */
   | 'unsupported';
 
@@ -88,7 +102,10 @@ export class Drafts {
     const constants = zero ? { weight } : { weight, bias: { shape: [columns], data: bias } };
     return this.make('tensor.linear', [x], {
       attrs: { outFeatures: columns },
-      constants, rows: x.rows, columns, loc,
+      constants,
+      rows: x.rows,
+      columns,
+      loc,
     });
   }
 
@@ -143,11 +160,14 @@ export class Drafts {
   }
 
   private withConstant(
-    kind: DraftKind, x: Draft, values: Float64Array, row: Float64Array | undefined, loc: string,
+    kind: DraftKind,
+    x: Draft,
+    values: Float64Array,
+    row: Float64Array | undefined,
+    loc: string,
   ): Draft {
-    const constant = row === undefined
-      ? { shape: [x.rows, x.columns], data: values }
-      : { shape: [1, x.columns], data: row };
+    const constant =
+      row === undefined ? { shape: [x.rows, x.columns], data: values } : { shape: [1, x.columns], data: row };
     return this.make(kind, [x], { constants: { constant }, rows: x.rows, columns: x.columns, loc });
   }
 
@@ -186,7 +206,9 @@ export class Drafts {
     if (first === 0 && count === x.rows) return x;
     return this.make('tensor.select_tokens', [x], {
       attrs: { first, count },
-      rows: count, columns: x.columns, loc,
+      rows: count,
+      columns: x.columns,
+      loc,
     });
   }
 }

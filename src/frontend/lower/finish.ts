@@ -61,8 +61,7 @@ function absorb(
     const width = row.length;
     if (x.kind === 'tensor.mul_constant') {
       matrix = matrix.map((value, i) => value * (row[i % width] as number));
-    }
-    else {
+    } else {
       const current = matrix;
       shift = shift.map((value, o) =>
         row.reduce((sum, c, i) => sum + c * (current[o * width + i] as number), value),
@@ -157,7 +156,10 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
     factor: 1,
   }));
   return {
-    phase: 'tensor', name: graph.model.name, sourceHash: graph.model.sourceHash, parameters: null,
+    phase: 'tensor',
+    name: graph.model.name,
+    sourceHash: graph.model.sourceHash,
+    parameters: null,
     functions: [{ name: entryName, body: builder.finish(results) }],
     constants: names.constants,
     tables: names.tables,

@@ -65,7 +65,10 @@ function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Sy
 }
 
 export function add(site: Site, shape: Shape): Symbol {
-  for (const [own, other] of [[0, 1], [1, 0]] as const) {
+  for (const [own, other] of [
+    [0, 1],
+    [1, 0],
+  ] as const) {
     const symbol = site.symbol(own);
     if (symbol?.kind === 'scores' && !symbol.softmax) return maskedScores(site, { ...symbol, shape }, other);
   }
@@ -86,7 +89,10 @@ export function sub(site: Site, shape: Shape): Symbol {
 }
 
 export function mul(site: Site, shape: Shape): Symbol {
-  for (const [own, other] of [[0, 1], [1, 0]] as const) {
+  for (const [own, other] of [
+    [0, 1],
+    [1, 0],
+  ] as const) {
     const symbol = site.symbol(own);
     if (symbol?.kind === 'scores') return scaleScores(site, symbol, site.uniform(other));
   }
@@ -119,11 +125,16 @@ export function pow(site: Site): Symbol {
   const x = view.draft;
   const square = () => site.drafts.pointwise('tensor.mul', [x, x], site.loc);
   switch (exponent) {
-    case 1: return view;
-    case 2: return { ...view, draft: square() };
-    case 3: return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), x], site.loc) };
-    case 4: return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), square()], site.loc) };
-    default: return site.fail(`exponent ${exponent ?? 'encrypted'}`);
+    case 1:
+      return view;
+    case 2:
+      return { ...view, draft: square() };
+    case 3:
+      return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), x], site.loc) };
+    case 4:
+      return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), square()], site.loc) };
+    default:
+      return site.fail(`exponent ${exponent ?? 'encrypted'}`);
   }
 }
 
@@ -149,8 +160,12 @@ export function batchNorm(site: Site): Symbol {
   const view = site.settle(site.view(0));
   const channels = view.shape[1] ?? 1;
   if (![1, 2, 3, 4].every((i) => site.isConstant(i))) return site.fail('encrypted parameters');
-  const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => site.constant(i)) as
-    [Float64Array, Float64Array, Float64Array, Float64Array];
+  const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => site.constant(i)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
   const epsilon = site.call.int('epsilon', 1e-5);
   const factor = gamma.map((value, c) => value / Math.sqrt((variance[c] as number) + epsilon));
   const shift = beta.map((value, c) => value - (mean[c] as number) * (factor[c] as number));
@@ -202,9 +217,12 @@ export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape
         scale: 1 / match.factor,
       };
     }
-    case 'layer_norm': return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
-    case 'rms_norm': return site.fail('RMS normalisation', 'F201', 'use a model with layer normalisation');
-    default: return match satisfies never;
+    case 'layer_norm':
+      return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
+    case 'rms_norm':
+      return site.fail('RMS normalisation', 'F201', 'use a model with layer normalisation');
+    default:
+      return match satisfies never;
   }
 }
 
@@ -221,7 +239,13 @@ function meanOver(site: Site, view: View, axes: readonly number[], shape: Shape,
   const strides = view.shape.map((_, d) => elementCount(view.shape.slice(d + 1)));
   const order = [...axes, ...kept];
   const sizes = order.map((d) => defined(view.shape[d], 'size'));
-  const index = composeIndex(affineIndex(sizes, order.map((d) => defined(strides[d], 'stride'))), view.index);
+  const index = composeIndex(
+    affineIndex(
+      sizes,
+      order.map((d) => defined(strides[d], 'stride')),
+    ),
+    view.index,
+  );
   const tokens = elementCount(axes.map((d) => view.shape[d] ?? 1));
   const columns = elementCount(kept.map((d) => view.shape[d] ?? 1));
   const scale = view.scale * (isSum ? tokens : 1);
@@ -257,8 +281,11 @@ export function concat(site: Site, shape: Shape): Symbol {
     if (data.length === 0) return;
     const tokens = data.length / columns;
     draft = site.drafts.make('tensor.concat_tokens', [draft], {
-      attrs: { before, count: tokens }, constants: { constant: { shape: [tokens, columns], data } },
-      rows: draft.rows + tokens, columns, loc: site.loc,
+      attrs: { before, count: tokens },
+      constants: { constant: { shape: [tokens, columns], data } },
+      rows: draft.rows + tokens,
+      columns,
+      loc: site.loc,
     });
   };
   join(parts.slice(0, only), true);

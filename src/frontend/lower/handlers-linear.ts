@@ -61,9 +61,10 @@ export function gemm(site: Site, shape: Shape): Symbol {
   const { shape: own } = site.call.input(1);
   const data = site.constant(1);
   const [first, second] = [own[0] ?? 1, own[1] ?? 1];
-  const weight = site.call.int('transB', 0) !== 0
-    ? { shape: [first, second], data }
-    : { shape: [second, first], data: transposed(data, first, second) };
+  const weight =
+    site.call.int('transB', 0) !== 0
+      ? { shape: [first, second], data }
+      : { shape: [second, first], data: transposed(data, first, second) };
   const alpha = site.call.int('alpha', 1);
   const scaled = alpha === 1 ? weight : { ...weight, data: weight.data.map((value) => value * alpha) };
   const product = site.whole(site.drafts.linear(site.natural(view), scaled, undefined, site.loc), shape);
@@ -147,7 +148,10 @@ function attentionDraft(site: Site, q: Draft, k: Draft, v: Draft, heads: number,
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
   const attrs = { heads, scale };
   return site.drafts.make('tensor.attention', [q, k, v], {
-    attrs, rows: q.rows, columns: v.columns, loc: site.loc,
+    attrs,
+    rows: q.rows,
+    columns: v.columns,
+    loc: site.loc,
   });
 }
 
@@ -228,10 +232,12 @@ export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
   if (condition?.every((value) => (value !== 0 ? 1 : 0) === keep) === true) return scores;
   const { columns } = matrixShape(site.call.input(0).shape);
   const rows = site.call.input(0).shape.at(-2) ?? 1;
-  const causal = rows > 1 && condition?.every((value, i) => {
-    const below = i % columns <= Math.floor(i / columns) % rows;
-    return (value !== 0 ? 1 : 0) === (below ? keep : 1 - keep);
-  }) === true;
+  const causal =
+    rows > 1
+    && condition?.every((value, i) => {
+      const below = i % columns <= Math.floor(i / columns) % rows;
+      return (value !== 0 ? 1 : 0) === (below ? keep : 1 - keep);
+    }) === true;
   if (causal) reportCausal(site);
   else reportMask(site);
   return scores;
@@ -252,7 +258,9 @@ export function softmax(site: Site): Symbol {
 
 /** Scores through a change of shape that keeps queries and keys. */
 export function reshapedScores(
-  site: Site, scores: Scores, shape: Shape,
+  site: Site,
+  scores: Scores,
+  shape: Shape,
   movement: Int32Array | null,
 ): Symbol {
   const [from, to] = [scores.shape.slice(-2), shape.slice(-2)];

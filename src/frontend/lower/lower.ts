@@ -20,13 +20,25 @@ type Handler = (site: Site, shape: readonly number[]) => Symbol;
 
 /** Operators on encrypted values; pure data movement needs no entry. */
 export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
-  ['MatMul', products.matMul], ['Gemm', products.gemm], ['Conv', products.conv],
-  ['Attention', products.attention], ['Softmax', products.softmax], ['Add', elementwise.add],
-  ['Sub', elementwise.sub], ['Mul', elementwise.mul], ['Div', elementwise.div], ['Neg', elementwise.neg],
-  ['Pow', elementwise.pow], ['Where', elementwise.where], ['IsNaN', elementwise.isNan],
-  ['IsInf', elementwise.isNan], ['BatchNormalization', elementwise.batchNorm],
-  ['LayerNormalization', elementwise.layerNorm], ['ReduceMean', elementwise.reduceTokens],
-  ['ReduceSum', elementwise.reduceTokens], ['GlobalAveragePool', elementwise.globalAveragePool],
+  ['MatMul', products.matMul],
+  ['Gemm', products.gemm],
+  ['Conv', products.conv],
+  ['Attention', products.attention],
+  ['Softmax', products.softmax],
+  ['Add', elementwise.add],
+  ['Sub', elementwise.sub],
+  ['Mul', elementwise.mul],
+  ['Div', elementwise.div],
+  ['Neg', elementwise.neg],
+  ['Pow', elementwise.pow],
+  ['Where', elementwise.where],
+  ['IsNaN', elementwise.isNan],
+  ['IsInf', elementwise.isNan],
+  ['BatchNormalization', elementwise.batchNorm],
+  ['LayerNormalization', elementwise.layerNorm],
+  ['ReduceMean', elementwise.reduceTokens],
+  ['ReduceSum', elementwise.reduceTokens],
+  ['GlobalAveragePool', elementwise.globalAveragePool],
   ['Concat', elementwise.concat],
   ['Relu', (site) => elementwise.unary(site, 'tensor.relu')],
   ['Tanh', (site) => elementwise.unary(site, 'tensor.tanh')],
@@ -51,8 +63,24 @@ function swish(site: Site): Symbol {
 
 /** Data movement that the walk follows through views. */
 export const movementOperators: readonly string[] = [
-  'Cast', 'CastLike', 'Dropout', 'Expand', 'Flatten', 'Gather', 'GatherElements', 'GatherND', 'Identity',
-  'Pad', 'Reshape', 'Slice', 'Split', 'Squeeze', 'Tile', 'Transpose', 'Trilu', 'Unsqueeze',
+  'Cast',
+  'CastLike',
+  'Dropout',
+  'Expand',
+  'Flatten',
+  'Gather',
+  'GatherElements',
+  'GatherND',
+  'Identity',
+  'Pad',
+  'Reshape',
+  'Slice',
+  'Split',
+  'Squeeze',
+  'Tile',
+  'Transpose',
+  'Trilu',
+  'Unsqueeze',
 ];
 
 /** Products run encrypted even when all their operands could be computed on the client. */
@@ -80,7 +108,10 @@ class Lowering implements Surroundings {
   private readonly useCounts = new Map<string, number>();
   private readonly reportedInputs = new Set<string>();
 
-  constructor(private readonly graph: ShapedGraph, private readonly problems: Diagnostics) {
+  constructor(
+    private readonly graph: ShapedGraph,
+    private readonly problems: Diagnostics,
+  ) {
     this.clusters = findClusters(graph);
     // A recognised cluster reads its source only; what it was written with is dead unless something else
     // needs it.
@@ -121,14 +152,16 @@ class Lowering implements Surroundings {
   }
 
   run(): Lowered {
-    const inputs = this.graph.inputs.filter((input) => this.uses(input.name) > 0).map((input) => {
-      const draft = this.drafts.input(input.name, elementCount(input.shape));
-      const symbol: Symbol = isFloat(input.dtype)
-        ? { kind: 'view', draft, index: null, scale: 1, shape: input.shape }
-        : { kind: 'client', shape: input.shape, inputs: new Set([input.name]) };
-      this.symbols.set(input.name, symbol);
-      return { input, draft };
-    });
+    const inputs = this.graph.inputs
+      .filter((input) => this.uses(input.name) > 0)
+      .map((input) => {
+        const draft = this.drafts.input(input.name, elementCount(input.shape));
+        const symbol: Symbol = isFloat(input.dtype)
+          ? { kind: 'view', draft, index: null, scale: 1, shape: input.shape }
+          : { kind: 'client', shape: input.shape, inputs: new Set([input.name]) };
+        this.symbols.set(input.name, symbol);
+        return { input, draft };
+      });
     for (const node of this.nodes) this.visit(node);
     const outputs = this.graph.model.outputs.flatMap((name) => this.output(name));
     return { inputs, outputs };
@@ -189,7 +222,10 @@ class Lowering implements Surroundings {
   }
 
   private lower(
-    node: Node, call: Call, shapes: readonly (readonly number[])[], slots: readonly number[],
+    node: Node,
+    call: Call,
+    shapes: readonly (readonly number[])[],
+    slots: readonly number[],
   ): Symbol[] {
     const site = new Site(call, this);
     const shape = defined(shapes[0], 'shape');
@@ -244,7 +280,11 @@ class Lowering implements Surroundings {
     }
     const maker = this.nodes.find((node) => node.outputs.includes(name));
     const node: Node = maker ?? {
-      name, opType: 'output', domain: '', inputs: [], outputs: [],
+      name,
+      opType: 'output',
+      domain: '',
+      inputs: [],
+      outputs: [],
       attributes: new Map(),
     };
     try {

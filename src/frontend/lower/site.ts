@@ -27,7 +27,10 @@ export class Site {
   readonly loc: string;
   readonly drafts: Drafts;
 
-  constructor(readonly call: Call, private readonly around: Surroundings) {
+  constructor(
+    readonly call: Call,
+    private readonly around: Surroundings,
+  ) {
     this.node = call.node;
     this.loc = call.node.name;
     this.drafts = around.drafts;
@@ -80,17 +83,21 @@ export class Site {
 
   asView(symbol: Symbol): View {
     switch (symbol.kind) {
-      case 'view': return symbol;
+      case 'view':
+        return symbol;
       case 'scores':
         return this.fail(
           'attention scores are supported only from q k^T through scale and softmax to the product with v',
         );
-      case 'never': return this.fail('a boolean of encrypted values');
+      case 'never':
+        return this.fail('a boolean of encrypted values');
       case 'client':
         this.around.needsClient(symbol.inputs);
         return this.placeholder(symbol.shape);
-      case 'opaque': return this.placeholder(symbol.shape);
-      default: return symbol satisfies never;
+      case 'opaque':
+        return this.placeholder(symbol.shape);
+      default:
+        return symbol satisfies never;
     }
   }
 

@@ -3,8 +3,14 @@ import { defined, invariant } from '../../support/invariant.js';
 import type { Op } from '../module.js';
 import { axesCount, withoutAxes, type Axis } from '../types.js';
 import {
-  accumulatePeriodic, accumulateProducts, axisExtent, chebyshevComplex, chebyshevReal, elementIndices,
-  pairElements, rotateLeft,
+  accumulatePeriodic,
+  accumulateProducts,
+  axisExtent,
+  chebyshevComplex,
+  chebyshevReal,
+  elementIndices,
+  pairElements,
+  rotateLeft,
 } from './kernels.js';
 import type { PlainArray } from './plain.js';
 import type { CipherValue, OpContext, RuntimeValue } from './values.js';
@@ -89,7 +95,9 @@ function pt(operands: readonly RuntimeValue[], index: number): PlainArray {
 }
 
 function mapParts(
-  a: CipherValue, axes: readonly Axis[], map: (part: Vectors) => Float64Array[],
+  a: CipherValue,
+  axes: readonly Axis[],
+  map: (part: Vectors) => Float64Array[],
 ): CipherValue {
   return { kind: 'ct', axes, re: map(a.re), im: a.im === null ? null : map(a.im) };
 }
@@ -167,9 +175,11 @@ function rotateEach(op: Op, operands: readonly RuntimeValue[], { iteration }: Op
   const steps = op.attrs.steps as readonly number[];
   const stride = iteration * ((op.attrs.loopStride as number | undefined) ?? 0);
   const { inner } = axisExtent(a.axes, op.attrs.axis as string);
-  const rotated = mapParts(a, a.axes, (part) => part.map((vector, e) => {
-    return rotateLeft(vector, defined(steps[Math.floor(e / inner) % steps.length], 'step') + stride);
-  }));
+  const rotated = mapParts(a, a.axes, (part) =>
+    part.map((vector, e) => {
+      return rotateLeft(vector, defined(steps[Math.floor(e / inner) % steps.length], 'step') + stride);
+    }),
+  );
   return op.attrs.sum === true ? sumAxis(rotated, op.attrs.axis as string) : rotated;
 }
 
@@ -177,26 +187,34 @@ function sumAxis(a: CipherValue, name: string): CipherValue {
   const axes = withoutAxes(a.axes, [name]);
   const { size } = axisExtent(a.axes, name);
   const order = elementIndices([...axes, { name, size }], a.axes);
-  return mapParts(a, axes, (part) => Array.from({ length: axesCount(axes) }, (_, o) => {
-    const sum = (part[order[o * size] as number] as Float64Array).slice();
-    for (let k = 1; k < size; k++) {
-      const term = part[order[o * size + k] as number] as Float64Array;
-      for (let s = 0; s < sum.length; s++) sum[s] = (sum[s] as number) + (term[s] as number);
-    }
-    return sum;
-  }));
+  return mapParts(a, axes, (part) =>
+    Array.from({ length: axesCount(axes) }, (_, o) => {
+      const sum = (part[order[o * size] as number] as Float64Array).slice();
+      for (let k = 1; k < size; k++) {
+        const term = part[order[o * size + k] as number] as Float64Array;
+        for (let s = 0; s < sum.length; s++) sum[s] = (sum[s] as number) + (term[s] as number);
+      }
+      return sum;
+    }),
+  );
 }
 
 /** Indices start .. start+count-1 of an axis, as an array with the axes given. */
 function selected(
-  a: CipherValue, axes: readonly Axis[], name: string, start: number, count: number,
+  a: CipherValue,
+  axes: readonly Axis[],
+  name: string,
+  start: number,
+  count: number,
 ): CipherValue {
   const { size, inner } = axisExtent(a.axes, name);
   invariant(start >= 0 && start + count <= size, `indices ${start}..${start + count - 1} leave axis ${name}`);
-  return mapParts(a, axes, (part) => part.filter((_, e) => {
-    const index = Math.floor(e / inner) % size;
-    return index >= start && index < start + count;
-  }));
+  return mapParts(a, axes, (part) =>
+    part.filter((_, e) => {
+      const index = Math.floor(e / inner) % size;
+      return index >= start && index < start + count;
+    }),
+  );
 }
 
 function concat(op: Op, operands: readonly RuntimeValue[]): CipherValue {
@@ -208,10 +226,12 @@ function concat(op: Op, operands: readonly RuntimeValue[]): CipherValue {
   const { outer, inner } = axisExtent(first.axes, name);
   const zero = new Float64Array(first.re[0]?.length ?? 0);
   const join = (arrays: readonly Vectors[]): Float64Array[] =>
-    Array.from({ length: outer }, (_, o) => arrays.flatMap((array, i) => {
-      const block = (extents[i]?.size ?? 0) * inner;
-      return array.slice(o * block, (o + 1) * block);
-    })).flat();
+    Array.from({ length: outer }, (_, o) =>
+      arrays.flatMap((array, i) => {
+        const block = (extents[i]?.size ?? 0) * inner;
+        return array.slice(o * block, (o + 1) * block);
+      }),
+    ).flat();
   return {
     kind: 'ct',
     axes: first.axes.map((axis) => (axis.name === name ? { ...axis, size } : axis)),

@@ -43,9 +43,14 @@ export interface RunOptions {
 
 /** Runs `main` on the model's inputs; arrays are row-major over the ports' shapes, in real values. */
 export function runCipher(
-  module: Module, inputs: Readonly<Record<string, Float64Array>>, options: RunOptions = {},
+  module: Module,
+  inputs: Readonly<Record<string, Float64Array>>,
+  options: RunOptions = {},
 ): Record<string, Float64Array> {
-  const main = defined(module.functions.find((func) => func.name === entryName), `function @${entryName}`);
+  const main = defined(
+    module.functions.find((func) => func.name === entryName),
+    `function @${entryName}`,
+  );
   const args = module.inputs.map((port, i): CipherValue => {
     const type = defined(main.body.args[i], `argument ${i} of @${entryName}`).type;
     invariant(type.kind === 'ct', `argument ${i} of @${entryName} is not a ciphertext array`);
@@ -53,16 +58,21 @@ export function runCipher(
     return { kind: 'ct', axes: type.axes, re: packInput(port, data), im: null };
   });
   const results = runCipherFunction(module, main, args, options);
-  return Object.fromEntries(module.outputs.map((port: Port, i) => {
-    const value = defined(results[i], `result ${i} of @${entryName}`);
-    invariant(value.kind === 'ct', `result ${i} of @${entryName} is not a ciphertext array`);
-    return [port.name, unpackOutput(port, value.re)];
-  }));
+  return Object.fromEntries(
+    module.outputs.map((port: Port, i) => {
+      const value = defined(results[i], `result ${i} of @${entryName}`);
+      invariant(value.kind === 'ct', `result ${i} of @${entryName} is not a ciphertext array`);
+      return [port.name, unpackOutput(port, value.re)];
+    }),
+  );
 }
 
 /** Runs one function on slot vectors. */
 export function runCipherFunction(
-  module: Module, func: Func, args: readonly RuntimeValue[], options: RunOptions = {},
+  module: Module,
+  func: Func,
+  args: readonly RuntimeValue[],
+  options: RunOptions = {},
 ): readonly RuntimeValue[] {
   invariant(module.phase === 'cipher', `the cipher interpreter got a module of phase ${module.phase}`);
   return new Interpreter(module, options).runFunction(func, args, []);
@@ -83,12 +93,14 @@ class Interpreter {
   private readonly gaussian: Gaussian | undefined;
   private readonly lastUses = new WeakMap<Block, readonly (readonly number[])[]>();
 
-  constructor(private readonly module: Module, private readonly options: RunOptions) {
+  constructor(
+    private readonly module: Module,
+    private readonly options: RunOptions,
+  ) {
     const { parameters } = module;
     this.slots = slotCount(module);
-    this.messageRatio = parameters === null
-      ? undefined
-      : Number(parameters.primes[0]) / defined(parameters.scales[0], 'D(0)');
+    this.messageRatio =
+      parameters === null ? undefined : Number(parameters.primes[0]) / defined(parameters.scales[0], 'D(0)');
     this.functions = new Map(module.functions.map((func) => [func.name, func]));
     this.gaussian = options.noise === undefined ? undefined : new Gaussian(options.noise.seed);
   }
@@ -99,7 +111,10 @@ class Interpreter {
   }
 
   private runBlock(
-    block: Block, args: readonly RuntimeValue[], frame: Frame, iteration: number,
+    block: Block,
+    args: readonly RuntimeValue[],
+    frame: Frame,
+    iteration: number,
   ): RuntimeValue[] {
     const { env } = frame;
     block.args.forEach((arg, i) => env.set(arg.id, defined(args[i], `block argument ${i}`)));
@@ -114,7 +129,10 @@ class Interpreter {
   }
 
   private runOp(
-    op: Op, operands: readonly RuntimeValue[], frame: Frame, iteration: number,
+    op: Op,
+    operands: readonly RuntimeValue[],
+    frame: Frame,
+    iteration: number,
   ): readonly RuntimeValue[] {
     if (op.kind === 'loop') return this.runLoop(op, operands, frame);
     const where: Activation = { calls: frame.calls, iteration };
@@ -151,11 +169,13 @@ class Interpreter {
     const handler = defined(cipherHandlers['ct.bootstrap'], 'interpreter of ct.bootstrap');
     const bootstrap = { ...op, kind: 'ct.bootstrap', attrs: { rangeLog2 } };
     const context = { slots: this.slots, messageRatio: this.messageRatio, iteration: 0 };
-    return operands.filter((value) => value.kind === 'ct').map((value, i) => {
-      const type = op.results[i]?.type;
-      const result = handler(bootstrap, [value], context);
-      return type?.kind === 'ct' ? { ...result, axes: type.axes } : result;
-    });
+    return operands
+      .filter((value) => value.kind === 'ct')
+      .map((value, i) => {
+        const type = op.results[i]?.type;
+        const result = handler(bootstrap, [value], context);
+        return type?.kind === 'ct' ? { ...result, axes: type.axes } : result;
+      });
   }
 
   private finished(op: Op, values: readonly CipherValue[], where: Activation): readonly CipherValue[] {

@@ -95,7 +95,9 @@ function stageDiagonals(slots: number, stage: number, inverse: boolean): Map<num
  * Diagonals of `outer` times `inner`: entry p of diagonal d is the sum of outer_e[p] * inner_(d-e)[p + e].
  */
 function composed(
-  outer: Map<number, ComplexVector>, inner: Map<number, ComplexVector>, slots: number,
+  outer: Map<number, ComplexVector>,
+  inner: Map<number, ComplexVector>,
+  slots: number,
 ): Map<number, ComplexVector> {
   const result = new Map<number, ComplexVector>();
   for (const [e, a] of outer) {

@@ -19,15 +19,19 @@ export interface Pairing {
 
 /** Pairs the elements of two arrays that broadcast by axis name; the axes `over` are summed. */
 export function pairElements(
-  left: readonly Axis[], right: readonly Axis[], over: readonly string[],
+  left: readonly Axis[],
+  right: readonly Axis[],
+  over: readonly string[],
 ): Pairing {
   const full = broadcastAxes(left, right);
   invariant(typeof full !== 'string', String(full));
   const axes = withoutAxes(full, over);
   const ordered = [...axes, ...full.filter((axis) => over.includes(axis.name))];
   return {
-    axes, terms: axesCount(ordered) / axesCount(axes),
-    left: elementIndices(ordered, left), right: elementIndices(ordered, right),
+    axes,
+    terms: axesCount(ordered) / axesCount(axes),
+    left: elementIndices(ordered, left),
+    right: elementIndices(ordered, right),
   };
 }
 
@@ -64,8 +68,11 @@ export function rotateLeft(a: Float64Array, step: number): Float64Array {
 
 /** out += sign * sum over pairs of a[left] * b[right], element by element. */
 export function accumulateProducts(
-  out: readonly Float64Array[], pairing: Pairing,
-  a: readonly Float64Array[], b: readonly Float64Array[], sign: 1 | -1,
+  out: readonly Float64Array[],
+  pairing: Pairing,
+  a: readonly Float64Array[],
+  b: readonly Float64Array[],
+  sign: 1 | -1,
 ): void {
   const { terms, left, right } = pairing;
   out.forEach((sum, o) => {
@@ -103,8 +110,11 @@ export interface PeriodicVectors {
 
 /** out += sign * sum over pairs of a[left] * p(right), where plaintexts repeat with `period`. */
 export function accumulatePeriodic(
-  out: readonly Float64Array[], pairing: Pairing,
-  a: readonly Float64Array[], p: PeriodicVectors, sign: 1 | -1,
+  out: readonly Float64Array[],
+  pairing: Pairing,
+  a: readonly Float64Array[],
+  p: PeriodicVectors,
+  sign: 1 | -1,
 ): void {
   const slots = out[0]?.length ?? 0;
   if (slots / p.period < fewTokens) accumulateDense(out, pairing, a, p, sign);
@@ -112,8 +122,11 @@ export function accumulatePeriodic(
 }
 
 function accumulateDense(
-  out: readonly Float64Array[], { terms, left, right }: Pairing,
-  a: readonly Float64Array[], p: PeriodicVectors, sign: 1 | -1,
+  out: readonly Float64Array[],
+  { terms, left, right }: Pairing,
+  a: readonly Float64Array[],
+  p: PeriodicVectors,
+  sign: 1 | -1,
 ): void {
   const { period } = p;
   out.forEach((sum, o) => {
@@ -138,7 +151,9 @@ interface PositionWeights {
 }
 
 function weightsByPosition(
-  outputs: number, { terms, left, right }: Pairing, p: PeriodicVectors,
+  outputs: number,
+  { terms, left, right }: Pairing,
+  p: PeriodicVectors,
 ): PositionWeights {
   const { period } = p;
   const starts = new Int32Array(period * outputs + 1);
@@ -175,8 +190,11 @@ function weightsByPosition(
  * weights, scatter.
  */
 function accumulateByPosition(
-  out: readonly Float64Array[], pairing: Pairing, a: readonly Float64Array[],
-  p: PeriodicVectors, sign: 1 | -1,
+  out: readonly Float64Array[],
+  pairing: Pairing,
+  a: readonly Float64Array[],
+  p: PeriodicVectors,
+  sign: 1 | -1,
 ): void {
   const { period } = p;
   const tokens = (out[0]?.length ?? 0) / period;
@@ -203,7 +221,11 @@ function accumulateByPosition(
 }
 
 function gather(
-  gathered: Float64Array, a: readonly Float64Array[], first: number, stride: number, tile: number,
+  gathered: Float64Array,
+  a: readonly Float64Array[],
+  first: number,
+  stride: number,
+  tile: number,
 ): void {
   for (let i = 0; i < a.length; i++) {
     const x = a[i] as Float64Array;
@@ -213,8 +235,12 @@ function gather(
 
 /** sum = the combination of tiles with weights start..end-1. */
 function multiplyTile(
-  sum: Float64Array, tiles: Float64Array, weights: Float64Array, inputs: Int32Array,
-  start: number, end: number,
+  sum: Float64Array,
+  tiles: Float64Array,
+  weights: Float64Array,
+  inputs: Int32Array,
+  start: number,
+  end: number,
 ): void {
   sum.fill(0);
   let k = start;
@@ -228,8 +254,12 @@ function multiplyTile(
     const i2 = (inputs[k + 2] as number) * sum.length;
     const i3 = (inputs[k + 3] as number) * sum.length;
     for (let t = 0; t < sum.length; t++) {
-      sum[t] = (sum[t] as number) + w0 * (tiles[i0 + t] as number) + w1 * (tiles[i1 + t] as number)
-        + w2 * (tiles[i2 + t] as number) + w3 * (tiles[i3 + t] as number);
+      sum[t] =
+        (sum[t] as number)
+        + w0 * (tiles[i0 + t] as number)
+        + w1 * (tiles[i1 + t] as number)
+        + w2 * (tiles[i2 + t] as number)
+        + w3 * (tiles[i3 + t] as number);
     }
   }
   for (; k < end; k++) {
@@ -259,7 +289,9 @@ export function chebyshevReal(coefficients: readonly number[], x: Float64Array):
 
 /** The same at complex arguments. */
 export function chebyshevComplex(
-  coefficients: readonly number[], re: Float64Array, im: Float64Array,
+  coefficients: readonly number[],
+  re: Float64Array,
+  im: Float64Array,
 ): { re: Float64Array; im: Float64Array } {
   const out = { re: new Float64Array(re.length), im: new Float64Array(re.length) };
   for (let s = 0; s < re.length; s++) {
@@ -285,7 +317,8 @@ export function chebyshevComplex(
 
 /** Elements outer x size x inner along one axis. */
 export function axisExtent(
-  axes: readonly Axis[], name: string,
+  axes: readonly Axis[],
+  name: string,
 ): { outer: number; size: number; inner: number } {
   const at = axes.findIndex((axis) => axis.name === name);
   const size = defined(axisSize(axes, name), `axis ${name}`);

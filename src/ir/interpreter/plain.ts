@@ -26,16 +26,23 @@ export type RecipeSource = Pick<Module, 'constants' | 'tables' | 'parameters'>;
 export function materialise(op: Op, module: RecipeSource): PlainArray {
   const axes = op.attrs.axes as unknown as readonly Axis[];
   switch (op.kind) {
-    case 'pt.constant': return lazyArray(axes, 1, constantElement(op));
-    case 'pt.vector': return vectorArray(op, module, axes);
-    case 'pt.diagonals': return lazyArray(axes, op.attrs.period as number, diagonalElement(op, module));
-    case 'pt.dft': return dftArray(op, module, axes);
-    default: invariant(false, `${op.kind} is not a plaintext recipe`);
+    case 'pt.constant':
+      return lazyArray(axes, 1, constantElement(op));
+    case 'pt.vector':
+      return vectorArray(op, module, axes);
+    case 'pt.diagonals':
+      return lazyArray(axes, op.attrs.period as number, diagonalElement(op, module));
+    case 'pt.dft':
+      return dftArray(op, module, axes);
+    default:
+      invariant(false, `${op.kind} is not a plaintext recipe`);
   }
 }
 
 function lazyArray(
-  axes: readonly Axis[], period: number, make: (element: number) => Float64Array,
+  axes: readonly Axis[],
+  period: number,
+  make: (element: number) => Float64Array,
 ): PlainArray {
   const known = new Array<Float64Array | undefined>(axesCount(axes));
   const re = (element: number): Float64Array => (known[element] ??= make(element));
@@ -114,8 +121,10 @@ function dftArray(op: Op, module: RecipeSource, axes: readonly Axis[]): PlainArr
     const ready = known[index];
     if (ready !== undefined) return ready;
     diagonals ??= slotTransformDiagonals({
-      slots, inverse: op.attrs.inverse as boolean,
-      first: op.attrs.first as number, count: op.attrs.count as number,
+      slots,
+      inverse: op.attrs.inverse as boolean,
+      first: op.attrs.first as number,
+      count: op.attrs.count as number,
     });
     const giantStep = defined(giant[Math.floor(index / baby.length)], 'giant step');
     const babyStep = defined(baby[index % baby.length], 'baby step');

@@ -40,7 +40,8 @@ export function unpackOutput(port: Port, elements: readonly Float64Array[]): Flo
 
 /** Visits every used slot with the flat index of its tensor element. */
 export function visitSlots(
-  map: SlotMap, visit: (element: number, slot: number, index: number) => void,
+  map: SlotMap,
+  visit: (element: number, slot: number, index: number) => void,
 ): void {
   const { period, features, tokens } = map;
   for (let element = 0; element * period < features.length; element++) {

@@ -53,7 +53,10 @@ export function softmaxRow(values: Float64Array, offset: number, size: number): 
 /** (x - mean) / sqrt(variance + epsilon) of `size` elements, with the population variance. */
 export function normalizeRow(
   x: ArrayLike<number>,
-  out: Float64Array, offset: number, size: number, epsilon: number,
+  out: Float64Array,
+  offset: number,
+  size: number,
+  epsilon: number,
 ): void {
   let mean = 0;
   for (let i = 0; i < size; i++) mean += x[offset + i] as number;
@@ -81,7 +84,10 @@ function dot(a: Float64Array, aOffset: number, b: Float64Array, bOffset: number,
  * two rows by four columns keep eight sums in registers, and four rows of w in the cache for all rows of a.
  */
 export function matmulTransposed(
-  a: Float64Array, w: Float64Array, out: Float64Array, sizes: MatmulSizes,
+  a: Float64Array,
+  w: Float64Array,
+  out: Float64Array,
+  sizes: MatmulSizes,
 ): void {
   const { rows, inner, columns } = sizes;
   const [evenRows, fullColumns] = [rows - (rows % 2), columns - (columns % 4)];

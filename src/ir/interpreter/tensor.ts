@@ -2,7 +2,15 @@
 import { defined, invariant } from '../../support/invariant.js';
 import { entryName, type Constant, type Module, type Op, type Value } from '../module.js';
 import {
-  gelu, geluTanh, matmul, matmulTransposed, normalizeRow, relu, sigmoid, silu, softmaxRow,
+  gelu,
+  geluTanh,
+  matmul,
+  matmulTransposed,
+  normalizeRow,
+  relu,
+  sigmoid,
+  silu,
+  softmaxRow,
 } from './tensor-functions.js';
 
 export interface TensorRunOptions {
@@ -14,10 +22,15 @@ export interface TensorRunOptions {
 
 /** Values by input name to values by output name. */
 export function runTensor(
-  module: Module, inputs: Readonly<Record<string, ArrayLike<number>>>, options: TensorRunOptions = {},
+  module: Module,
+  inputs: Readonly<Record<string, ArrayLike<number>>>,
+  options: TensorRunOptions = {},
 ): Record<string, Float64Array> {
   invariant(module.phase === 'tensor', `runTensor takes the tensor phase, not ${module.phase}`);
-  const main = defined(module.functions.find((func) => func.name === entryName), 'main').body;
+  const main = defined(
+    module.functions.find((func) => func.name === entryName),
+    'main',
+  ).body;
   const values = new Map<number, Float64Array>();
   main.args.forEach((arg, i) => {
     const { name } = defined(module.inputs[i], 'input port');
@@ -36,9 +49,12 @@ export function runTensor(
     values.set(result.id, out);
     options.observe?.(op, [out]);
   }
-  return Object.fromEntries(main.results.map((value, i) => [
-    defined(module.outputs[i], 'output port').name, defined(values.get(value.id), 'result'),
-  ]));
+  return Object.fromEntries(
+    main.results.map((value, i) => [
+      defined(module.outputs[i], 'output port').name,
+      defined(values.get(value.id), 'result'),
+    ]),
+  );
 }
 
 /** Scores of one head before softmax, [queries, keys] row-major: scale q_h k_h^T. */
@@ -96,11 +112,16 @@ function fill(out: Float64Array, f: (i: number) => number): void {
 }
 
 const elementwise: Readonly<Record<string, (x: number) => number>> = {
-  'tensor.relu': relu, 'tensor.tanh': Math.tanh, 'tensor.sigmoid': sigmoid, 'tensor.silu': silu,
+  'tensor.relu': relu,
+  'tensor.tanh': Math.tanh,
+  'tensor.sigmoid': sigmoid,
+  'tensor.silu': silu,
 };
 
 const pairwise: Readonly<Record<string, (x: number, y: number) => number>> = {
-  'tensor.add': (x, y) => x + y, 'tensor.sub': (x, y) => x - y, 'tensor.mul': (x, y) => x * y,
+  'tensor.add': (x, y) => x + y,
+  'tensor.sub': (x, y) => x - y,
+  'tensor.mul': (x, y) => x * y,
 };
 
 function run(module: Module, op: Op, operands: readonly Float64Array[], out: Float64Array): void {
@@ -120,7 +141,8 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       const indices = defined(module.tables.get(op.attrs.indices as string), 'indices');
       return fill(out, (i) => ((indices[i] as number) < 0 ? 0 : (x[indices[i] as number] as number)));
     }
-    case 'tensor.linear': return linear(op, x, constant('weight'), optional('bias'), out);
+    case 'tensor.linear':
+      return linear(op, x, constant('weight'), optional('bias'), out);
     case 'tensor.add_constant':
     case 'tensor.mul_constant': {
       const { data } = constant('constant');
@@ -135,7 +157,8 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       const [gamma, beta] = [optional('gamma'), optional('beta')];
       return fill(out, (i) => (out[i] as number) * (gamma?.[i % width] ?? 1) + (beta?.[i % width] ?? 0));
     }
-    case 'tensor.attention': return attention(op, operands, out);
+    case 'tensor.attention':
+      return attention(op, operands, out);
     case 'tensor.concat_tokens': {
       const { data } = constant('constant');
       out.set(x, op.attrs.before === true ? data.length : 0);
@@ -152,12 +175,15 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       }
       return undefined;
     }
-    default: invariant(false, `the tensor interpreter does not know ${op.kind}`);
+    default:
+      invariant(false, `the tensor interpreter does not know ${op.kind}`);
   }
 }
 
 function linear(
-  op: Op, x: Float64Array, weight: Constant,
+  op: Op,
+  x: Float64Array,
+  weight: Constant,
   bias: Float64Array | undefined,
   out: Float64Array,
 ): void {

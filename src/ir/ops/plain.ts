@@ -1,6 +1,8 @@
 /**
- * Plaintext recipes: what the runtime's encoder turns into plaintexts, at the level and scale of the op that uses them.
- * Every recipe states the slot vector of each array element exactly; ir/interpreter/plain.ts materialises the same.
+ * Plaintext recipes: what the runtime's encoder turns into plaintexts, at the level and scale of the op that
+ * uses them.
+ * Every recipe states the slot vector of each array element exactly; ir/interpreter/plain.ts materialises the
+ * same.
  */
 import type { OpDef } from '../opdef.js';
 import type { Axis, PtType } from '../types.js';
@@ -15,18 +17,23 @@ const pt = (axes: unknown, period: number, complex = false): PtType[] => [
 
 export const plainOps: readonly OpDef[] = [
   {
-    name: 'pt.constant', phase: 'cipher', operands: [],
+    name: 'pt.constant',
+    phase: 'cipher',
+    operands: [],
     summary: 'real constants, one per array element, the same in every slot',
     attrs: { axes: axesAttr, values: { kind: 'reals', doc: 'row-major over the axes' } },
     infer: (_, attrs) => pt(attrs.axes, 1),
   },
   {
-    name: 'pt.vector', phase: 'cipher', operands: [],
+    name: 'pt.vector',
+    phase: 'cipher',
+    operands: [],
     summary:
-      'slot u + period*t of element e is factor * constant[features[e*period+u] + tokens[t]], 0 if either is negative; '
-      + 'without tokens the vector has the period, else it fills all slots',
+      'slot u + period*t of element e is factor * constant[features[e*period+u] + tokens[t]], 0 if either is '
+      + 'negative; without tokens the vector has the period, else it fills all slots',
     attrs: {
-      axes: axesAttr, period: periodAttr,
+      axes: axesAttr,
+      period: periodAttr,
       constant: { kind: 'string', doc: 'name of a constant of the module' },
       features: { kind: 'string', doc: tableDoc },
       tokens: { kind: 'string', optional: true, doc: tableDoc },
@@ -39,13 +46,16 @@ export const plainOps: readonly OpDef[] = [
     },
   },
   {
-    name: 'pt.diagonals', phase: 'cipher', operands: [],
+    name: 'pt.diagonals',
+    phase: 'cipher',
+    operands: [],
     summary:
-      'generalised diagonals of a matrix for baby steps b and giant steps G, axes (out..., giant, in..., baby): at '
-      + 'position p, with u = (p - G) mod period, the value is factor * weight[rows[o*period+u], '
+      'generalised diagonals of a matrix for baby steps b and giant steps G, axes (out..., giant, in..., '
+      + 'baby): at position p, with u = (p - G) mod period, the value is factor * weight[rows[o*period+u], '
       + 'columns[i*period+u+G+b]] where 0 <= u+G+b < period and both indices are >= 0, else 0',
     attrs: {
-      axes: axesAttr, period: periodAttr,
+      axes: axesAttr,
+      period: periodAttr,
       weight: { kind: 'string', doc: 'name of a rank-2 constant of the module' },
       rows: { kind: 'string', doc: `output feature of (out element, position); ${tableDoc}` },
       columns: { kind: 'string', doc: `input feature of (in element, position); ${tableDoc}` },
@@ -56,11 +66,14 @@ export const plainOps: readonly OpDef[] = [
     infer: (_, attrs) => pt(attrs.axes, attrs.period as number),
   },
   {
-    name: 'pt.dft', phase: 'cipher', operands: [],
+    name: 'pt.dft',
+    phase: 'cipher',
+    operands: [],
     summary:
-      'diagonals of a product of consecutive butterfly stages of the slot transform without bit reversal, axes '
-      + '(giant, baby); stage s joins slots 2^(s-1) apart. inverse = false: the stages first..first+count-1 of the '
-      + 'transform from coefficients to slots, applied in rising order; inverse = true: their inverses, in falling order',
+      'diagonals of a product of consecutive butterfly stages of the slot transform without bit reversal, '
+      + 'axes (giant, baby); stage s joins slots 2^(s-1) apart. inverse = false: the stages '
+      + 'first..first+count-1 of the transform from coefficients to slots, applied in rising order; '
+      + 'inverse = true: their inverses, in falling order',
     attrs: {
       axes: axesAttr,
       inverse: { kind: 'bool', doc: 'true for CoeffsToSlots' },
@@ -71,6 +84,8 @@ export const plainOps: readonly OpDef[] = [
       factor: { kind: 'real', doc: 'multiplies every value' },
     },
     infer: (_, attrs, context) =>
-      context.parameters === null ? 'pt.dft needs parameters' : pt(attrs.axes, context.parameters.slots, true),
+      context.parameters === null
+        ? 'pt.dft needs parameters'
+        : pt(attrs.axes, context.parameters.slots, true),
   },
 ];

@@ -12,8 +12,16 @@
 import { digitsAt, type KeyClass, type Parameters } from '../../target/parameters.js';
 import type { Attrs } from '../module.js';
 import type { InferContext, OpDef } from '../opdef.js';
-import { axesCount, axisSize, broadcastAxes, withoutAxes, type Axis, type PolyType, type PtType,
-  type Type } from '../types.js';
+import {
+  axesCount,
+  axisSize,
+  broadcastAxes,
+  withoutAxes,
+  type Axis,
+  type PolyType,
+  type PtType,
+  type Type,
+} from '../types.js';
 
 export const componentAxis = 'component';
 export const digitAxis = 'digit';
@@ -67,15 +75,24 @@ function inserted(into: Type, produced: PolyType, attrs: Attrs): PolyType | stri
 
 type PolyInfer = (operands: readonly Type[], attrs: Attrs, context: InferContext) => PolyType | string;
 
-const windowAttrs = { window: { kind: 'json', optional: true,
-  doc: 'part of `into` that is written: {axes, limbs}' } } as const;
+const windowAttrs = {
+  window: { kind: 'json', optional: true, doc: 'part of `into` that is written: {axes, limbs}' },
+} as const;
 const accumulateAttr = { accumulate: { kind: 'bool', optional: true, doc: 'add to the window' } } as const;
 
 function command(
-  name: string, operands: readonly string[], summary: string, attrs: OpDef['attrs'], infer: PolyInfer,
+  name: string,
+  operands: readonly string[],
+  summary: string,
+  attrs: OpDef['attrs'],
+  infer: PolyInfer,
 ): OpDef {
   return {
-    name, phase: 'poly', summary, operands: [...operands, 'into...'], attrs: { ...attrs, ...windowAttrs },
+    name,
+    phase: 'poly',
+    summary,
+    operands: [...operands, 'into...'],
+    attrs: { ...attrs, ...windowAttrs },
     infer: (types, given, context) => {
       const own = types.slice(0, operands.length);
       if (types.length < operands.length || types.length > operands.length + 1) {
@@ -138,42 +155,59 @@ function withPlain(types: readonly Type[]): PolyType | string {
 
 const overAttr = { over: { kind: 'strings', doc: 'axes that are summed' } } as const;
 const scaleAttr = {
-  scale: { kind: 'real',
-    doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials' },
+  scale: {
+    kind: 'real',
+    doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials',
+  },
 } as const;
 const shapeAttrs = {
-  axes: { kind: 'axes', doc: 'array axes, slowest first' }, limbs: { kind: 'ints', doc: 'prime indices' },
+  axes: { kind: 'axes', doc: 'array axes, slowest first' },
+  limbs: { kind: 'ints', doc: 'prime indices' },
   form: { kind: 'string', doc: '`ntt` or `coeff`' },
 } as const;
 
 function shape(attrs: Attrs): PolyType {
   return {
-    kind: 'poly', axes: attrs.axes as unknown as readonly Axis[], limbs: attrs.limbs as readonly number[],
-    form: attrs.form as PolyType['form'], sharding: [],
+    kind: 'poly',
+    axes: attrs.axes as unknown as readonly Axis[],
+    limbs: attrs.limbs as readonly number[],
+    form: attrs.form as PolyType['form'],
+    sharding: [],
   };
 }
 
 const commands: readonly OpDef[] = [
   command('poly.zero', [], 'zero polynomials', shapeAttrs, (_, attrs) => shape(attrs)),
-  command('poly.copy', ['a'], 'a, summed over axes', { ...overAttr, ...accumulateAttr },
-    (types, attrs) => summed(joined(types), attrs)),
+  command('poly.copy', ['a'], 'a, summed over axes', { ...overAttr, ...accumulateAttr }, (types, attrs) =>
+    summed(joined(types), attrs),
+  ),
   command('poly.add', ['a', 'b'], 'a + b', {}, (types) => joined(types)),
   command('poly.sub', ['a', 'b'], 'a - b', {}, (types) => joined(types)),
   command('poly.add_plain', ['a', 'p'], 'a + p', scaleAttr, withPlain),
-  command('poly.contract', ['a', 'p'], 'sum over axes of a * p',
+  command(
+    'poly.contract',
+    ['a', 'p'],
+    'sum over axes of a * p',
     { ...overAttr, ...scaleAttr, ...accumulateAttr },
-    (types, attrs) => summed(withPlain(types), attrs)),
-  command('poly.tensor', ['a', 'b'], 'sum over axes of the product of two ciphertexts: three components',
-    { ...overAttr, ...accumulateAttr }, ([x, y], attrs) => {
+    (types, attrs) => summed(withPlain(types), attrs),
+  ),
+  command(
+    'poly.tensor',
+    ['a', 'b'],
+    'sum over axes of the product of two ciphertexts: three components',
+    { ...overAttr, ...accumulateAttr },
+    ([x, y], attrs) => {
       if (!isPoly(x) || !isPoly(y)) return 'operands must be polynomial arrays';
       if (axisSize(x.axes, componentAxis) !== 2 || axisSize(y.axes, componentAxis) !== 2) {
         return 'operands must have two components';
       }
       const batch = [x, y].map((type) => ({ ...type, axes: withoutAxes(type.axes, [componentAxis]) }));
       const type = summed(joined(batch, 'ntt'), attrs);
-      return typeof type === 'string' ? type
+      return typeof type === 'string'
+        ? type
         : { ...type, axes: [...type.axes, { name: componentAxis, size: 3 }] };
-    }),
+    },
+  ),
   command('poly.ntt', ['a'], 'coefficients to NTT form', {}, (types) => {
     const type = joined(types, 'coeff');
     return typeof type === 'string' ? type : { ...type, form: 'ntt' };
@@ -182,38 +216,65 @@ const commands: readonly OpDef[] = [
     const type = joined(types, 'ntt');
     return typeof type === 'string' ? type : { ...type, form: 'coeff' };
   }),
-  command('poly.base_convert', ['a'], 'centred base conversion from the limbs of a', {
-    limbs: { kind: 'ints', doc: 'destination prime indices' },
-  }, (types, attrs) => {
-    const type = joined(types, 'coeff');
-    return typeof type === 'string' ? type : { ...type, limbs: attrs.limbs as readonly number[] };
-  }),
-  command('poly.sub_scale', ['a', 'b'], '(a - b) * scalar on each limb', {
-    scalars: { kind: 'ints', doc: 'one per limb' },
-  }, (types, attrs) => {
-    const type = joined(types);
-    if (typeof type === 'string') return type;
-    const count = (attrs.scalars as readonly number[]).length;
-    return count === type.limbs.length ? type : `${count} scalars for ${type.limbs.length} limbs`;
-  }),
-  command('poly.key_product', ['digits'], 'inner product of digits and switching keys: two components', {
-    key: { kind: 'string', doc: '`relinearize`, `galois`, `to_sparse` or `to_dense`' },
-    class: { kind: 'string', doc: 'name of the key class' },
-    galois: { kind: 'ints',
-      doc: 'Galois element of entry i + iteration * (size of axis); [0] for other keys' },
-    axis: { kind: 'string', optional: true,
-      doc: 'axis along which the key changes; added last if the digits lack it' },
-    ...overAttr, ...accumulateAttr,
-  }, keyProduct),
-  command('poly.automorphism', ['a'], 'X -> X^galois, summed over axes', {
-    galois: { kind: 'ints', doc: 'entry i + iteration * (size of axis), of the innermost loop' },
-    axis: { kind: 'string', optional: true, doc: 'axis along which the element changes' },
-    ...overAttr, ...accumulateAttr,
-  }, (types, attrs) => {
-    const type = joined(types, 'ntt');
-    if (typeof type === 'string') return type;
-    return entriesProblem(type.axes, attrs) ?? summed(type, attrs);
-  }),
+  command(
+    'poly.base_convert',
+    ['a'],
+    'centred base conversion from the limbs of a',
+    { limbs: { kind: 'ints', doc: 'destination prime indices' } },
+    (types, attrs) => {
+      const type = joined(types, 'coeff');
+      return typeof type === 'string' ? type : { ...type, limbs: attrs.limbs as readonly number[] };
+    },
+  ),
+  command(
+    'poly.sub_scale',
+    ['a', 'b'],
+    '(a - b) * scalar on each limb',
+    { scalars: { kind: 'ints', doc: 'one per limb' } },
+    (types, attrs) => {
+      const type = joined(types);
+      if (typeof type === 'string') return type;
+      const count = (attrs.scalars as readonly number[]).length;
+      return count === type.limbs.length ? type : `${count} scalars for ${type.limbs.length} limbs`;
+    },
+  ),
+  command(
+    'poly.key_product',
+    ['digits'],
+    'inner product of digits and switching keys: two components',
+    {
+      key: { kind: 'string', doc: '`relinearize`, `galois`, `to_sparse` or `to_dense`' },
+      class: { kind: 'string', doc: 'name of the key class' },
+      galois: {
+        kind: 'ints',
+        doc: 'Galois element of entry i + iteration * (size of axis); [0] for other keys',
+      },
+      axis: {
+        kind: 'string',
+        optional: true,
+        doc: 'axis along which the key changes; added last if the digits lack it',
+      },
+      ...overAttr,
+      ...accumulateAttr,
+    },
+    keyProduct,
+  ),
+  command(
+    'poly.automorphism',
+    ['a'],
+    'X -> X^galois, summed over axes',
+    {
+      galois: { kind: 'ints', doc: 'entry i + iteration * (size of axis), of the innermost loop' },
+      axis: { kind: 'string', optional: true, doc: 'axis along which the element changes' },
+      ...overAttr,
+      ...accumulateAttr,
+    },
+    (types, attrs) => {
+      const type = joined(types, 'ntt');
+      if (typeof type === 'string') return type;
+      return entriesProblem(type.axes, attrs) ?? summed(type, attrs);
+    },
+  ),
 ];
 
 function entriesProblem(axes: readonly Axis[], attrs: Attrs): string | undefined {
@@ -237,7 +298,8 @@ function keyProduct(types: readonly Type[], attrs: Attrs, { parameters }: InferC
     axes = [...axes, { name: axis, size: (attrs.galois as readonly number[]).length }];
   }
   const result = entriesProblem(axes, attrs) ?? summed({ ...digits, axes }, attrs);
-  return typeof result === 'string' ? result
+  return typeof result === 'string'
+    ? result
     : { ...result, axes: [...result.axes, { name: componentAxis, size: 2 }] };
 }
 
@@ -250,14 +312,23 @@ function digitsProblem(type: PolyType, keyClass: KeyClass, parameters: Parameter
   }
   const count = digitsAt(keyClass, level).length;
   const given = axisSize(type.axes, digitAxis);
-  return given === count ? undefined
+  return given === count
+    ? undefined
     : `key class ${keyClass.name} has ${count} digits at level ${level}, not ${String(given)}`;
 }
 
-function view(name: string, summary: string, attrs: OpDef['attrs'],
-  infer: (a: PolyType, attrs: Attrs) => PolyType | string): OpDef {
+function view(
+  name: string,
+  summary: string,
+  attrs: OpDef['attrs'],
+  infer: (a: PolyType, attrs: Attrs) => PolyType | string,
+): OpDef {
   return {
-    name, phase: 'poly', operands: ['a'], summary, attrs,
+    name,
+    phase: 'poly',
+    operands: ['a'],
+    summary,
+    attrs,
     infer: ([a], given) => {
       if (!isPoly(a)) return 'operand 0 must be a polynomial array';
       const type = infer(a, given);
@@ -267,54 +338,82 @@ function view(name: string, summary: string, attrs: OpDef['attrs'],
 }
 
 const views: readonly OpDef[] = [
-  view('poly.index', 'one index of an axis; the axis goes', {
-    axis: { kind: 'string', doc: 'existing axis' },
-    index: { kind: 'int', doc: 'index in the first iteration' },
-    loopStride: { kind: 'int', optional: true, doc: 'added per iteration of the innermost enclosing loop' },
-  }, (a, attrs) => {
-    const size = axisSize(a.axes, attrs.axis as string);
-    const index = attrs.index as number;
-    if (size === undefined || index < 0 || index >= size) {
-      return `no index ${index} on axis ${String(attrs.axis)}`;
-    }
-    return { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
-  }),
-  view('poly.slice', 'indices start .. start+size-1 of an axis', {
-    axis: { kind: 'string', doc: 'existing axis' },
-    start: { kind: 'int', doc: 'first index' }, size: { kind: 'int', doc: 'number of indices' },
-  }, (a, attrs) => windowType(a, { axes: { [attrs.axis as string]: [
-    attrs.start as number, attrs.size as number] } })),
-  view('poly.limbs', 'some limbs, evenly spaced in memory', { limbs: { kind: 'ints', doc: 'prime indices' } },
-    (a, attrs) => windowType(a, { limbs: attrs.limbs as readonly number[] })),
-  view('poly.reshape',
-    'same elements in row-major order under other axes; a copy where strides do not allow it', {
-    axes: { kind: 'axes', doc: 'new axes' },
-  }, (a, attrs) => {
-    const axes = attrs.axes as unknown as readonly Axis[];
-    return axesCount(axes) === axesCount(a.axes) ? { ...a, axes }
-      : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
-  }),
+  view(
+    'poly.index',
+    'one index of an axis; the axis goes',
+    {
+      axis: { kind: 'string', doc: 'existing axis' },
+      index: { kind: 'int', doc: 'index in the first iteration' },
+      loopStride: { kind: 'int', optional: true, doc: 'added per iteration of the innermost enclosing loop' },
+    },
+    (a, attrs) => {
+      const size = axisSize(a.axes, attrs.axis as string);
+      const index = attrs.index as number;
+      if (size === undefined || index < 0 || index >= size) {
+        return `no index ${index} on axis ${String(attrs.axis)}`;
+      }
+      return { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
+    },
+  ),
+  view(
+    'poly.slice',
+    'indices start .. start+size-1 of an axis',
+    {
+      axis: { kind: 'string', doc: 'existing axis' },
+      start: { kind: 'int', doc: 'first index' },
+      size: { kind: 'int', doc: 'number of indices' },
+    },
+    (a, attrs) =>
+      windowType(a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } }),
+  ),
+  view(
+    'poly.limbs',
+    'some limbs, evenly spaced in memory',
+    { limbs: { kind: 'ints', doc: 'prime indices' } },
+    (a, attrs) => windowType(a, { limbs: attrs.limbs as readonly number[] }),
+  ),
+  view(
+    'poly.reshape',
+    'same elements in row-major order under other axes; a copy where strides do not allow it',
+    { axes: { kind: 'axes', doc: 'new axes' } },
+    (a, attrs) => {
+      const axes = attrs.axes as unknown as readonly Axis[];
+      return axesCount(axes) === axesCount(a.axes)
+        ? { ...a, axes }
+        : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
+    },
+  ),
 ];
 
 export const polyOps: readonly OpDef[] = [
   ...commands,
   {
-    name: 'poly.undefined', phase: 'poly', operands: [], attrs: shapeAttrs,
+    name: 'poly.undefined',
+    phase: 'poly',
+    operands: [],
+    attrs: shapeAttrs,
     infer: (_, attrs) => [shape(attrs)],
     summary: 'memory for an array that is made piece by piece; every piece is written before it is read',
   },
   ...views,
   {
-    name: 'poly.residues', phase: 'poly', operands: [],
+    name: 'poly.residues',
+    phase: 'poly',
+    operands: [],
     summary: 'one integer constant, given by its residues',
     attrs: { limbs: { kind: 'ints', doc: 'prime indices' }, residues: { kind: 'ints', doc: 'one per limb' } },
-    infer: (_, attrs) => ((attrs.limbs as unknown[]).length === (attrs.residues as unknown[]).length
-      ? [exactPlain(1, false)] : 'one residue per limb is needed'),
+    infer: (_, attrs) =>
+      (attrs.limbs as unknown[]).length === (attrs.residues as unknown[]).length
+        ? [exactPlain(1, false)]
+        : 'one residue per limb is needed',
   },
   {
-    name: 'poly.monomial', phase: 'poly', operands: [],
+    name: 'poly.monomial',
+    phase: 'poly',
+    operands: [],
     summary: 'the monomial X^power; power N/2 is the imaginary unit',
-    attrs: { power: { kind: 'int', doc: 'exponent' } }, infer: () => [exactPlain(1, true)],
+    attrs: { power: { kind: 'int', doc: 'exponent' } },
+    infer: () => [exactPlain(1, true)],
   },
 ];
 

@@ -21,11 +21,18 @@ function tensor(shape: readonly number[]): TensorType {
 
 /** An op on matrices: `shape` gives the result's sizes or what is wrong. */
 function op(
-  name: string, operands: readonly string[], summary: string, attrs: Readonly<Record<string, AttrDef>>,
+  name: string,
+  operands: readonly string[],
+  summary: string,
+  attrs: Readonly<Record<string, AttrDef>>,
   shape: (first: Shape, all: readonly Shape[], attrs: Attrs) => readonly number[] | string,
 ): OpDef {
   return {
-    name, phase: 'tensor', operands, summary, attrs,
+    name,
+    phase: 'tensor',
+    operands,
+    summary,
+    attrs,
     infer: (types, values) => {
       const all: Shape[] = [];
       for (const type of types) {
@@ -65,7 +72,9 @@ const positive = (value: unknown): boolean =>
 
 export const tensorOps: readonly OpDef[] = [
   {
-    name: 'tensor.rearrange', phase: 'tensor', operands: ['input'],
+    name: 'tensor.rearrange',
+    phase: 'tensor',
+    operands: ['input'],
     summary:
       'element i of the result is element indices[i] of an input of the function, row-major; -1 is zero',
     attrs: {
@@ -121,10 +130,7 @@ export const tensorOps: readonly OpDef[] = [
     'tensor.attention',
     ['q', 'k', 'v'],
     'per head h: softmax(scale q_h k_h^T) v_h; head h has the features h*d .. h*d+d-1',
-    {
-      heads: { kind: 'int', doc: 'number of heads' },
-      scale: { kind: 'real', doc: 'factor of the scores' },
-    },
+    { heads: { kind: 'int', doc: 'number of heads' }, scale: { kind: 'real', doc: 'factor of the scores' } },
     (q, [, k, v], attrs) => {
       const heads = attrs.heads as number;
       if (k === undefined || v === undefined || k[1] !== q[1] || k[0] !== v[0]) {
@@ -136,7 +142,9 @@ export const tensorOps: readonly OpDef[] = [
     },
   ),
   op(
-    'tensor.concat_tokens', ['x'], 'constant tokens put before or after those of x',
+    'tensor.concat_tokens',
+    ['x'],
+    'constant tokens put before or after those of x',
     {
       constant: constant('[count, features]'),
       before: { kind: 'bool', doc: 'constant first' },
@@ -146,11 +154,10 @@ export const tensorOps: readonly OpDef[] = [
       positive(attrs.count) ? [x[0] + (attrs.count as number), x[1]] : 'count must be positive',
   ),
   op(
-    'tensor.select_tokens', ['x'], 'tokens first .. first+count-1',
-    {
-      first: { kind: 'int', doc: 'first token' },
-      count: { kind: 'int', doc: 'number of tokens' },
-    },
+    'tensor.select_tokens',
+    ['x'],
+    'tokens first .. first+count-1',
+    { first: { kind: 'int', doc: 'first token' }, count: { kind: 'int', doc: 'number of tokens' } },
     (x, _, attrs) => {
       const [first, count] = [attrs.first as number, attrs.count as number];
       return first >= 0 && positive(count) && first + count <= x[0]

@@ -43,7 +43,8 @@ export function interpolate(f: RealFunction, degree: number): number[] {
 
 /** p = q T_g + r with deg r < g, from T_g T_j = (T_{g+j} + T_{|g-j|}) / 2; needs deg p < 2g. */
 export function divideByChebyshev(
-  p: readonly number[], g: number,
+  p: readonly number[],
+  g: number,
 ): { quotient: number[]; remainder: number[] } {
   const quotient = p.slice(g).map((c, j) => (j === 0 ? c : 2 * c));
   const remainder = p.slice(0, g);

@@ -66,7 +66,8 @@ export function fitChebyshev(f: RealFunction, a: number, b: number, options: Fit
   if (best === undefined) {
     throw new AegisError({
       code: 'A101',
-      message: `no polynomial of degree up to ${limit} approximates ${options.name ?? 'the function'} on `
+      message:
+        `no polynomial of degree up to ${limit} approximates ${options.name ?? 'the function'} on `
         + `[${a}, ${b}] within ${target}`,
       help: 'allow a larger error, or narrow the calibrated range',
     });
@@ -85,7 +86,10 @@ export function fitChebyshev(f: RealFunction, a: number, b: number, options: Fit
  * it.
  */
 function fitDegree(
-  f: RealFunction, weight: RealFunction, degree: number, tryRemez: (plainError: number) => boolean,
+  f: RealFunction,
+  weight: RealFunction,
+  degree: number,
+  tryRemez: (plainError: number) => boolean,
 ): Omit<ChebyshevFit, 'a' | 'b'> {
   const plain = interpolate(f, degree);
   const plainError = weightedError(f, weight, plain);

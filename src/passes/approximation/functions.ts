@@ -10,17 +10,28 @@ export type NonlinearFunction =
 
 export function realFunction(fn: NonlinearFunction): RealFunction {
   switch (fn.kind) {
-    case 'exp': return (x) => Math.exp(fn.scale * x);
-    case 'gelu': return gelu;
-    case 'gelu-tanh': return geluTanh;
-    case 'tanh': return Math.tanh;
-    case 'relu': return (x) => Math.max(0, x);
-    case 'sigmoid': return sigmoid;
-    case 'silu': return (x) => x * sigmoid(x);
-    case 'inverse': return (x) => 1 / x;
-    case 'inverse-sqrt': return (x) => 1 / Math.sqrt(x);
-    case 'erf': return erf;
-    default: return unreachable(fn);
+    case 'exp':
+      return (x) => Math.exp(fn.scale * x);
+    case 'gelu':
+      return gelu;
+    case 'gelu-tanh':
+      return geluTanh;
+    case 'tanh':
+      return Math.tanh;
+    case 'relu':
+      return (x) => Math.max(0, x);
+    case 'sigmoid':
+      return sigmoid;
+    case 'silu':
+      return (x) => x * sigmoid(x);
+    case 'inverse':
+      return (x) => 1 / x;
+    case 'inverse-sqrt':
+      return (x) => 1 / Math.sqrt(x);
+    case 'erf':
+      return erf;
+    default:
+      return unreachable(fn);
   }
 }
 

@@ -1,6 +1,11 @@
 /** Function library of the passes that replace nonlinear operators by polynomials. */
 export {
-  degreeOf, divideByChebyshev, evaluateChebyshev, evaluateOn, interpolate, type RealFunction,
+  degreeOf,
+  divideByChebyshev,
+  evaluateChebyshev,
+  evaluateOn,
+  interpolate,
+  type RealFunction,
 } from './chebyshev.js';
 export { fitChebyshev, type ChebyshevFit, type FitOptions } from './fit.js';
 export { realFunction, type NonlinearFunction } from './functions.js';

@@ -42,7 +42,9 @@ function errorGrid(degree: number): number[] {
 
 /** The polynomial p of the degree with (p - f)(x_i) weight(x_i) = +-error, signs alternating. */
 function levelledInterpolant(
-  f: RealFunction, weight: RealFunction, nodes: readonly number[],
+  f: RealFunction,
+  weight: RealFunction,
+  nodes: readonly number[],
 ): { error: number; evaluate: RealFunction } {
   // The factor 2 (the inverse capacity of [-1, 1]) keeps the products of differences near 1.
   const full = barycentricWeights(nodes);
@@ -83,7 +85,9 @@ function barycentricWeights(nodes: readonly number[]): number[] {
 
 /** `count` extrema of alternating sign, the largest one among them. */
 function alternation(
-  grid: readonly number[], errors: readonly number[], count: number,
+  grid: readonly number[],
+  errors: readonly number[],
+  count: number,
 ): number[] | undefined {
   // The largest error of each run of one sign.
   const extrema: number[] = [];

@@ -14,7 +14,12 @@ import type { Parameters } from '../../target/parameters.js';
 import type { BlockBuilder } from '../../ir/builder.js';
 import type { Attrs, Value } from '../../ir/module.js';
 import {
-  canonicalScale, divScale, mulScale, powerOfTwoScale, primeScale, printScale,
+  canonicalScale,
+  divScale,
+  mulScale,
+  powerOfTwoScale,
+  primeScale,
+  printScale,
 } from '../../ir/scale.js';
 import { axisSize } from '../../ir/types.js';
 import { evalMod, evalModBound } from '../approximation/evalmod.js';
@@ -46,7 +51,10 @@ export class BootstrapBody {
     const parts: Value[] = [];
     if (pairs > 0) {
       const even = 2 * pairs === count ? input : this.slice(input, realAxis, 0, 2 * pairs);
-      const split = this.reshape(even, [[pairAxis, pairs], [partAxis, 2]]);
+      const split = this.reshape(even, [
+        [pairAxis, pairs],
+        [partAxis, 2],
+      ]);
       const imaginary = this.op('ct.mul_i', [this.op('ct.index', [split], { axis: partAxis, index: 1 })]);
       parts.push(this.op('ct.add', [this.op('ct.index', [split], { axis: partAxis, index: 0 }), imaginary]));
     }
@@ -67,7 +75,11 @@ export class BootstrapBody {
     if (pairs > 0) {
       const paired = (value: Value): Value => (odd ? this.slice(value, pairAxis, 0, pairs) : value);
       const imaginary = this.op('ct.mul_i', [this.op('ct.sub', [paired(conjugated), paired(w)])]);
-      const column = (value: Value): Value => this.reshape(value, [[pairAxis, pairs], [partAxis, 1]]);
+      const column = (value: Value): Value =>
+        this.reshape(value, [
+          [pairAxis, pairs],
+          [partAxis, 1],
+        ]);
       const columns = [column(paired(real)), column(imaginary)];
       parts.push(this.reshape(this.concat(columns, partAxis), [[realAxis, 2 * pairs]]));
     }

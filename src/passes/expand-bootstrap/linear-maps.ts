@@ -73,19 +73,27 @@ export interface LinearMapStage extends StageGroup {
  * rescale.
  */
 export function emitStageGroup(
-  builder: BlockBuilder, parameters: Parameters, input: Value, stage: LinearMapStage, loc: string,
+  builder: BlockBuilder,
+  parameters: Parameters,
+  input: Value,
+  stage: LinearMapStage,
+  loc: string,
 ): Value {
   const { inverse, first, count, factor } = stage;
   const { baby, giant } = groupSteps(stage, parameters.slots);
   const lazy = keyClassFor(parameters, levelOf(input)).name;
   const rotated = builder.op('ct.rotate', [input], { axis: 'baby', steps: baby, lazy }, loc);
-  const axes = [{ name: 'giant', size: giant.length }, { name: 'baby', size: baby.length }];
+  const axes = [
+    { name: 'giant', size: giant.length },
+    { name: 'baby', size: baby.length },
+  ];
   const diagonals = builder.op('pt.dft', [], { axes, inverse, first, count, baby, giant, factor }, loc);
   const scale = printScale(stage.plainScale);
   const product = builder.op('ct.contract', [rotated, diagonals], { over: ['baby'], scale }, loc);
   const parts = builder.op('ct.mod_down', [product], {}, loc);
-  const sum = giant.length === 1
-    ? builder.op('ct.index', [parts], { axis: 'giant', index: 0 }, loc)
-    : builder.op('ct.rotate_each', [parts], { axis: 'giant', steps: giant, sum: true }, loc);
+  const sum =
+    giant.length === 1
+      ? builder.op('ct.index', [parts], { axis: 'giant', index: 0 }, loc)
+      : builder.op('ct.rotate_each', [parts], { axis: 'giant', steps: giant, sum: true }, loc);
   return builder.op('ct.rescale', [sum], {}, loc);
 }

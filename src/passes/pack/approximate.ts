@@ -1,12 +1,16 @@
 /**
- * Intervals and targets of approximation. Calibration saw a few samples; intervals are widened so that other inputs
+ * Intervals and targets of approximation. Calibration saw a few samples; intervals are widened so that other
+ * inputs
  * stay inside, because a Chebyshev series explodes outside its interval.
  */
 import type { Interval } from '../ranges.js';
 
 /** Arguments: each end moves out by this part of the span. */
 const argumentMargin = 0.4;
-/** Positive quantities (variances, softmax denominators): each end moves by this factor, plus a part of the log span. */
+/**
+ * Positive quantities (variances, softmax denominators): each end moves by this factor, plus a part of the
+ * log span.
+ */
 const positiveFactor = 2;
 const positiveLogMargin = 0.25;
 

@@ -1,4 +1,7 @@
-/** Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups / (U B)). */
+/**
+ * Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups /
+ * (U B)).
+ */
 import { AegisError } from '../../support/diagnostics.js';
 import { keySwitchCost, keySwitchTotal, multiplyCost } from '../../target/cost.js';
 import type { AttentionRanges } from '../ranges.js';
@@ -29,7 +32,10 @@ const copiesLimitBytes = 2 ** 32;
 const exponentialProducts = 9;
 
 export function chooseAttentionShape(
-  ctx: PackContext, spec: AttentionSpec, headSlots: number, storeAll: boolean,
+  ctx: PackContext,
+  spec: AttentionSpec,
+  headSlots: number,
+  storeAll: boolean,
 ): AttentionShape {
   const { options, groups } = ctx;
   const spare = Math.min(ctx.period / headSlots, groups);
@@ -48,8 +54,12 @@ export function chooseAttentionShape(
   }
   if (best !== undefined) return best;
   throw new AegisError({
-    code: 'A112', node: spec.loc, pass: 'pack',
-    message: `no arrangement of ${groups} key offsets fits ${ctx.period / headSlots} spare positions and the memory limit`,
+    code: 'A112',
+    node: spec.loc,
+    pass: 'pack',
+    message:
+      `no arrangement of ${groups} key offsets fits ${ctx.period / headSlots} spare positions `
+      + 'and the memory limit',
     help: 'leave the key offsets to the cost model, or raise the memory limit',
   });
 }
@@ -67,6 +77,7 @@ function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape)
   const spread = u === 1 ? 0 : 2 * d * (unit.modUp + u * unit.keyProduct + unit.modDown);
   const copies = b === 1 ? 0 : 2 * d * hoisted(b - 1);
   const moves = g === 1 ? 0 : g * (2 * d + 1) * total;
-  const scores = g * b * (multiplyCost(parameters, level, d) + exponentialProducts * multiplyCost(parameters, level, 1));
+  const scores =
+    g * b * (multiplyCost(parameters, level, d) + exponentialProducts * multiplyCost(parameters, level, 1));
   return spread + copies + moves + scores + g * d * multiplyCost(parameters, level, b);
 }

@@ -1,7 +1,10 @@
 /**
- * Softmax attention without masks or transpositions (DESIGN section 4). Heads are slots, the feature inside a head is
- * the ciphertext axis j: slot = h + H*v + c*t with H heads (padded to a power of two) and v one of U key offsets that
- * share the spare positions of a token. Key offset tau = v + U*(b + B*g): v lies in slots, b on a ciphertext axis, g is
+ * Softmax attention without masks or transpositions (DESIGN section 4). Heads are slots, the feature inside a
+ * head is
+ * the ciphertext axis j: slot = h + H*v + c*t with H heads (padded to a power of two) and v one of U key
+ * offsets that
+ * share the spare positions of a token. Key offset tau = v + U*(b + B*g): v lies in slots, b on a ciphertext
+ * axis, g is
  * a loop.
  *
  *     K'[j](h, v, t) = K[j](h, t + v)           V' alike: U rotations and masks, one level, nothing if U = 1
@@ -13,7 +16,8 @@
  * With rounds k >= 1 the first softmax is taken at temperature 2^k and then squared and renormalised k times
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k; all E are then held at once (G = 1).
  *
- * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w` follows
+ * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w`
+ * follows
  * the rounds for the same purpose.
  */
 import type { Value } from '../../ir/module.js';
@@ -27,7 +31,10 @@ import type { PackContext } from './context.js';
 import type { Packed } from './layout.js';
 import { applyMatrix } from './linear.js';
 
-/** Widest interval of log den that one polynomial inverts well: ratio 400, relative error below 1e-5 at degree 127. */
+/**
+ * Widest interval of log den that one polynomial inverts well: ratio 400, relative error below 1e-5 at degree
+ * 127.
+ */
 const maxLogSpread = 6;
 const inverseRelativeError = 1e-5;
 const exponentialRelativeError = 1e-5;
@@ -50,7 +57,9 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const headSlots = 2 ** Math.ceil(Math.log2(spec.heads));
   if (headSlots > ctx.period) {
     throw new AegisError({
-      code: 'A111', node: spec.loc, pass: 'pack',
+      code: 'A111',
+      node: spec.loc,
+      pass: 'pack',
       message: `${spec.heads} heads do not fit the ${ctx.period} slots of a token`,
       help: 'use a larger ring or a shorter sequence',
     });
@@ -64,12 +73,16 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
   const keys = offsetCopies(ctx, spreadOffsets(ctx, k, head, spec.loc), head, spec.loc);
   const values = offsetCopies(ctx, spreadOffsets(ctx, v, head, spec.loc), head, spec.loc);
-  const { numerator, inverse } = shape.blocks > 1
-    ? streamed(ctx, spec, softmax, head, q, keys, values)
-    : stored(ctx, spec, softmax, head, q, keys, values);
+  const { numerator, inverse } =
+    shape.blocks > 1
+      ? streamed(ctx, spec, softmax, head, q, keys, values)
+      : stored(ctx, spec, softmax, head, q, keys, values);
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
   return {
-    value, features: rows, featureCount: spec.heads * spec.headSize, tokens: spec.tokens,
+    value,
+    features: rows,
+    featureCount: spec.heads * spec.headSize,
+    tokens: spec.tokens,
     repeats: shape.offsetsInSlots > 1 ? 'terms' : 'copies',
   };
 }
@@ -106,15 +119,22 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   const argument = normalisation(scores);
   const exp = (t: number) => Math.exp((t - argument.shift) / argument.scale / 2 ** rounds - logSum.max);
   const smallest = Math.exp(logSum.min - logSum.max);
-  const exponential = fitChebyshev(exp, -1, 1, { maxError: exponentialRelativeError * smallest }).coefficients;
+  const exponential = fitChebyshev(exp, -1, 1, {
+    maxError: exponentialRelativeError * smallest,
+  }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
     const log = widenLog(include(range, -Math.log(spec.tokens)));
     // A sum of squares of probabilities of n keys lies in [1/n, 1].
-    return { min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)), max: Math.exp(Math.min(log.max, 0.05)) };
+    return {
+      min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)),
+      max: Math.exp(Math.min(log.max, 0.05)),
+    };
   });
   return {
-    rounds, argument, exponential,
+    rounds,
+    argument,
+    exponential,
     atZero: evaluateChebyshev(exponential, argument.shift),
     denominators: [{ min: smallest, max: 1 }, ...squares],
   };
@@ -144,7 +164,12 @@ function offsetCopies(ctx: PackContext, value: Value, head: HeadLayout, loc: str
 
 function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys: Value, loc: string): Value {
   const scores = ctx.multiply(q, keys, ['j'], loc);
-  const shifted = ctx.builder.op('ct.add_plain', [scores, ctx.realConstant(softmax.argument.shift, loc)], {}, loc);
+  const shifted = ctx.builder.op(
+    'ct.add_plain',
+    [scores, ctx.realConstant(softmax.argument.shift, loc)],
+    {},
+    loc,
+  );
   return ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
 }
 
@@ -155,7 +180,13 @@ interface Ratio {
 
 /** One pass over key offsets as a loop; weights of one iteration are alive at a time. */
 function streamed(
-  ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan, head: HeadLayout, q: Value, keys: Value, values: Value,
+  ctx: PackContext,
+  spec: AttentionSpec,
+  softmax: SoftmaxPlan,
+  head: HeadLayout,
+  q: Value,
+  keys: Value,
+  values: Value,
 ): Ratio {
   const { loc } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
@@ -169,7 +200,12 @@ function streamed(
     const body = ctx.within(inner);
     const moved = (value: Value, sign: 1 | -1) => {
       const one = body.reshape(value, [...axesOf(value), { name: 'g', size: 1 }], loc);
-      return inner.op('ct.rotate_each', [one], { axis: 'g', steps: [0], sum: true, loopStride: sign * stride }, loc);
+      return inner.op(
+        'ct.rotate_each',
+        [one],
+        { axis: 'g', steps: [0], sum: true, loopStride: sign * stride },
+        loc,
+      );
     };
     const weights = scoresToWeights(body, softmax, moved(q, -1), keys, loc);
     const total = moved(inner.op('ct.sum', [weights], { axis: 'b' }, loc), 1);
@@ -180,13 +216,26 @@ function streamed(
     ];
   });
   const padding = { constant: (ctx.groups - spec.tokens) * softmax.atZero };
-  const inverse = invert(ctx, spec, head, defined(den, 'den'), defined(softmax.denominators[0], 'interval'), padding);
+  const inverse = invert(
+    ctx,
+    spec,
+    head,
+    defined(den, 'den'),
+    defined(softmax.denominators[0], 'interval'),
+    padding,
+  );
   return { numerator: defined(numerator, 'numerator'), inverse: maskTokens(ctx, spec, inverse) };
 }
 
 /** All weights at once, squared and renormalised `rounds` times. */
 function stored(
-  ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan, head: HeadLayout, q: Value, keys: Value, values: Value,
+  ctx: PackContext,
+  spec: AttentionSpec,
+  softmax: SoftmaxPlan,
+  head: HeadLayout,
+  q: Value,
+  keys: Value,
+  values: Value,
 ): Ratio {
   const { loc } = spec;
   const paddedKeys = ctx.groups - spec.tokens;
@@ -198,14 +247,18 @@ function stored(
     const interval = defined(softmax.denominators[round], 'interval');
     const inverse = invert(ctx, spec, head, total(weights), interval, padding);
     if (round === softmax.rounds) {
-      return { numerator: ctx.multiply(weights, values, ['b'], loc), inverse: maskTokens(ctx, spec, inverse) };
+      return {
+        numerator: ctx.multiply(weights, values, ['b'], loc),
+        inverse: maskTokens(ctx, spec, inverse),
+      };
     }
     const square = (value: Value) => ctx.multiply(value, value, [], loc);
     weights = square(ctx.multiply(weights, inverse, [], loc));
     if (paddedKeys > 0) {
-      const scaled = virtualKey === undefined
-        ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
-        : ctx.multiply(virtualKey, inverse, [], loc);
+      const scaled =
+        virtualKey === undefined
+          ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
+          : ctx.multiply(virtualKey, inverse, [], loc);
       virtualKey = square(scaled);
       padding = { constant: 0, key: { value: virtualKey, count: paddedKeys } };
     }
@@ -218,27 +271,51 @@ interface Padding {
   readonly key?: { readonly value: Value; readonly count: number };
 }
 
-/** 1 / (sum over v of den - padding) at every position (h, v) of a token; unused positions hold the mid-interval value. */
+/**
+ * 1 / (sum over v of den - padding) at every position (h, v) of a token; unused positions hold the
+ * mid-interval value.
+ */
 function invert(
-  ctx: PackContext, spec: AttentionSpec, head: HeadLayout, den: Value, interval: Interval, padding: Padding,
+  ctx: PackContext,
+  spec: AttentionSpec,
+  head: HeadLayout,
+  den: Value,
+  interval: Interval,
+  padding: Padding,
 ): Value {
   const { loc } = spec;
   const { scale, shift } = normalisation(interval);
   const identity = ctx.addConstant('heads', [spec.heads, spec.heads], identityMatrix(spec.heads));
   const heads = head.rows.map((feature) => (feature < 0 ? -1 : feature / spec.headSize));
   const terms: Packed = {
-    value: den, features: heads, featureCount: spec.heads, tokens: ctx.groups, repeats: 'terms',
+    value: den,
+    features: heads,
+    featureCount: spec.heads,
+    tokens: ctx.groups,
+    repeats: 'terms',
   };
   let argument = applyMatrix(ctx, terms, { weight: identity, rows: heads, outAxes: [], factor: scale }, loc);
   if (padding.key !== undefined) {
     const factor = ctx.realConstant(scale * padding.key.count, loc);
-    argument = ctx.builder.op('ct.sub', [argument, ctx.timesPlain(padding.key.value, factor, [], loc)], {}, loc);
+    argument = ctx.builder.op(
+      'ct.sub',
+      [argument, ctx.timesPlain(padding.key.value, factor, [], loc)],
+      {},
+      loc,
+    );
   }
   const used = heads.map((h) => (h < 0 ? -1 : 0));
   const constant = ctx.addConstant('den shift', [1], new Float64Array([shift - scale * padding.constant]));
-  argument = ctx.builder.op('ct.add_plain', [argument, ctx.vector(constant, [], used, undefined, 1, loc)], {}, loc);
+  argument = ctx.builder.op(
+    'ct.add_plain',
+    [argument, ctx.vector(constant, [], used, undefined, 1, loc)],
+    {},
+    loc,
+  );
   const inverse = fitChebyshev((t) => scale / (t - shift), -1, 1, {
-    maxError: inverseRelativeError, relative: true, name: 'inverse',
+    maxError: inverseRelativeError,
+    relative: true,
+    name: 'inverse',
   });
   return ctx.builder.op('ct.polynomial', [argument], { coefficients: inverse.coefficients }, loc);
 }
@@ -248,7 +325,14 @@ function maskTokens(ctx: PackContext, spec: AttentionSpec, value: Value): Value 
   if (spec.tokens === ctx.groups) return value;
   const one = ctx.addConstant('one', [1], new Float64Array([1]));
   const features = new Int32Array(ctx.period);
-  const mask = ctx.vector(one, [], features, ctx.tokenTable(0, spec.tokens, () => 0), 1, spec.loc);
+  const mask = ctx.vector(
+    one,
+    [],
+    features,
+    ctx.tokenTable(0, spec.tokens, () => 0),
+    1,
+    spec.loc,
+  );
   return ctx.timesPlain(value, mask, [], spec.loc);
 }
 

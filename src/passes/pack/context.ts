@@ -1,4 +1,7 @@
-/** What packing shares: the builder, the constants and tables made so far, the ring's shape, ranges and options. */
+/**
+ * What packing shares: the builder, the constants and tables made so far, the ring's shape, ranges and
+ * options.
+ */
 import type { BlockBuilder } from '../../ir/builder.js';
 import type { AttrValue, Constant, Module, Value } from '../../ir/module.js';
 import type { Axis } from '../../ir/types.js';
@@ -38,7 +41,12 @@ export class PackContext {
     readonly ranges: NodeRanges,
     readonly options: PackOptions,
     readonly builder: BlockBuilder,
-    private readonly shared: Shared = { constants: new Map(), tables: new Map(), steps: new Set(), tableNames: new Map() },
+    private readonly shared: Shared = {
+      constants: new Map(),
+      tables: new Map(),
+      steps: new Set(),
+      tableNames: new Map(),
+    },
   ) {}
 
   /** The same context, building into an inner block. */
@@ -102,16 +110,27 @@ export class PackContext {
 
   /** Token table: `inside` for tokens first .. first+count-1, `outside` elsewhere. */
   tokenTable(first: number, count: number, inside: (t: number) => number, outside = -1): Int32Array {
-    return Int32Array.from({ length: this.groups }, (_, t) => (t >= first && t < first + count ? inside(t - first) : outside));
+    return Int32Array.from({ length: this.groups }, (_, t) =>
+      t >= first && t < first + count ? inside(t - first) : outside,
+    );
   }
 
   /** A plaintext vector recipe; `tokens` undefined makes it periodic. */
   vector(
-    constant: string, axes: readonly Axis[], features: Int32Array, tokens: Int32Array | undefined, factor: number, loc: string,
+    constant: string,
+    axes: readonly Axis[],
+    features: Int32Array,
+    tokens: Int32Array | undefined,
+    factor: number,
+    loc: string,
   ): Value {
     const periodic = tokens === undefined || tokens.every((entry) => entry === 0);
     const attrs: Record<string, AttrValue> = {
-      axes: axes as unknown as AttrValue, period: this.period, constant, features: this.addTable(features), factor,
+      axes: axes as unknown as AttrValue,
+      period: this.period,
+      constant,
+      features: this.addTable(features),
+      factor,
     };
     if (!periodic) attrs.tokens = this.addTable(tokens);
     return this.builder.op('pt.vector', [], attrs, loc);

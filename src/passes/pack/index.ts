@@ -1,5 +1,6 @@
 /**
- * pack: from the `tensor` phase to ciphertext arrays in the feature-fast layout, every nonlinear function approximated
+ * pack: from the `tensor` phase to ciphertext arrays in the feature-fast layout, every nonlinear function
+ * approximated
  * on its calibrated interval. Levels and scales stay open; plan-levels decides them.
  */
 import { BlockBuilder, Ids } from '../../ir/builder.js';
@@ -18,7 +19,14 @@ import { inputSlots, tokensOf } from './ports.js';
 import { blockAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 import {
-  approximateActivation, concatTokens, meanTokens, packActivation, packLayerNorm, plusVector, polynomial, selectTokens,
+  approximateActivation,
+  concatTokens,
+  meanTokens,
+  packActivation,
+  packLayerNorm,
+  plusVector,
+  polynomial,
+  selectTokens,
   timesVector,
 } from './nonlinear.js';
 
@@ -31,38 +39,64 @@ function absorbsLinear(user: Op): boolean {
 
 function activationOf(op: Op): NonlinearFunction | undefined {
   switch (op.kind) {
-    case 'tensor.gelu': return { kind: op.attrs.approximate === 'tanh' ? 'gelu-tanh' : 'gelu' };
-    case 'tensor.relu': return { kind: 'relu' };
-    case 'tensor.tanh': return { kind: 'tanh' };
-    case 'tensor.sigmoid': return { kind: 'sigmoid' };
-    case 'tensor.silu': return { kind: 'silu' };
-    default: return undefined;
+    case 'tensor.gelu':
+      return { kind: op.attrs.approximate === 'tanh' ? 'gelu-tanh' : 'gelu' };
+    case 'tensor.relu':
+      return { kind: 'relu' };
+    case 'tensor.tanh':
+      return { kind: 'tanh' };
+    case 'tensor.sigmoid':
+      return { kind: 'sigmoid' };
+    case 'tensor.silu':
+      return { kind: 'silu' };
+    default:
+      return undefined;
   }
 }
 
 export function packModule(
-  module: Module, parameters: Parameters, ranges: NodeRanges, options: PackOptions = defaultPackOptions,
+  module: Module,
+  parameters: Parameters,
+  ranges: NodeRanges,
+  options: PackOptions = defaultPackOptions,
 ): Module {
   invariant(module.phase === 'tensor', 'pack takes the tensor phase');
-  const main = defined(module.functions.find((f) => f.name === entryName), 'main');
+  const main = defined(
+    module.functions.find((f) => f.name === entryName),
+    'main',
+  );
   const groups = 2 ** Math.ceil(Math.log2(Math.max(...main.body.ops.map((op) => tokensOf(resultOf(op))))));
   const period = parameters.slots / groups;
   if (period < 1) {
     throw new AegisError({
-      code: 'A110', pass: 'pack', message: `${groups} tokens do not fit ${parameters.slots} slots`,
+      code: 'A110',
+      pass: 'pack',
+      message: `${groups} tokens do not fit ${parameters.slots} slots`,
       help: 'use a larger ring or a shorter sequence',
     });
   }
   const inputs = main.body.args.map((arg, i) => inputSlots(module, main.body, arg, i, period, groups));
-  const builder = new BlockBuilder(new Ids(), parameters, inputs.map((input): CtType => ({
-    kind: 'ct', axes: blockAxes(input.slots.features, period, 'f'), degree: 1, basis: qBasis, level: null, scale: null,
-  })));
+  const builder = new BlockBuilder(
+    new Ids(),
+    parameters,
+    inputs.map((input): CtType => ({
+      kind: 'ct',
+      axes: blockAxes(input.slots.features, period, 'f'),
+      degree: 1,
+      basis: qBasis,
+      level: null,
+      scale: null,
+    })),
+  );
   const ctx = new PackContext(module, parameters, period, groups, ranges, options, builder);
   const packer = new Packer(ctx, main.body.ops, main.body.results);
   inputs.forEach((input, i) => {
     packer.values.set(input.value.id, {
-      value: defined(builder.args[i], 'argument'), features: plainFeatures(input.featureCount, period),
-      featureCount: input.featureCount, tokens: input.tokens, repeats: 'copies',
+      value: defined(builder.args[i], 'argument'),
+      features: plainFeatures(input.featureCount, period),
+      featureCount: input.featureCount,
+      tokens: input.tokens,
+      repeats: 'copies',
     });
   });
   main.body.ops.forEach((op, index) => packer.packOp(op, index));
@@ -70,12 +104,21 @@ export function packModule(
   const results = main.body.results.map((value) => packer.plain(value, 'output'));
   const body = builder.finish(results.map((packed) => packed.value));
   return {
-    ...module, phase: 'cipher', parameters, functions: [{ name: entryName, body }],
-    constants: ctx.constants, tables: ctx.tables,
+    ...module,
+    phase: 'cipher',
+    parameters,
+    functions: [{ name: entryName, body }],
+    constants: ctx.constants,
+    tables: ctx.tables,
     inputs: module.inputs.map((port, i): Port => ({
-      ...port, slots: defined(inputs[i], 'input').slots, bound: boundOf(ranges, i),
+      ...port,
+      slots: defined(inputs[i], 'input').slots,
+      bound: boundOf(ranges, i),
     })),
-    outputs: module.outputs.map((port, i): Port => ({ ...port, slots: outputSlots(defined(results[i], 'result'), ctx) })),
+    outputs: module.outputs.map((port, i): Port => ({
+      ...port,
+      slots: outputSlots(defined(results[i], 'result'), ctx),
+    })),
   };
 }
 
@@ -86,7 +129,8 @@ function boundOf(ranges: NodeRanges, input: number): number | undefined {
 
 function outputSlots(packed: Packed, ctx: PackContext): SlotMap {
   return {
-    period: ctx.period, features: packed.features,
+    period: ctx.period,
+    features: packed.features,
     tokens: ctx.tokenTable(0, packed.tokens, (t) => t * packed.featureCount),
   };
 }
@@ -101,11 +145,16 @@ class Packer {
   private readonly users = new Map<number, Op[]>();
   private readonly outputs: ReadonlySet<number>;
 
-  constructor(private readonly ctx: PackContext, ops: readonly Op[], results: readonly Value[]) {
+  constructor(
+    private readonly ctx: PackContext,
+    ops: readonly Op[],
+    results: readonly Value[],
+  ) {
     this.outputs = new Set(results.map((value) => value.id));
     for (const op of ops) {
       this.producers.set(resultOf(op).id, op);
-      for (const operand of op.operands) this.users.set(operand.id, [...(this.users.get(operand.id) ?? []), op]);
+      for (const operand of op.operands)
+        this.users.set(operand.id, [...(this.users.get(operand.id) ?? []), op]);
     }
   }
 
@@ -129,21 +178,40 @@ class Packer {
     if (activation !== undefined) return this.packActivationOp(op, operand(0), activation, index);
     const x = () => this.plain(operand(0), loc);
     switch (op.kind) {
-      case 'tensor.linear': return this.linear(op, plainAffine);
-      case 'tensor.add': case 'tensor.sub': case 'tensor.mul':
+      case 'tensor.linear':
+        return this.linear(op, plainAffine);
+      case 'tensor.add':
+      case 'tensor.sub':
+      case 'tensor.mul':
         return this.binary(op.kind.slice('tensor.'.length), x(), this.plain(operand(1), loc), loc);
-      case 'tensor.add_constant': return plusVector(ctx, x(), attrs.constant as string, loc);
-      case 'tensor.mul_constant': return timesVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.add_constant':
+        return plusVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.mul_constant':
+        return timesVector(ctx, x(), attrs.constant as string, loc);
       case 'tensor.layer_norm':
-        return packLayerNorm(ctx, x(), attrs.gamma as string | undefined, attrs.beta as string | undefined,
-          attrs.epsilon as number, this.rangeOf(op, index, 'variance').interval, loc);
-      case 'tensor.attention': return this.attention(op, index);
-      case 'tensor.concat_tokens': return concatTokens(ctx, x(), attrs.constant as string, attrs.before as boolean, loc);
-      case 'tensor.select_tokens': return selectTokens(ctx, x(), attrs.first as number, attrs.count as number, 1, loc);
-      case 'tensor.mean_tokens': return meanTokens(ctx, x(), loc);
+        return packLayerNorm(
+          ctx,
+          x(),
+          attrs.gamma as string | undefined,
+          attrs.beta as string | undefined,
+          attrs.epsilon as number,
+          this.rangeOf(op, index, 'variance').interval,
+          loc,
+        );
+      case 'tensor.attention':
+        return this.attention(op, index);
+      case 'tensor.concat_tokens':
+        return concatTokens(ctx, x(), attrs.constant as string, attrs.before as boolean, loc);
+      case 'tensor.select_tokens':
+        return selectTokens(ctx, x(), attrs.first as number, attrs.count as number, 1, loc);
+      case 'tensor.mean_tokens':
+        return meanTokens(ctx, x(), loc);
       default:
         throw new AegisError({
-          code: 'A114', node: loc, pass: 'pack', message: `${op.kind} has no packed form here`,
+          code: 'A114',
+          node: loc,
+          pass: 'pack',
+          message: `${op.kind} has no packed form here`,
           help: 'report the model; the operator is understood but not yet packed',
         });
     }
@@ -152,7 +220,9 @@ class Packer {
   /** A value in plain feature order with one position per feature, applying the identity where it is not. */
   plain(value: Value, loc: string): Packed {
     const producer = this.producers.get(value.id);
-    const packed = this.values.get(value.id) ?? (producer?.kind === 'tensor.linear' ? this.linear(producer, plainAffine) : undefined);
+    const packed =
+      this.values.get(value.id)
+      ?? (producer?.kind === 'tensor.linear' ? this.linear(producer, plainAffine) : undefined);
     const found = defined(packed, `packed form of %${value.id}`);
     const features = plainFeatures(found.featureCount, this.ctx.period);
     const target = { ...found, features, repeats: 'copies' as const };
@@ -162,7 +232,10 @@ class Packer {
     for (let i = 0; i < size; i++) identity[i * size + i] = 1;
     const weight = this.ctx.addConstant(`identity ${size}`, [size, size], identity);
     const axes = blockAxes(features, this.ctx.period, 'f');
-    return { ...target, value: applyMatrix(this.ctx, found, { weight, rows: features, outAxes: axes, factor: 1 }, loc) };
+    return {
+      ...target,
+      value: applyMatrix(this.ctx, found, { weight, rows: features, outAxes: axes, factor: 1 }, loc),
+    };
   }
 
   /** A linear layer in plain layout, its result mapped by scale * y + shift. */
@@ -176,7 +249,10 @@ class Packer {
   }
 
   private linearInto(
-    op: Op, rows: Int32Array, axes: readonly { name: string; size: number }[], affine: { scale: number; shift: number },
+    op: Op,
+    rows: Int32Array,
+    axes: readonly { name: string; size: number }[],
+    affine: { scale: number; shift: number },
   ): Value {
     const input = defined(op.operands[0], 'operand of a linear layer');
     const x = this.values.get(input.id) ?? this.plain(input, op.loc);
@@ -209,17 +285,27 @@ class Packer {
     const width = (values[0].type as TensorType).shape.at(-1) ?? 0;
     const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
     const spec = {
-      heads, headSize: width / heads, scale: op.attrs.scale as number, tokens: tokensOf(values[1]), ranges, loc: op.loc,
+      heads,
+      headSize: width / heads,
+      scale: op.attrs.scale as number,
+      tokens: tokensOf(values[1]),
+      ranges,
+      loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
       const value = values[which];
       const axes = [{ name: 'j', size: headSize }];
       const producer = this.producers.get(value.id);
-      if (producer?.kind === 'tensor.linear') return this.linearInto(producer, rows, axes, { scale: factor, shift: 0 });
+      if (producer?.kind === 'tensor.linear')
+        return this.linearInto(producer, rows, axes, { scale: factor, shift: 0 });
       const x = this.plain(value, op.loc);
       const identity = new Float64Array(x.featureCount ** 2);
       for (let i = 0; i < x.featureCount; i++) identity[i * x.featureCount + i] = 1;
-      const weight = this.ctx.addConstant(`identity ${x.featureCount}`, [x.featureCount, x.featureCount], identity);
+      const weight = this.ctx.addConstant(
+        `identity ${x.featureCount}`,
+        [x.featureCount, x.featureCount],
+        identity,
+      );
       return applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor }, op.loc);
     });
   }
@@ -228,7 +314,10 @@ class Packer {
     const range = this.ctx.ranges.get(index);
     if (range?.kind === kind) return range;
     throw new AegisError({
-      code: 'A102', node: op.loc, pass: 'pack', message: `the ranges hold no ${kind} range of this node`,
+      code: 'A102',
+      node: op.loc,
+      pass: 'pack',
+      message: `the ranges hold no ${kind} range of this node`,
       help: 'calibrate this model at these shapes again: aegis calibrate MODEL --samples F -o RANGES.json',
     });
   }

@@ -1,6 +1,8 @@
 /**
- * The feature-fast layout (DESIGN section 4): slot = u + period * t. A packed value is an array of ciphertexts with a
- * table that says which feature lies at position u of which element; tokens lie in order from t = 0, and every slot of
+ * The feature-fast layout (DESIGN section 4): slot = u + period * t. A packed value is an array of
+ * ciphertexts with a
+ * table that says which feature lies at position u of which element; tokens lie in order from t = 0, and
+ * every slot of
  * a token that the value does not have is zero.
  */
 import type { Value } from '../../ir/module.js';
@@ -14,7 +16,8 @@ export interface Packed {
   readonly featureCount: number;
   readonly tokens: number;
   /**
-   * `copies`: positions with the same feature hold the same value. `terms`: the feature is their sum, which the next
+   * `copies`: positions with the same feature hold the same value. `terms`: the feature is their sum, which
+   * the next
    * linear layer makes for nothing.
    */
   readonly repeats: 'copies' | 'terms';
@@ -40,7 +43,8 @@ export function blockAxes(features: Int32Array, period: number, name: string): A
 }
 
 /**
- * Columns of a linear layer that reads this value: every position of a feature when positions are terms, the first one
+ * Columns of a linear layer that reads this value: every position of a feature when positions are terms, the
+ * first one
  * only when they are copies.
  */
 export function readColumns(packed: Packed): Int32Array {
@@ -54,6 +58,11 @@ export function readColumns(packed: Packed): Int32Array {
 }
 
 export function sameLayout(a: Packed, b: Packed): boolean {
-  return a.tokens === b.tokens && a.repeats === 'copies' && b.repeats === 'copies'
-    && a.features.length === b.features.length && a.features.every((f, i) => f === b.features[i]);
+  return (
+    a.tokens === b.tokens
+    && a.repeats === 'copies'
+    && b.repeats === 'copies'
+    && a.features.length === b.features.length
+    && a.features.every((f, i) => f === b.features[i])
+  );
 }

@@ -1,6 +1,8 @@
 /**
- * Linear layers by generalised diagonals (DESIGN section 4): a rotation by r brings feature u + r of the same token to
- * position u where 0 <= u + r < c, so 2c - 1 diagonals need neither masks nor a second level. Baby steps are hoisted per
+ * Linear layers by generalised diagonals (DESIGN section 4): a rotation by r brings feature u + r of the same
+ * token to
+ * position u where 0 <= u + r < c, so 2c - 1 diagonals need neither masks nor a second level. Baby steps are
+ * hoisted per
  * input ciphertext, giant steps are summed in the extended basis.
  */
 import type { AttrValue, Value } from '../../ir/module.js';
@@ -33,17 +35,32 @@ export function applyMatrix(ctx: PackContext, x: Packed, spec: MatrixSpec, loc: 
   const babies = ctx.builder.op('ct.rotate', [flat], { axis: 'b', steps: ctx.reduceAll(split.baby) }, loc);
   const axes: Axis[] = [
     ...spec.outAxes,
-    { name: 'g', size: split.giant.length }, { name: 'i', size: inputs }, { name: 'b', size: split.baby.length },
+    { name: 'g', size: split.giant.length },
+    { name: 'i', size: inputs },
+    { name: 'b', size: split.baby.length },
   ];
-  const diagonals = ctx.builder.op('pt.diagonals', [], {
-    axes: axes as unknown as AttrValue, period: ctx.period, weight: spec.weight,
-    rows: ctx.addTable(spec.rows), columns: ctx.addTable(columns),
-    baby: split.baby, giant: split.giant, factor: spec.factor,
-  }, loc);
+  const diagonals = ctx.builder.op(
+    'pt.diagonals',
+    [],
+    {
+      axes: axes as unknown as AttrValue,
+      period: ctx.period,
+      weight: spec.weight,
+      rows: ctx.addTable(spec.rows),
+      columns: ctx.addTable(columns),
+      baby: split.baby,
+      giant: split.giant,
+      factor: spec.factor,
+    },
+    loc,
+  );
   const partial = ctx.builder.op('ct.contract', [babies, diagonals], { over: ['i', 'b'] }, loc);
-  const summed = ctx.builder.op('ct.rotate_each', [partial], {
-    axis: 'g', steps: ctx.reduceAll(split.giant), sum: true,
-  }, loc);
+  const summed = ctx.builder.op(
+    'ct.rotate_each',
+    [partial],
+    { axis: 'g', steps: ctx.reduceAll(split.giant), sum: true },
+    loc,
+  );
   return ctx.rescale(summed, loc);
 }
 
@@ -76,11 +93,14 @@ function chooseSplit(ctx: PackContext, needed: readonly number[], inputs: number
   for (let count = 1; count <= 2 * ctx.period; count *= 2) {
     const split = splitBy(needed, count);
     const rotations = (steps: readonly number[]) => steps.filter((step) => ctx.reduce(step) !== 0);
-    const keys = new Set([...rotations(split.baby), ...rotations(split.giant)].map((step) => ctx.reduce(step)));
+    const keys = new Set(
+      [...rotations(split.baby), ...rotations(split.giant)].map((step) => ctx.reduce(step)),
+    );
     const newKeys = [...keys].filter((step) => !ctx.steps.has(step)).length;
     const cost =
       inputs * (unit.modUp + rotations(split.baby).length * unit.keyProduct)
-      + outputs * (split.giant.length * unit.modDown + rotations(split.giant).length * (unit.modUp + unit.keyProduct))
+      + outputs
+        * (split.giant.length * unit.modDown + rotations(split.giant).length * (unit.modUp + unit.keyProduct))
       + newKeys * newKeyInKeySwitches * total;
     if (cost < bestCost) [best, bestCost] = [split, cost];
   }
@@ -99,14 +119,21 @@ function splitBy(needed: readonly number[], count: number): Split {
   return { baby: sorted(baby), giant: sorted(giant) };
 }
 
-
 /**
- * Bias at the positions of `rows`, for the value's tokens only: padded tokens must stay zero (DESIGN section 4).
- * `scale * bias + shift` on tokens, `shift` on padded tokens; `shift` prepares the argument of an approximation.
+ * Bias at the positions of `rows`, for the value's tokens only: padded tokens must stay zero (DESIGN section
+ * 4).
+ * `scale * bias + shift` on tokens, `shift` on padded tokens; `shift` prepares the argument of an
+ * approximation.
  */
 export function addBias(
-  ctx: PackContext, value: Value, rows: Int32Array, axes: readonly Axis[], bias: Float64Array | undefined,
-  affine: { scale: number; shift: number }, tokens: number, loc: string,
+  ctx: PackContext,
+  value: Value,
+  rows: Int32Array,
+  axes: readonly Axis[],
+  bias: Float64Array | undefined,
+  affine: { scale: number; shift: number },
+  tokens: number,
+  loc: string,
 ): Value {
   if (bias === undefined && affine.shift === 0) return value;
   const width = bias?.length ?? Math.max(...rows) + 1;

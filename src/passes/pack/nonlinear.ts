@@ -1,4 +1,7 @@
-/** Elementwise functions and LayerNorm. Arguments of approximations are brought to [-1, 1] inside neighbouring constants. */
+/**
+ * Elementwise functions and LayerNorm. Arguments of approximations are brought to [-1, 1] inside neighbouring
+ * constants.
+ */
 import type { Value } from '../../ir/module.js';
 import { defined } from '../../support/invariant.js';
 import { fitChebyshev, realFunction, type NonlinearFunction } from '../approximation/index.js';
@@ -31,7 +34,12 @@ export function approximateActivation(fn: NonlinearFunction, range: Interval): A
 /** Applies an activation to a value whose producer could not take the affine map: one level more. */
 export function packActivation(ctx: PackContext, x: Packed, activation: Activation, loc: string): Packed {
   const scaled = ctx.timesPlain(x.value, ctx.realConstant(activation.argument.scale, loc), [], loc);
-  const t = ctx.builder.op('ct.add_plain', [scaled, ctx.realConstant(activation.argument.shift, loc)], {}, loc);
+  const t = ctx.builder.op(
+    'ct.add_plain',
+    [scaled, ctx.realConstant(activation.argument.shift, loc)],
+    {},
+    loc,
+  );
   return { ...x, value: polynomial(ctx, t, activation.coefficients, loc) };
 }
 
@@ -40,37 +48,72 @@ export function polynomial(ctx: PackContext, t: Value, coefficients: readonly nu
 }
 
 /**
- * y = (x - mean) / sqrt(var + epsilon) * gamma + beta. The mean is a linear map; the variance and its inverse square
- * root live in one ciphertext. Padded tokens have variance 0 but the argument of a valid one (DESIGN section 4).
+ * y = (x - mean) / sqrt(var + epsilon) * gamma + beta. The mean is a linear map; the variance and its inverse
+ * square
+ * root live in one ciphertext. Padded tokens have variance 0 but the argument of a valid one (DESIGN section
+ * 4).
  */
 export function packLayerNorm(
-  ctx: PackContext, x: Packed, gamma: string | undefined, beta: string | undefined, epsilon: number,
-  varianceRange: Interval, loc: string,
+  ctx: PackContext,
+  x: Packed,
+  gamma: string | undefined,
+  beta: string | undefined,
+  epsilon: number,
+  varianceRange: Interval,
+  loc: string,
 ): Packed {
   const axes = ctType(x.value).axes;
   const full = x.featureCount % ctx.period === 0;
   const everywhere = new Int32Array(ctx.period);
-  const weight = ctx.addConstant(`ones ${x.featureCount}`, [1, x.featureCount], new Float64Array(x.featureCount).fill(1));
-  const mean = applyMatrix(ctx, x, {
-    weight, factor: 1 / x.featureCount,
-    rows: full ? everywhere : x.features.map((f) => (f < 0 ? -1 : 0)), outAxes: full ? [] : axes,
-  }, loc);
+  const weight = ctx.addConstant(
+    `ones ${x.featureCount}`,
+    [1, x.featureCount],
+    new Float64Array(x.featureCount).fill(1),
+  );
+  const mean = applyMatrix(
+    ctx,
+    x,
+    {
+      weight,
+      factor: 1 / x.featureCount,
+      rows: full ? everywhere : x.features.map((f) => (f < 0 ? -1 : 0)),
+      outAxes: full ? [] : axes,
+    },
+    loc,
+  );
   const centred = ctx.builder.op('ct.sub', [x.value, mean], {}, loc);
 
   const interval = widenPositive({ min: varianceRange.min + epsilon, max: varianceRange.max + epsilon });
   const { scale, shift } = normalisation(interval);
   const squares: Packed = {
-    ...x, value: ctx.multiply(centred, centred, axes.map((a) => a.name), loc), features: foldBlocks(x.features, ctx.period),
+    ...x,
+    value: ctx.multiply(
+      centred,
+      centred,
+      axes.map((a) => a.name),
+      loc,
+    ),
+    features: foldBlocks(x.features, ctx.period),
     repeats: 'terms',
   };
-  const sum = applyMatrix(ctx, squares, {
-    weight, factor: scale / x.featureCount, rows: everywhere, outAxes: [],
-  }, loc);
+  const sum = applyMatrix(
+    ctx,
+    squares,
+    { weight, factor: scale / x.featureCount, rows: everywhere, outAxes: [] },
+    loc,
+  );
   const constant = ctx.addConstant(`${loc}:variance shift`, [1], new Float64Array([scale * epsilon + shift]));
   const tokens = ctx.tokenTable(0, x.tokens, () => 0);
-  const t = ctx.builder.op('ct.add_plain', [sum, ctx.vector(constant, [], everywhere, tokens, 1, loc)], {}, loc);
+  const t = ctx.builder.op(
+    'ct.add_plain',
+    [sum, ctx.vector(constant, [], everywhere, tokens, 1, loc)],
+    {},
+    loc,
+  );
   const inverse = fitChebyshev((u) => Math.sqrt(scale / (u - shift)), -1, 1, {
-    maxError: inverseSqrtRelativeError, relative: true, name: 'inverse square root',
+    maxError: inverseSqrtRelativeError,
+    relative: true,
+    name: 'inverse square root',
   });
   const inverseDeviation = polynomial(ctx, t, inverse.coefficients, loc);
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
@@ -92,7 +135,11 @@ function foldBlocks(features: Int32Array, period: number): Int32Array {
 export function timesVector(ctx: PackContext, x: Packed, constant: string, loc: string): Packed {
   const { shape } = ctx.constantOf(constant);
   const width = defined(shape.at(-1), 'width');
-  const rows = defined(shape.reduce((a, b) => a * b, 1), 'size') / width;
+  const rows =
+    defined(
+      shape.reduce((a, b) => a * b, 1),
+      'size',
+    ) / width;
   const tokens = rows === 1 ? undefined : ctx.tokenTable(0, x.tokens, (t) => t * width);
   const features = width === 1 ? x.features.map((f) => Math.min(f, 0)) : x.features;
   const plain = ctx.vector(ctx.keep(constant), ctType(x.value).axes, features, tokens, 1, loc);
@@ -111,10 +158,24 @@ export function plusVector(ctx: PackContext, x: Packed, constant: string, loc: s
 }
 
 /** Tokens first .. first+count-1 moved to the front, all others zero: one level. `factor` multiplies. */
-export function selectTokens(ctx: PackContext, x: Packed, first: number, count: number, factor: number, loc: string): Packed {
+export function selectTokens(
+  ctx: PackContext,
+  x: Packed,
+  first: number,
+  count: number,
+  factor: number,
+  loc: string,
+): Packed {
   const moved = ctx.rotate(x.value, first * ctx.period, loc);
   const one = ctx.addConstant('one', [1], new Float64Array([1]));
-  const mask = ctx.vector(one, [], new Int32Array(ctx.period), ctx.tokenTable(0, count, () => 0), factor, loc);
+  const mask = ctx.vector(
+    one,
+    [],
+    new Int32Array(ctx.period),
+    ctx.tokenTable(0, count, () => 0),
+    factor,
+    loc,
+  );
   return { ...x, value: ctx.timesPlain(moved, mask, [], loc), tokens: count };
 }
 
@@ -128,7 +189,13 @@ export function meanTokens(ctx: PackContext, x: Packed, loc: string): Packed {
 }
 
 /** A constant [n, features] put before or after the tokens of x. */
-export function concatTokens(ctx: PackContext, x: Packed, constant: string, before: boolean, loc: string): Packed {
+export function concatTokens(
+  ctx: PackContext,
+  x: Packed,
+  constant: string,
+  before: boolean,
+  loc: string,
+): Packed {
   const [count, width] = ctx.constantOf(constant).shape as [number, number];
   const value = before ? ctx.rotate(x.value, -count * ctx.period, loc) : x.value;
   const tokens = ctx.tokenTable(before ? 0 : x.tokens, count, (t) => t * width);

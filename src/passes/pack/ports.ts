@@ -1,4 +1,7 @@
-/** How the client packs an input: data movement on the model's inputs costs nothing, because the client does it. */
+/**
+ * How the client packs an input: data movement on the model's inputs costs nothing, because the client does
+ * it.
+ */
 import type { Block, Module, SlotMap, Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
@@ -19,14 +22,22 @@ export function tokensOf(value: Value): number {
 }
 
 export function inputSlots(
-  module: Module, block: Block, arg: Value, index: number, period: number, groups: number,
+  module: Module,
+  block: Block,
+  arg: Value,
+  index: number,
+  period: number,
+  groups: number,
 ): PackedInput {
   const users = block.ops.filter((op) => op.operands.includes(arg));
   const moves = users.filter((op) => op.kind === 'tensor.rearrange');
   const port = defined(module.inputs[index], 'input port');
   if (moves.length > 1 || (moves.length === 1 && users.length > 1)) {
     throw new AegisError({
-      code: 'A115', node: port.name, pass: 'pack', message: `the input is read in ${users.length} different arrangements`,
+      code: 'A115',
+      node: port.name,
+      pass: 'pack',
+      message: `the input is read in ${users.length} different arrangements`,
       help: 'give the model one input per arrangement',
     });
   }
@@ -35,25 +46,34 @@ export function inputSlots(
   invariant(value.type.kind === 'tensor', 'inputs are tensors');
   const featureCount = value.type.shape.at(-1) ?? 1;
   const tokens = tokensOf(value);
-  const indices = move === undefined
-    ? Int32Array.from({ length: tokens * featureCount }, (_, i) => i)
-    : defined(module.tables.get(move.attrs.indices as string), 'indices of a rearrangement');
+  const indices =
+    move === undefined
+      ? Int32Array.from({ length: tokens * featureCount }, (_, i) => i)
+      : defined(module.tables.get(move.attrs.indices as string), 'indices of a rearrangement');
   const split = separate(indices, tokens, featureCount);
   if (split === undefined) {
     throw new AegisError({
-      code: 'A116', node: move?.loc ?? port.name, pass: 'pack',
+      code: 'A116',
+      node: move?.loc ?? port.name,
+      pass: 'pack',
       message: 'the arrangement of the input is not a sum of a token offset and a feature offset',
       help: 'arrange the input before the model',
     });
   }
-  const features = plainFeatures(featureCount, period).map((f) => (f < 0 ? -1 : defined(split.features[f], 'offset')));
-  const slotTokens = Int32Array.from({ length: groups }, (_, t) => (t < tokens ? defined(split.tokens[t], 'offset') : -1));
+  const features = plainFeatures(featureCount, period).map((f) =>
+    f < 0 ? -1 : defined(split.features[f], 'offset'),
+  );
+  const slotTokens = Int32Array.from({ length: groups }, (_, t) =>
+    t < tokens ? defined(split.tokens[t], 'offset') : -1,
+  );
   return { value, slots: { period, features, tokens: slotTokens }, tokens, featureCount };
 }
 
 /** Writes index(t, f) as tokens[t] + features[f], zero (-1) where a whole token or a whole feature is. */
 function separate(
-  indices: Int32Array, tokens: number, width: number,
+  indices: Int32Array,
+  tokens: number,
+  width: number,
 ): { tokens: Int32Array; features: Int32Array } | undefined {
   const at = (t: number, f: number) => indices[t * width + f] ?? -1;
   const range = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -63,12 +83,17 @@ function separate(
   const f0 = liveFeatures[0];
   if (f0 === undefined) return result;
   const base = Math.min(...liveTokens.map((t) => at(t, f0)));
-  const first = defined(liveTokens.find((t) => at(t, f0) === base), 'token with the least index');
+  const first = defined(
+    liveTokens.find((t) => at(t, f0) === base),
+    'token with the least index',
+  );
   for (const t of liveTokens) result.tokens[t] = at(t, f0) - base;
   for (const f of liveFeatures) result.features[f] = at(first, f);
-  const separable = range(tokens).every((t) => range(width).every((f) => {
-    const [a, b] = [result.tokens[t] ?? -1, result.features[f] ?? -1];
-    return at(t, f) === (a < 0 || b < 0 ? -1 : a + b);
-  }));
+  const separable = range(tokens).every((t) =>
+    range(width).every((f) => {
+      const [a, b] = [result.tokens[t] ?? -1, result.features[f] ?? -1];
+      return at(t, f) === (a < 0 || b < 0 ? -1 : a + b);
+    }),
+  );
   return separable ? result : undefined;
 }

@@ -1,8 +1,10 @@
 /**
- * One walk over a function on two carriers: levels only (to price a plan) or a builder (to make the module). Both see
+ * One walk over a function on two carriers: levels only (to price a plan) or a builder (to make the module).
+ * Both see
  * the same decisions, so what was priced is what is built.
  *
- * A value is canonical if its scale is that of its level; products and contractions are not, until their rescale. Only
+ * A value is canonical if its scale is that of its level; products and contractions are not, until their
+ * rescale. Only
  * canonical values are adjusted or bootstrapped.
  */
 import type { Block, Op, Value } from '../../ir/module.js';
@@ -19,7 +21,11 @@ export interface Carrier<H> {
   bootstrap(handle: H, value: Value, op: Op): H;
   /** Emits an op whose ciphertext operands are at one level. */
   emit(op: Op, operands: readonly H[], level: number): H;
-  loop(op: Op, initial: readonly H[], body: (carrier: Carrier<H>, carried: readonly H[]) => readonly H[]): readonly H[];
+  loop(
+    op: Op,
+    initial: readonly H[],
+    body: (carrier: Carrier<H>, carried: readonly H[]) => readonly H[],
+  ): readonly H[];
   /** Same level, no effects: for working out the carried levels of a loop. */
   probe(handle: H): number;
 }
@@ -27,9 +33,13 @@ export interface Carrier<H> {
 /** Levels an op consumes, its rescale included where it makes a product. */
 export function consumedLevels(op: Op): number {
   switch (op.kind) {
-    case 'ct.mul': case 'ct.contract': return 1;
-    case 'ct.polynomial': return polynomialDepth((op.attrs.coefficients as readonly number[]).length - 1);
-    default: return 0;
+    case 'ct.mul':
+    case 'ct.contract':
+      return 1;
+    case 'ct.polynomial':
+      return polynomialDepth((op.attrs.coefficients as readonly number[]).length - 1);
+    default:
+      return 0;
   }
 }
 
@@ -86,7 +96,10 @@ export interface WalkOptions {
 }
 
 export class InfeasibleLevels extends Error {
-  constructor(readonly op: Op, readonly level: number) {
+  constructor(
+    readonly op: Op,
+    readonly level: number,
+  ) {
     super(`${op.kind} at level ${level}`);
   }
 }
@@ -124,12 +137,19 @@ export class LevelWalk<H> {
 
   private op(op: Op): H {
     const cts = op.operands.filter(isCt);
-    if (cts.length === 0) return this.carrier.emit(op, op.operands.map((value) => this.handle(value)), anyLevel);
+    if (cts.length === 0)
+      return this.carrier.emit(
+        op,
+        op.operands.map((value) => this.handle(value)),
+        anyLevel,
+      );
     for (const value of cts) this.raiseIfNeeded(op, value);
     const level = Math.min(...cts.map((value) => this.carrier.level(this.handle(value))));
     const operands = op.operands.map((value) => {
       const handle = this.handle(value);
-      return isCt(value) && this.carrier.level(handle) > level ? this.carrier.adjust(handle, level, op) : handle;
+      return isCt(value) && this.carrier.level(handle) > level
+        ? this.carrier.adjust(handle, level, op)
+        : handle;
     });
     return this.carrier.emit(op, operands, level);
   }
@@ -172,7 +192,9 @@ export class LevelWalk<H> {
     for (let round = 0; round <= top; round++) {
       const values = new Map(outer);
       region.args.forEach((arg, i) => values.set(arg.id, defined(levels[i], 'level')));
-      const yielded = new LevelWalk(this.options, levelCarrier(this.options.parameters), values).block(region);
+      const yielded = new LevelWalk(this.options, levelCarrier(this.options.parameters), values).block(
+        region,
+      );
       const next = levels.map((level, i) => Math.min(level, defined(yielded[i], 'yielded level')));
       if (next.every((level, i) => level === levels[i])) return levels;
       levels = next;
@@ -213,7 +235,10 @@ export function levelCarrier(
       onLoop(op, () => {
         results = body(carrier, initial);
       });
-      invariant(results.every((level, i) => level === initial[i]), 'carried levels are stable');
+      invariant(
+        results.every((level, i) => level === initial[i]),
+        'carried levels are stable',
+      );
       return results;
     },
   };

@@ -34,8 +34,15 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   const output = body.evalMod(defined(builder.args[0], 'argument'));
   const func: Func = { name: 'main', body: builder.finish([output]) };
   const module: Module = {
-    phase: 'cipher', name: 'bootstrap-noise', sourceHash: '', parameters, functions: [func],
-    constants: new Map(), tables: new Map(), inputs: [], outputs: [],
+    phase: 'cipher',
+    name: 'bootstrap-noise',
+    sourceHash: '',
+    parameters,
+    functions: [func],
+    constants: new Map(),
+    tables: new Map(),
+    inputs: [],
+    outputs: [],
   };
 
   const ratio = Number(parameters.primes[0]) / defined(parameters.scales[0], 'D_0');
@@ -44,10 +51,8 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   // The distribution function makes a uniform of a normal deviate.
   const uniform = (): number => erfc(gaussian.next() * Math.SQRT1_2) / 2;
   const rescale = func.body.ops.find((op) => op.kind === 'ct.rescale');
-  const stdDev = (op: Op): number => opNoise(op, 0, {
-    parameters, magnitude: () => 1,
-    bootstrap: () => 0, modelledRange: () => undefined,
-  });
+  const stdDev = (op: Op): number =>
+    opNoise(op, 0, { parameters, magnitude: () => 1, bootstrap: () => 0, modelledRange: () => undefined });
   // The first rescale is one level below the input; both scales are those of EvalMod primes.
   const inputNoise = stdDev(defined(rescale, 'rescale')) * Math.sqrt(inputRescales);
 

@@ -41,7 +41,10 @@ export class NodeTable {
   /** Samples of every observed result, run by run. */
   private readonly samples: Float64Array[][] = [];
 
-  constructor(module: Module, private readonly parameters: Parameters) {
+  constructor(
+    module: Module,
+    private readonly parameters: Parameters,
+  ) {
     for (const func of module.functions) {
       if (func.models === undefined) walkOps(func.body, (op) => this.declare(op));
     }
@@ -66,16 +69,20 @@ export class NodeTable {
   cleanRun(): Observer {
     const samples: Float64Array[] = [];
     this.samples.push(samples);
-    return (op, values) => values.forEach((value, i) => {
-      const sample = sampleOf(value);
-      samples.push(sample);
-      const result = op.results[i];
-      if (result !== undefined) {
-        this.magnitudes.set(result.id, Math.max(this.magnitudes.get(result.id) ?? 0, rootMeanSquare(sample)));
-      }
-      const row = this.row(op.loc);
-      row.magnitude = sample.reduce((max, x) => Math.max(max, Math.abs(x)), row.magnitude);
-    });
+    return (op, values) =>
+      values.forEach((value, i) => {
+        const sample = sampleOf(value);
+        samples.push(sample);
+        const result = op.results[i];
+        if (result !== undefined) {
+          this.magnitudes.set(
+            result.id,
+            Math.max(this.magnitudes.get(result.id) ?? 0, rootMeanSquare(sample)),
+          );
+        }
+        const row = this.row(op.loc);
+        row.magnitude = sample.reduce((max, x) => Math.max(max, Math.abs(x)), row.magnitude);
+      });
   }
 
   /** `reference`: the number of the clean run on the same input. */

@@ -45,24 +45,43 @@ export function opNoise(op: Op, element: number, sources: NoiseSources): number 
   const { parameters } = sources;
   const slot = (variance: number): number => slotNoise(parameters, variance, type);
   switch (op.kind) {
-    case 'ct.rescale': case 'ct.adjust': case 'ct.mod_down':
+    case 'ct.rescale':
+    case 'ct.adjust':
+    case 'ct.mod_down':
       return slot(divisionVariance(parameters));
-    case 'ct.relinearize': case 'ct.conjugate': case 'ct.switch_secret':
+    case 'ct.relinearize':
+    case 'ct.conjugate':
+    case 'ct.switch_secret':
       return slot(switchVariance(parameters, keyClassFor(parameters, type.level), type.level));
-    case 'ct.rotate': return slot(rotateVariance(op, element, type.level, parameters));
-    case 'ct.rotate_each': return slot(rotateEachVariance(op, element, type.level, parameters));
-    case 'ct.contract': return contractNoise(op, sources);
-    case 'ct.add_plain': return plainNoise(parameters, op.operands[1]) / numericScale(type.scale, parameters);
-    case 'ct.bootstrap': return sources.bootstrap(op.attrs.rangeLog2 as number);
+    case 'ct.rotate':
+      return slot(rotateVariance(op, element, type.level, parameters));
+    case 'ct.rotate_each':
+      return slot(rotateEachVariance(op, element, type.level, parameters));
+    case 'ct.contract':
+      return contractNoise(op, sources);
+    case 'ct.add_plain':
+      return plainNoise(parameters, op.operands[1]) / numericScale(type.scale, parameters);
+    case 'ct.bootstrap':
+      return sources.bootstrap(op.attrs.rangeLog2 as number);
     case 'call': {
       const range = sources.modelledRange(op.attrs.callee as string);
       return sources.bootstrap(defined(range, 'range of a modelled call'));
     }
-    case 'ct.add': case 'ct.sub': case 'ct.mul': case 'ct.mul_i': case 'ct.sum': case 'ct.index':
-    case 'ct.slice': case 'ct.concat': case 'ct.reshape': case 'ct.mod_raise': case 'ct.reinterpret':
+    case 'ct.add':
+    case 'ct.sub':
+    case 'ct.mul':
+    case 'ct.mul_i':
+    case 'ct.sum':
+    case 'ct.index':
+    case 'ct.slice':
+    case 'ct.concat':
+    case 'ct.reshape':
+    case 'ct.mod_raise':
+    case 'ct.reinterpret':
     case 'ct.zero':
       return 0;
-    default: invariant(false, `no noise model of ${op.kind}`);
+    default:
+      invariant(false, `no noise model of ${op.kind}`);
   }
 }
 
@@ -153,11 +172,13 @@ function contractNoise(op: Op, sources: NoiseSources): number {
   const text = op.attrs.scale;
   const scale = typeof text === 'string' ? parseScale(text) : undefined;
   const over = op.attrs.over as readonly string[];
-  const sizes = new Map([a, p].flatMap((value) => {
-    const type = value?.type;
-    const axes = type?.kind === 'ct' || type?.kind === 'pt' ? type.axes : [];
-    return axes.map(({ name, size }) => [name, size] as const);
-  }));
+  const sizes = new Map(
+    [a, p].flatMap((value) => {
+      const type = value?.type;
+      const axes = type?.kind === 'ct' || type?.kind === 'pt' ? type.axes : [];
+      return axes.map(({ name, size }) => [name, size] as const);
+    }),
+  );
   const terms = over.reduce((product, name) => product * (sizes.get(name) ?? 1), 1);
   const { parameters } = sources;
   const relative = plainNoise(parameters, p) / numericScale(defined(scale, 'plaintext scale'), parameters);
