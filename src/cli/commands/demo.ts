@@ -103,6 +103,11 @@ interface Sizes {
   readonly responseBytes: number;
 }
 
+function whereKept({ kept, folder }: DemoOptions): string {
+  const place = relative(process.cwd(), folder) || '.';
+  return kept ? `\n    All in ${place}: go on with aegis inspect, verify, run.\n` : '';
+}
+
 /** The server's part: runs the plan and says where the time went. */
 async function serve(
   plan: LoadedPlan,
@@ -171,10 +176,7 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   heading('Files');
   const sizes = await fileSizes(options.folder);
   say(`${sizeLines(sizes)}\n`);
-  if (options.kept) {
-    const place = relative(process.cwd(), options.folder) || '.';
-    say(`\n    All in ${place}: go on with aegis inspect, verify, run.\n`);
-  }
+  say(whereKept(options));
   if (plan.view.parameters.insecure) {
     say(`\n${insecureNotice(context.style)}; aegis demo --secure uses 128-bit ones\n`);
   }
