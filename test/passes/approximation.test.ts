@@ -7,7 +7,7 @@ import {
   interpolate,
   realFunction,
 } from '../../src/passes/approximation/index.js';
-import { erf, erfc } from '../../src/passes/approximation/functions.js';
+import { erf, erfc } from '../../src/support/special-functions.js';
 
 /** x, erf, erfc, GELU (erf), GELU (tanh), sigmoid, SiLU: mpmath at 40 digits, rounded to double. */
 const reference = [

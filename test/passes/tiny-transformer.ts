@@ -4,8 +4,6 @@
  */
 import { BlockBuilder, Ids } from '../../src/ir/builder.js';
 import type { Constant, Module } from '../../src/ir/module.js';
-import { gelu } from '../../src/passes/approximation/functions.js';
-import type { Ranges } from '../../src/passes/ranges.js';
 
 export interface TinyShape {
   readonly tokens: number;
@@ -99,6 +97,3 @@ export function randomInput(shape: TinyShape, seed: number): Float64Array {
   const next = random(seed);
   return Float64Array.from({ length: shape.tokens * shape.width }, () => 1.5 * next());
 }
-
-export { gelu };
-export type { Ranges };

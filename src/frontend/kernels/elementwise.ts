@@ -2,7 +2,7 @@
  * Elementwise operators with numpy broadcasting. Integers of 64 bit are computed exactly and wrap like
  * ONNX's.
  */
-import { erf, gelu, geluTanh, relu, sigmoid, silu } from '../../ir/interpreter/tensor-functions.js';
+import { erf, gelu, geluTanh, relu, sigmoid, silu } from '../../support/special-functions.js';
 import { containerOf, elementCount, isBig, isFloat, type Data, type DType, type Tensor } from '../model.js';
 import { elementType } from '../protobuf.js';
 import {

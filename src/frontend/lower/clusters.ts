@@ -5,7 +5,8 @@
  * factors, every way to cube or to divide, Casts and duplicated nodes are covered alike.
  */
 import { defined } from '../../support/invariant.js';
-import { gelu, geluTanh, normalizeRow, sigmoid, silu } from '../../ir/interpreter/tensor-functions.js';
+import { normalizeRow } from '../../ir/interpreter/tensor-functions.js';
+import { gelu, geluTanh, sigmoid, silu } from '../../support/special-functions.js';
 import { callOf, type ShapedGraph } from '../evaluate.js';
 import { asNumbers } from '../kernels/call.js';
 import { realFunctions } from '../kernels/elementwise.js';

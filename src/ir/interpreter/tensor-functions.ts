@@ -1,42 +1,5 @@
 /** Functions of real rows in double precision, shared by the tensor interpreter and the ONNX evaluator. */
 
-/**
- * erf(x) = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (1*3*...*(2n+1)) (Abramowitz and Stegun 7.1.6). All
- * terms are positive, so nothing cancels: accurate to a few units in the last place.
- */
-export function erf(x: number): number {
-  const size = Math.abs(x);
-  if (!(size < 6)) return Number.isNaN(x) ? NaN : Math.sign(x);
-  let term = size;
-  let sum = size;
-  for (let n = 1; term > sum * 1e-17; n++) {
-    term *= (2 * size * size) / (2 * n + 1);
-    sum += term;
-  }
-  return (Math.sign(x) * 2 * Math.exp(-size * size) * sum) / Math.sqrt(Math.PI);
-}
-
-export function gelu(x: number): number {
-  return 0.5 * x * (1 + erf(x * Math.SQRT1_2));
-}
-
-/** The tanh form of Hendrycks and Gimpel. */
-export function geluTanh(x: number): number {
-  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
-}
-
-export function sigmoid(x: number): number {
-  return 1 / (1 + Math.exp(-x));
-}
-
-export function silu(x: number): number {
-  return x * sigmoid(x);
-}
-
-export function relu(x: number): number {
-  return x > 0 ? x : 0;
-}
-
 /** Softmax of `size` elements at `offset`, in place; the row maximum is subtracted first. */
 export function softmaxRow(values: Float64Array, offset: number, size: number): void {
   let max = -Infinity;

@@ -1,17 +1,8 @@
 /** Runs a module of the tensor phase in the clear, in double precision. */
 import { defined, invariant } from '../../support/invariant.js';
 import { entryName, type Constant, type Module, type Op, type Value } from '../module.js';
-import {
-  gelu,
-  geluTanh,
-  matmul,
-  matmulTransposed,
-  normalizeRow,
-  relu,
-  sigmoid,
-  silu,
-  softmaxRow,
-} from './tensor-functions.js';
+import { gelu, geluTanh, relu, sigmoid, silu } from '../../support/special-functions.js';
+import { matmul, matmulTransposed, normalizeRow, softmaxRow } from './tensor-functions.js';
 
 export interface TensorRunOptions {
   /**

@@ -1,5 +1,6 @@
 /** Exact real functions behind the nonlinear operators, in double precision. */
 import { unreachable } from '../../support/invariant.js';
+import { erf, gelu, geluTanh, relu, sigmoid, silu } from '../../support/special-functions.js';
 import type { RealFunction } from './chebyshev.js';
 
 /** Named functions of one variable; `exp` is exp(scale x). */
@@ -19,11 +20,11 @@ export function realFunction(fn: NonlinearFunction): RealFunction {
     case 'tanh':
       return Math.tanh;
     case 'relu':
-      return (x) => Math.max(0, x);
+      return relu;
     case 'sigmoid':
       return sigmoid;
     case 'silu':
-      return (x) => x * sigmoid(x);
+      return silu;
     case 'inverse':
       return (x) => 1 / x;
     case 'inverse-sqrt':
@@ -33,58 +34,4 @@ export function realFunction(fn: NonlinearFunction): RealFunction {
     default:
       return unreachable(fn);
   }
-}
-
-/** 1 / (1 + exp(-x)), without overflow. */
-export function sigmoid(x: number): number {
-  if (x >= 0) return 1 / (1 + Math.exp(-x));
-  const e = Math.exp(x);
-  return e / (1 + e);
-}
-
-/** x Phi(x) = x erfc(-x / sqrt 2) / 2: no cancellation for negative x. */
-export function gelu(x: number): number {
-  return (x * erfc(-x * Math.SQRT1_2)) / 2;
-}
-
-/** Hendrycks and Gimpel 2016, eq. 2: x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 = x sigmoid(2 ...). */
-export function geluTanh(x: number): number {
-  return x * sigmoid(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
-}
-
-/**
- * Below this |x| the power series is used, above it the continued fraction: 1 - erf(1) loses less than one
- * digit.
- */
-const seriesLimit = 1;
-
-export function erf(x: number): number {
-  return Math.abs(x) < seriesLimit ? erfSeries(x) : Math.sign(x) * (1 - erfcFraction(Math.abs(x)));
-}
-
-export function erfc(x: number): number {
-  if (x >= seriesLimit) return erfcFraction(x);
-  return x <= -seriesLimit ? 2 - erfcFraction(-x) : 1 - erfSeries(x);
-}
-
-/**
- * erf x = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!: all terms of one sign (Abramowitz and Stegun
- * 7.1.6).
- */
-function erfSeries(x: number): number {
-  let term = x;
-  let sum = x;
-  for (let n = 1; Math.abs(term) > Math.abs(sum) * 1e-17 && n < 200; n++) {
-    term *= (2 * x * x) / (2 * n + 1);
-    sum += term;
-  }
-  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
-}
-
-/** erfc x = exp(-x^2)/sqrt(pi) / (x + (1/2)/(x + 1/(x + (3/2)/(x + ...)))) (Abramowitz and Stegun 7.1.14). */
-function erfcFraction(x: number): number {
-  // The error after k terms is about exp(-2 x sqrt(2k)).
-  let tail = x;
-  for (let k = Math.ceil(30 + 250 / (x * x)); k > 0; k--) tail = x + k / 2 / tail;
-  return Math.exp(-x * x) / Math.sqrt(Math.PI) / tail;
 }

@@ -13,7 +13,7 @@ import { Gaussian } from '../../ir/interpreter/gaussian.js';
 import type { Func, Module, Op } from '../../ir/module.js';
 import { canonicalScale } from '../../ir/scale.js';
 import { qBasis, type CtType } from '../../ir/types.js';
-import { erfc } from '../approximation/functions.js';
+import { erfc } from '../../support/special-functions.js';
 import { evalModBound } from '../approximation/evalmod.js';
 import { BootstrapBody } from '../expand-bootstrap/body.js';
 import { opNoise } from './noise-model.js';
