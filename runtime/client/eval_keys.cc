@@ -21,7 +21,7 @@ struct Place {
 
 void loadRow(const SafeTensors& file, const ClientParameters& p, const Seed& seed, const Place& place,
              size_t item) {
-  const KeyClassShape& shape = p.keyClasses[place.key->keyClass];
+  const KeyClassShape& shape = place.key->shape;
   const size_t n = p.degree(), rows = shape.limbs.size(), digit = item / rows, row = item % rows;
   const Prime prime = makePrime(p.primes[shape.limbs[row]]);
   uint64_t* b = place.base + (digit * 2 * rows + row) * n;
@@ -55,7 +55,7 @@ EvalKeys EvalKeys::open(const std::string& path, const ClientParameters& p, Thre
   size_t words = 0;
   for (const KeySpec& key : p.keys) {
     const std::string name = key.name(p.keyClasses);
-    const KeyClassShape& shape = p.keyClasses[key.keyClass];
+    const KeyClassShape& shape = key.shape;
     if (file.find(name) == nullptr)
       fail("R304", file.name() + " has no key \"" + name + "\" that the plan needs",
            "run aegis keygen for this plan");
@@ -82,7 +82,7 @@ EvalKeys EvalKeys::open(const std::string& path, const ClientParameters& p, Thre
   for (size_t i = 0; i < p.keys.size(); i++) {
     const KeySpec& key = p.keys[i];
     const std::string name = key.name(p.keyClasses);
-    const KeyClassShape& shape = p.keyClasses[key.keyClass];
+    const KeyClassShape& shape = key.shape;
     const Place place{&key, file.find(name), keys.memory_.get() + offsets[name]};
     const size_t digits = shape.digits.size(), rows = shape.limbs.size();
     keys.views_.push_back(KeyView{place.base, uint32_t(digits), uint32_t(rows)});

@@ -78,7 +78,7 @@ SafeTensorsWriter stageEvalKeys(CryptoContext& context, const std::string& path,
   const std::vector<KeySpec> keys = distinctKeys(p);
   std::vector<TensorSpec> specs;
   for (const KeySpec& key : keys) {
-    const KeyClassShape& shape = p.keyClasses[key.keyClass];
+    const KeyClassShape& shape = key.shape;
     specs.push_back(
         {key.name(p.keyClasses), Dtype::kU64, {shape.digits.size(), shape.limbs.size(), p.degree()}});
   }
@@ -88,7 +88,7 @@ SafeTensorsWriter stageEvalKeys(CryptoContext& context, const std::string& path,
   SafeTensorsWriter writer(path, FileMode::kPublic, metadata, specs);
   std::vector<uint64_t> b;
   for (size_t i = 0; i < keys.size(); i++) {
-    const KeyClassShape& shape = p.keyClasses[keys[i].keyClass];
+    const KeyClassShape& shape = keys[i].shape;
     b.resize(shape.limbs.size() * p.degree());
     for (uint32_t digit = 0; digit < shape.digits.size(); digit++) {
       progress.step("keygen", i, keys.size());
@@ -129,12 +129,12 @@ SecretRows secretRows(CryptoContext& context, const SecretKey& secret) {
 void makeKeyDigit(CryptoContext& context, const SecretRows& secrets, const KeySpec& key, uint32_t digit,
                   const Seed& seed, Randomness& random, uint64_t* b) {
   const ClientParameters& p = context.parameters;
-  const KeyClassShape& shape = p.keyClasses[key.keyClass];
+  const KeyClassShape& shape = key.shape;
   const size_t n = p.degree();
   const KeyPair pair = secretsOf(context, secrets, key);
   SecretVector<uint64_t> error(shape.limbs.size() * n);
   context.smallToNtt(sampleError(random, n), shape.limbs, error.data());
-  const uint32_t first = shape.digits[digit].first, end = first + shape.digits[digit].count;
+  const uint32_t first = shape.rowOf(shape.digits[digit].first), end = first + shape.digits[digit].count;
   context.pool.parallelFor(shape.limbs.size(), 1, [&](size_t beginRow, size_t endRow) {
     std::vector<uint64_t> a(n);
     for (size_t row = beginRow; row < endRow; row++) {

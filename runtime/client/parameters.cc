@@ -38,17 +38,20 @@ KeyClassShape readKeyClass(const plan::KeyClass& from, const ClientParameters& p
   }
   if (next != shape.level + 1)
     inconsistent("digits of key class \"" + shape.name + "\" do not cover its limbs");
-  for (uint32_t i = 0; i <= shape.level; i++) shape.limbs.push_back(uint16_t(i));
   for (uint32_t i = 0; i < shape.specials; i++) shape.limbs.push_back(uint16_t(p.maxLevel + 1 + i));
+  for (uint32_t i = 0; i <= shape.level; i++) shape.limbs.push_back(uint16_t(i));
   return shape;
 }
 
 KeySpec readKey(const plan::Key& from, const ClientParameters& p) {
-  const KeySpec key{from.kind(), from.kind() == plan::KeyKind_Galois ? from.galois() : 0, from.key_class()};
+  KeySpec key{from.kind(), from.kind() == plan::KeyKind_Galois ? from.galois() : 0, from.key_class(), {}};
   if (key.kind > plan::KeyKind_MAX) inconsistent("unknown kind of key");
   if (key.keyClass >= p.keyClasses.size()) inconsistent("key of class " + std::to_string(key.keyClass));
   if (key.kind == plan::KeyKind_Galois && (key.galois % 2 == 0 || key.galois >= 2 * p.degree()))
     inconsistent("Galois element " + std::to_string(key.galois));
+  if (from.level() > p.keyClasses[key.keyClass].level)
+    inconsistent("key at level " + std::to_string(from.level()) + " above its class");
+  key.shape = p.keyClasses[key.keyClass].cutAt(from.level());
   return key;
 }
 
@@ -88,7 +91,7 @@ void checkSecurity(const ClientParameters& p) {
       fail("R307", "the sparse secret has Hamming weight " + std::to_string(p.ephemeralWeight) + " but needs "
                        + std::to_string(kSecureEphemeralWeight));
     if (key.kind != plan::KeyKind_ToSparse) continue;
-    const KeyClassShape& shape = p.keyClasses[key.keyClass];
+    const KeyClassShape& shape = key.shape;
     const double keyBits = p.log2Primes(shape.limbs);
     if (shape.name != "sparse" || shape.level != 0 || keyBits > kMaxSparseKeyBits)
       fail("R307", "the key to the sparse secret has class \"" + shape.name + "\" with a modulus of "
@@ -98,6 +101,15 @@ void checkSecurity(const ClientParameters& p) {
 }
 
 }  // namespace
+
+KeyClassShape KeyClassShape::cutAt(uint32_t lower) const {
+  KeyClassShape cut{name, lower, specials, {}, {}};
+  for (const Digit& digit : digits)
+    if (digit.first <= lower)
+      cut.digits.push_back({digit.first, std::min(digit.count, lower + 1 - digit.first)});
+  cut.limbs.assign(limbs.begin(), limbs.begin() + ptrdiff_t(rowOf(lower)) + 1);
+  return cut;
+}
 
 std::string KeySpec::name(const std::vector<KeyClassShape>& classes) const {
   const std::string suffix = "." + classes[keyClass].name;
@@ -123,7 +135,7 @@ double ClientParameters::log2Primes(const std::vector<uint16_t>& limbs) const {
 }
 
 uint64_t ClientParameters::keyElements(const KeySpec& key) const {
-  const KeyClassShape& shape = keyClasses[key.keyClass];
+  const KeyClassShape& shape = key.shape;
   return uint64_t(shape.digits.size()) * shape.limbs.size() * degree();
 }
 

@@ -22,14 +22,19 @@ struct KeyClassShape {
   std::string name;
   uint32_t level = 0, specials = 0;
   std::vector<Digit> digits;
-  // Prime index of each key row: q_0..q_level, then the first `specials` special primes.
+  // Prime index of each key row: the first `specials` special primes, then q_0..q_level.
   std::vector<uint16_t> limbs;
+
+  uint32_t rowOf(uint32_t qLimb) const { return specials + qLimb; }
+  // The same family cut at a lower level: fewer limbs, and the digits that hold them.
+  KeyClassShape cutAt(uint32_t lower) const;
 };
 
 struct KeySpec {
   plan::KeyKind kind;
   uint32_t galois = 0;    // 0 unless kind is Galois
   uint32_t keyClass = 0;
+  KeyClassShape shape;    // of the class, cut at the key's level
 
   // Tensor name in eval.keys.
   std::string name(const std::vector<KeyClassShape>& classes) const;

@@ -32,7 +32,7 @@ void Interpreter::prepareKeys(const std::vector<CommandSpec>& commands, const Ke
     std::vector<KeyView>& views = keys_[&command];
     for (const uint32_t key : command.keys) {
       views.push_back(keys(key));
-      if (views.back().base == nullptr || views.back().digitCount != file_.keyClass(key).digits()->size() ||
+      if (views.back().base == nullptr || views.back().digitCount != file_.keyDigitCount(key) ||
           views.back().rowCount != file_.keyRowCount(key))
         fail("R303", "key " + std::to_string(key) + " does not have the shape that the plan asks for",
              "make new keys with `aegis keygen` for this plan");

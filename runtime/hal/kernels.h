@@ -53,11 +53,13 @@ struct Launch {
   bool accumulate = false;
 };
 
-// One key-switching key resident in memory: [digit][component 0..1][row][N], NTT form, canonical.
+// One key-switching key resident in memory: [digit][component 0..1][row][N], NTT form, canonical. Rows: the
+// special
+// primes, then q_0..q_level, so that a limb's row does not depend on the key's level.
 struct KeyView {
   const uint64_t* base = nullptr;
   uint32_t digitCount = 0;
-  uint32_t rowCount = 0;         // limbs the key was generated at: q_0..q_level, then its special primes
+  uint32_t rowCount = 0;         // special primes and limbs the key was made at
 };
 
 struct KernelTable {

@@ -98,12 +98,14 @@ void checkKeys(const CheckContext& context) {
     if (key.key_class() >= p.key_classes()->size())
       fail("R215", name + " names key class " + std::to_string(key.key_class()));
     const plan::KeyClass& keyClass = *p.key_classes()->Get(key.key_class());
+    if (key.level() > keyClass.level())
+      fail("R215", name + " has level " + std::to_string(key.level()) + " above its class");
     if (key.kind() == plan::KeyKind_Galois &&
         (key.galois() % 2 == 0 || key.galois() >= 2 * context.ring.degree()))
       fail("R215", name + " has Galois element " + std::to_string(key.galois()));
     // A key that hides the main secret under the sparse one is only safe at a small modulus (NUMBERS 2).
     const double bits =
-        log2Of(p, 0, keyClass.level() + 1u) + log2Of(p, p.max_level() + 1u, keyClass.specials());
+        log2Of(p, 0, key.level() + 1u) + log2Of(p, p.max_level() + 1u, keyClass.specials());
     if (key.kind() == plan::KeyKind_ToSparse && bits > kMaxSparseKeyBits)
       fail("R215",
            name + " to the sparse secret has a modulus of " + std::to_string(bits) + " bits, above 121");
@@ -119,7 +121,7 @@ PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpe
     plaintextBytes += int128(p->elements()) * p->limbs()->size() * p->row_words() * sizeof(uint64_t);
   for (const plan::Key* key : *plan.keys()) {
     const plan::KeyClass& c = *plan.parameters()->key_classes()->Get(key->key_class());
-    keyBytes += int128(c.digits()->size()) * 2 * (c.level() + 1 + c.specials()) * rowBytes;
+    keyBytes += int128(keyDigitCount(c, key->level())) * 2 * (key->level() + 1 + c.specials()) * rowBytes;
   }
   for (const ProgramSpec& program : programs) {
     const FunctionSpec& entry = program.entry();

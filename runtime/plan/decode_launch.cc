@@ -255,28 +255,31 @@ void FunctionDecoder::keyProduct(const plan::Command& source, CommandSpec& spec)
   }
   const plan::KeyClass& keyClass =
       *context_.plan.parameters()->key_classes()->Get(keys.Get(spec.keys[0])->key_class());
+  uint32_t level = keyClass.level();
+  for (const uint32_t key : spec.keys) level = std::min<uint32_t>(level, keys.Get(key)->level());
   spec.digitCount = source.digit_count();
-  keyRows(spec, keyClass);
+  keyRows(spec, keyClass, level);
 }
 
-// Key rows: q_0..q_level, then the class's special primes (kernels.h, KeyView).
-void FunctionDecoder::keyRows(CommandSpec& spec, const plan::KeyClass& keyClass) {
+// Key rows: the class's special primes, then q_0..q_level (kernels.h, KeyView). `level` is the lowest of the
+// keys.
+void FunctionDecoder::keyRows(CommandSpec& spec, const plan::KeyClass& keyClass, uint32_t level) {
   const uint32_t maxLevel = context_.plan.parameters()->max_level();
   uint32_t top = 0;
   for (const uint16_t limb : spec.limbs) {
     const bool special = limb > maxLevel;
     const uint32_t index = special ? limb - maxLevel - 1 : limb;
-    if (special ? index >= keyClass.specials() : index > keyClass.level())
-      refuse("R236", "limb " + std::to_string(limb) + " is none of key class " + keyClass.name()->str());
+    if (special ? index >= keyClass.specials() : index > level)
+      refuse("R236", "limb " + std::to_string(limb) + " is none of a key of class " + keyClass.name()->str()
+                         + " at level " + std::to_string(level));
     if (!special) top = std::max(top, index);
-    spec.keyRows.push_back(uint16_t(special ? keyClass.level() + 1 + index : index));
+    spec.keyRows.push_back(uint16_t(special ? index : keyClass.specials() + index));
   }
   // At least the digits that hold these limbs; more when the launch is a limb slice of a higher level.
-  uint32_t least = 0;
-  for (const plan::DigitRange* digit : *keyClass.digits()) least += digit->first() <= top;
-  if (spec.digitCount < least || spec.digitCount > keyClass.digits()->size())
+  const uint32_t least = keyDigitCount(keyClass, top), most = keyDigitCount(keyClass, level);
+  if (spec.digitCount < least || spec.digitCount > most)
     refuse("R236", std::to_string(spec.digitCount) + " digits, but the limbs need " + std::to_string(least) +
-                       " of " + std::to_string(keyClass.digits()->size()));
+                       " of " + std::to_string(most));
 }
 
 void FunctionDecoder::automorphism(const plan::Command& source, CommandSpec& spec) {

@@ -49,7 +49,7 @@ class FunctionDecoder {
   void baseConvert(const plan::Command& source, CommandSpec& spec);
   void subScale(const plan::Command& source, CommandSpec& spec);
   void keyProduct(const plan::Command& source, CommandSpec& spec);
-  void keyRows(CommandSpec& spec, const plan::KeyClass& keyClass);
+  void keyRows(CommandSpec& spec, const plan::KeyClass& keyClass, uint32_t level);
   void automorphism(const plan::Command& source, CommandSpec& spec);
   void turns(CommandSpec& spec, int32_t dim, uint32_t perIteration, size_t entries, const char* code);
   uint64_t inLimbs(const CommandSpec& spec) const {

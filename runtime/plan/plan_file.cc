@@ -103,12 +103,22 @@ PlanFile PlanFile::fromBytes(std::vector<uint8_t> bytes, const PlanOptions& opti
   return file;
 }
 
+uint32_t keyDigitCount(const plan::KeyClass& keyClass, uint32_t level) {
+  uint32_t count = 0;
+  for (const plan::DigitRange* digit : *keyClass.digits()) count += digit->first() <= level;
+  return count;
+}
+
 const plan::KeyClass& PlanFile::keyClass(uint32_t key) const {
   return *plan().parameters()->key_classes()->Get(plan().keys()->Get(key)->key_class());
 }
 
 uint32_t PlanFile::keyRowCount(uint32_t key) const {
-  return uint32_t(keyClass(key).level()) + 1 + keyClass(key).specials();
+  return uint32_t(plan().keys()->Get(key)->level()) + 1 + keyClass(key).specials();
+}
+
+uint32_t PlanFile::keyDigitCount(uint32_t key) const {
+  return aegis::keyDigitCount(keyClass(key), plan().keys()->Get(key)->level());
 }
 
 }  // namespace aegis

@@ -29,6 +29,9 @@ struct PlanMemory {
   uint64_t total() const { return plaintextBytes + keyBytes + arenaBytes; }
 };
 
+// Digits of a key of this class at `level`.
+uint32_t keyDigitCount(const plan::KeyClass& keyClass, uint32_t level);
+
 class PlanFile {
  public:
   // R101: missing or unreadable. R2xx: not a valid plan.
@@ -48,6 +51,7 @@ class PlanFile {
   // The key class of Plan.keys[key], and how many rows its keys have.
   const plan::KeyClass& keyClass(uint32_t key) const;
   uint32_t keyRowCount(uint32_t key) const;
+  uint32_t keyDigitCount(uint32_t key) const;
 
  private:
   PlanFile() = default;

@@ -164,7 +164,7 @@ void testGalois(Bench& b) {
   for (uint32_t i = 0; i < b.context.parameters.keys.size(); i++) {
     const KeySpec& spec = b.context.parameters.keys[i];
     if (spec.kind != plan::KeyKind_Galois) continue;
-    const KeyClassShape& shape = b.context.parameters.keyClasses[spec.keyClass];
+    const KeyClassShape& shape = spec.shape;
     std::vector<Complex> expected = slots;
     if (spec.galois == order - 1) {
       for (Complex& slot : expected) slot = std::conj(slot);
@@ -194,7 +194,7 @@ void testRelinearization(Bench& b) {
   for (uint32_t i = 0; i < b.context.parameters.keys.size(); i++) {
     const KeySpec& spec = b.context.parameters.keys[i];
     if (spec.kind != plan::KeyKind_Relinearize) continue;
-    const KeyClassShape& shape = b.context.parameters.keyClasses[spec.keyClass];
+    const KeyClassShape& shape = spec.shape;
     for (uint32_t level = 1; level <= shape.level; level += shape.level > 1 ? 3 : 1) {
       const auto [a0, a1] = encrypted(b, x, level, b.files.secretKey);
       const auto [b0, b1] = encrypted(b, y, level, b.files.secretKey);
@@ -232,7 +232,7 @@ void testEncapsulation(Bench& b) {
   std::vector<Complex> slots = randomSlots(b.n() / 2, 11);
   const auto [c0, c1] = encrypted(b, slots, 0, b.files.secretKey);
   const auto [s0, s1] =
-      keySwitch(b.context, {p.keyClasses[p.keys[toSparse].keyClass], b.keys.view(toSparse), 0, c1, c0});
+      keySwitch(b.context, {p.keys[toSparse].shape, b.keys.view(toSparse), 0, c1, c0});
   SecretKey ephemeral = b.secret;
   ephemeral.dense = b.secret.ephemeral;
   Poly cipher = s0, plain(b.n());
@@ -244,7 +244,7 @@ void testEncapsulation(Bench& b) {
   b.checker.check(error < 0x1p-20, "to-sparse decrypts under the sparse secret",
                   std::to_string(std::log2(error)) + " bits");
   const auto [d0, d1] =
-      keySwitch(b.context, {p.keyClasses[p.keys[toDense].keyClass], b.keys.view(toDense), 0, s1, s0});
+      keySwitch(b.context, {p.keys[toDense].shape, b.keys.view(toDense), 0, s1, s0});
   error = largestDifference(slots, decrypted(b, d0, d1, 0));
   b.checker.check(error < 0x1p-20, "to-dense gives back the message",
                   std::to_string(std::log2(error)) + " bits");

@@ -105,14 +105,16 @@ class Maker {
       for (uint32_t i = 0; i < k; i++) g = g * 5 % order;
       return g;
     };
-    return fbb_.CreateVector(std::vector{plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 1),
-                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(1), 1),
-                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(7), 0),
-                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, rotation(64), 1),
-                                         plan::CreateKey(fbb_, plan::KeyKind_Galois, order - 1, 1),
-                                         plan::CreateKey(fbb_, plan::KeyKind_ToSparse, 0, 2),
-                                         plan::CreateKey(fbb_, plan::KeyKind_ToDense, 0, 1),
-                                         plan::CreateKey(fbb_, plan::KeyKind_Relinearize, 0, 0)});
+    const auto key = [&](plan::KeyKind kind, uint32_t galois, uint16_t keyClass, uint16_t level) {
+      return plan::CreateKey(fbb_, kind, galois, keyClass, level);
+    };
+    const uint16_t sparseLevel = options_.highSparseKey ? 1 : 0;
+    // The rotation by 64 is cut below the level of its class.
+    return fbb_.CreateVector(std::vector{
+        key(plan::KeyKind_Relinearize, 0, 1, kMaxLevel), key(plan::KeyKind_Galois, rotation(1), 1, kMaxLevel),
+        key(plan::KeyKind_Galois, rotation(7), 0, 1), key(plan::KeyKind_Galois, rotation(64), 1, 2),
+        key(plan::KeyKind_Galois, order - 1, 1, kMaxLevel), key(plan::KeyKind_ToSparse, 0, 2, sparseLevel),
+        key(plan::KeyKind_ToDense, 0, 1, kMaxLevel), key(plan::KeyKind_Relinearize, 0, 0, 1)});
   }
 
   // Element e holds features 20 e .. 20 e + 19 in positions 0..19 of each token's group; the rest is empty.

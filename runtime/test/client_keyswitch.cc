@@ -70,11 +70,14 @@ std::pair<Poly, Poly> keySwitch(CryptoContext& context, const SwitchInput& input
   const size_t n = context.degree();
   const KeyClassShape& shape = input.keyClass;
   const uint32_t qRows = input.level + 1;
-  std::vector<uint16_t> limbs(shape.limbs.begin(), shape.limbs.begin() + qRows), keyRows;
-  for (uint32_t i = 0; i < qRows; i++) keyRows.push_back(uint16_t(i));
+  std::vector<uint16_t> limbs, keyRows;
+  for (uint32_t i = 0; i < qRows; i++) {
+    limbs.push_back(shape.limbs[shape.rowOf(i)]);
+    keyRows.push_back(uint16_t(shape.rowOf(i)));
+  }
   for (uint32_t i = 0; i < shape.specials; i++) {
-    limbs.push_back(shape.limbs[shape.level + 1 + i]);
-    keyRows.push_back(uint16_t(shape.level + 1 + i));
+    limbs.push_back(shape.limbs[i]);
+    keyRows.push_back(uint16_t(i));
   }
   Poly coefficients = input.c;
   const std::vector<uint16_t> q(limbs.begin(), limbs.begin() + qRows);

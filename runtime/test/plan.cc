@@ -80,6 +80,7 @@ void checkParameterChecks(Checker& checker) {
   refuse("R214", "too many digits",
          [](PlanT& p) { p.parameters->key_classes[0]->digits.emplace_back(6, 2); });
   refuse("R215", "an unknown key kind", [](PlanT& p) { p.keys[0]->kind = plan::KeyKind(9); });
+  refuse("R215", "a key above the level of its class", [](PlanT& p) { p.keys[0]->level = kToyLevels + 1; });
   refuse("R215", "a key of an unknown class", [](PlanT& p) { p.keys[0]->key_class = 1; });
   refuse("R215", "an even Galois element", [](PlanT& p) { p.keys[1]->galois = 4; });
   refuse("R215", "a Galois element above 2N", [](PlanT& p) { p.keys[1]->galois = 2049; });
@@ -307,6 +308,8 @@ void checkOperandChecks(Checker& checker) {
   refuse("R236", "too many digits", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).digit_count = 4; });
   refuse("R236", "limbs that the key does not have",
          [](PlanT& p) { p.parameters->key_classes[0]->specials = 1; });
+  refuse("R236", "limbs above the key's level",
+         [](PlanT& p) { for (auto& key : p.keys) key->level = 1; });
   refuse("R236", "keys of two classes", [](PlanT& p) {
     p.parameters->key_classes.push_back(std::make_unique<plan::KeyClassT>(*p.parameters->key_classes[0]));
     p.keys[3]->key_class = 1;

@@ -18,10 +18,10 @@ void runAccepted(PlanFile file) {
   std::vector<std::vector<uint64_t>> keys;
   for (uint32_t i = 0; i < p.keys()->size(); i++)
     keys.emplace_back(
-        size_t(shared->keyClass(i).digits()->size()) * 2 * shared->keyRowCount(i) * shared->ring().degree(),
+        size_t(shared->keyDigitCount(i)) * 2 * shared->keyRowCount(i) * shared->ring().degree(),
         1);
   const KeySource source{[&](uint32_t i) {
-                           return KeyView{keys[i].data(), shared->keyClass(i).digits()->size(),
+                           return KeyView{keys[i].data(), shared->keyDigitCount(i),
                                           shared->keyRowCount(i)};
                          },
                          0};

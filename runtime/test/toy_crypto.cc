@@ -96,19 +96,21 @@ std::vector<uint64_t> ToyCrypto::makeKey(const plan::PlanT& plan, uint32_t index
   const plan::KeyClassT& keyClass = *plan.parameters->key_classes[key.key_class];
   const size_t n = ring_.degree(), maxLevel = plan.parameters->max_level;
   std::vector<size_t> limbs;
-  for (size_t i = 0; i <= keyClass.level; i++) limbs.push_back(i);
   for (size_t i = 0; i < keyClass.specials; i++) limbs.push_back(maxLevel + 1 + i);
+  for (size_t i = 0; i <= key.level; i++) limbs.push_back(i);
   uint32_t inverse = 1;
   while (key.galois != 0 && (inverse * key.galois & (2 * n - 1)) != 1) inverse += 2;
   const uint32_t* permutation = ring_.permutation(inverse);
   std::vector<uint64_t> words;
   for (const plan::DigitRange& digit : keyClass.digits) {
+    if (digit.first() > key.level) break;
     const size_t base = words.size();
     words.resize(base + 2 * limbs.size() * n);
     const std::vector<uint64_t> error = small(7);
     for (size_t row = 0; row < limbs.size(); row++) {
       const uint64_t q = ring_.modulus(uint32_t(limbs[row]));
-      uint64_t gadget = row >= digit.first() && row < size_t(digit.first()) + digit.count() ? 1 : 0;
+      const size_t limb = limbs[row];
+      uint64_t gadget = limb >= digit.first() && limb < size_t(digit.first()) + digit.count() ? 1 : 0;
       for (size_t i = 0; i < keyClass.specials; i++)
         gadget = mulMod(gadget, ring_.modulus(uint32_t(maxLevel + 1 + i)) % q, q);
       for (size_t k = 0; k < n; k++) {

@@ -99,6 +99,7 @@ class Maker {
     p.keys.push_back(std::make_unique<plan::KeyT>());
     p.keys.back()->kind = kind;
     p.keys.back()->galois = galois;
+    p.keys.back()->level = kToyLevels;
   }
 
   static void addTable(plan::PlanT& p, const char* name, std::vector<int32_t> values) {

@@ -1,8 +1,8 @@
 /** A poly module as a plan for one rank: functions, keys, plaintexts, ports. */
 import { defined, invariant } from '../support/invariant.js';
 import { ephemeralHammingWeight } from '../target/security.js';
-import type { Parameters } from '../target/parameters.js';
-import { entryName, walkOps, type Func, type Module, type Port } from '../ir/module.js';
+import { digitsAt, type Parameters } from '../target/parameters.js';
+import { entryName, walkOps, type Func, type Module, type Op, type Port } from '../ir/module.js';
 import { axesCount } from '../ir/types.js';
 import { componentAxis } from '../ir/ops/poly.js';
 import { emitFunction, type EmitContext } from './emit-function.js';
@@ -141,7 +141,16 @@ function keyName(kind: string, galois: number, keyClass: number): string {
   return `${kind} ${galois} ${keyClass}`;
 }
 
-/** The key manifest: distinct keys by kind, class and Galois element. */
+/** Highest chain prime among the limbs of a key product. */
+function levelOf(op: Op, parameters: Parameters): number {
+  const type = defined(op.results[0], 'result of a key product').type;
+  invariant(type.kind === 'poly', 'a key product is a poly value');
+  return Math.max(...type.limbs.filter((limb) => limb <= parameters.maxLevel));
+}
+
+/**
+ * The key manifest: distinct keys by kind, class and Galois element, each at the highest level of its uses.
+ */
 function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] {
   const found = new Map<string, Key>();
   for (const func of functions) {
@@ -149,8 +158,11 @@ function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] 
       if (op.kind !== 'poly.key_product') return;
       const kind = op.attrs.key as KeyKind;
       const keyClass = parameters.keyClasses.findIndex((c) => c.name === op.attrs.class);
+      const used = levelOf(op, parameters);
       for (const galois of op.attrs.galois as readonly number[]) {
-        found.set(keyName(kind, galois, keyClass), { kind, galois, keyClass });
+        const name = keyName(kind, galois, keyClass);
+        const level = Math.max(used, found.get(name)?.level ?? 0);
+        found.set(name, { kind, galois, keyClass, level });
       }
     });
   }
@@ -166,7 +178,7 @@ function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] 
  */
 function keyBytes(key: Key, parameters: Parameters): number {
   const keyClass = defined(parameters.keyClasses[key.keyClass], 'key class');
-  const rows = keyClass.digits.length * 2 * (keyClass.level + 1 + keyClass.specials);
+  const rows = digitsAt(keyClass, key.level).length * 2 * (key.level + 1 + keyClass.specials);
   return rows * 2 ** parameters.logN * 8;
 }
 

@@ -161,6 +161,8 @@ export interface Key {
   readonly kind: KeyKind;
   readonly galois: number;
   readonly keyClass: number;
+  /** Highest level at which the plan uses the key. */
+  readonly level: number;
 }
 
 export interface IntTable {

@@ -12,6 +12,7 @@ import {
   keyKinds,
   opcodes,
   type Command,
+  type Key,
   type Plaintext,
   type PlanFunction,
   type PlanParameters,
@@ -56,11 +57,7 @@ export function readPlan(bytes: Uint8Array): PlanView {
       (axis) => ({ name: present(axis.name()), size: axis.size() }),
     ),
     parameters: readParameters(present(plan.parameters())),
-    keys: list(
-      plan.keysLength(),
-      (i) => present(plan.keys(i)),
-      (key) => ({ kind: present(keyKinds[key.kind()]), galois: key.galois(), keyClass: key.keyClass() }),
-    ),
+    keys: list(plan.keysLength(), (i) => present(plan.keys(i)), readKey),
     tables: list(
       plan.tablesLength(),
       (i) => present(plan.tables(i)),
@@ -101,6 +98,15 @@ function list<T, R>(length: number, at: (i: number) => T, read: (item: T) => R):
 /** 64-bit fields of a valid plan are sizes, offsets and residues below 2^53. */
 function numbers(length: number, at: (i: number) => bigint | null): number[] {
   return list(length, (i) => present(at(i)), Number);
+}
+
+function readKey(key: fb.Key): Key {
+  return {
+    kind: present(keyKinds[key.kind()]),
+    galois: key.galois(),
+    keyClass: key.keyClass(),
+    level: key.level(),
+  };
 }
 
 function readParameters(p: fb.Parameters): PlanParameters {

@@ -38,7 +38,9 @@ export function writePlan(plan: PlanView): Uint8Array {
     parameters: writeParameters(b, plan.parameters),
     keys: fb.Plan.createKeysVector(
       b,
-      plan.keys.map((key) => fb.Key.createKey(b, keyKinds.indexOf(key.kind), key.galois, key.keyClass)),
+      plan.keys.map((key) =>
+        fb.Key.createKey(b, keyKinds.indexOf(key.kind), key.galois, key.keyClass, key.level),
+      ),
     ),
     tables: fb.Plan.createTablesVector(
       b,

@@ -1,4 +1,5 @@
 /** What `inspect` says about a plan. Numbers first (the JSON), text made from the same numbers. */
+import { digitsAt } from '../target/parameters.js';
 import type { Command, Key, PlanFunction, PlanView, Plaintext } from '../backend/plan-view.js';
 import { defined } from '../support/invariant.js';
 import {
@@ -169,14 +170,15 @@ export function describeKeys(plan: PlanView): KeyDescription[] {
   const steps = rotationSteps(logN);
   return plan.keys.map((key) => {
     const shape = defined(keyClasses[key.keyClass], 'key class');
-    const rows = shape.digits.length * (shape.level + 1 + shape.specials);
+    const digits = digitsAt(shape, key.level).length;
+    const rows = digits * (key.level + 1 + shape.specials);
     return {
       kind: key.kind,
       galois: key.galois,
       rotation: key.kind === 'galois' ? (steps.get(key.galois) ?? null) : null,
       keyClass: shape.name,
-      level: shape.level,
-      digits: shape.digits.length,
+      level: key.level,
+      digits,
       bytes: rows * 2 ** logN * wordBytes,
     };
   });

@@ -242,7 +242,10 @@ export function keyClassFor(parameters: Parameters, level: number): KeyClass {
 }
 
 /** The digits of a key that a value at `level` uses: whole digits, the last one cut at the level. */
-export function digitsAt(keyClass: KeyClass, level: number): { first: number; count: number }[] {
+export function digitsAt(
+  keyClass: Pick<KeyClass, 'digits'>,
+  level: number,
+): { first: number; count: number }[] {
   return keyClass.digits
     .filter((digit) => digit.first <= level)
     .map((digit) => ({ first: digit.first, count: Math.min(digit.count, level + 1 - digit.first) }));

@@ -109,7 +109,7 @@ describe('the plan file', () => {
       [6, 1],
       [7, 2],
     ]);
-    expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: 2 }]);
+    expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: 2, level: 7 }]);
     expect(view.plaintexts.map((p) => [p.recipe.kind, p.elements, p.rowWords])).toEqual([
       ['residue', 1, 1],
       ['diagonals', 8, 8],

@@ -4,6 +4,7 @@
  * quadratic, and randomness is a seeded generator; nothing here is secure or fast.
  */
 import { invariant } from '../../src/support/invariant.js';
+import { digitsAt } from '../../src/target/parameters.js';
 import type { Key, PlanParameters } from '../../src/backend/plan-view.js';
 
 export type Row = bigint[];
@@ -214,13 +215,13 @@ export class ToyScheme {
     const [from, to] = this.secretsOf(key);
     const firstSpecial = this.parameters.maxLevel + 1;
     const limbs = [
-      ...Array.from({ length: keyClass.level + 1 }, (_, i) => i),
+      ...Array.from({ length: key.level + 1 }, (_, i) => i),
       ...Array.from({ length: keyClass.specials }, (_, i) => firstSpecial + i),
     ];
     const p = limbs
-      .slice(keyClass.level + 1)
+      .slice(key.level + 1)
       .reduce((product, limb) => product * this.parameters.primes[limb]!, 1n);
-    return keyClass.digits.map(({ first, count }) => {
+    return digitsAt(keyClass, key.level).map(({ first, count }) => {
       const [b, a] = [new Map<number, Row>(), new Map<number, Row>()];
       const error = this.smallError();
       for (const limb of limbs) {

@@ -39,8 +39,13 @@ keyClass():number {
   return offset ? this.bb!.readUint16(this.bb_pos + offset) : 0;
 }
 
+level():number {
+  const offset = this.bb!.__offset(this.bb_pos, 10);
+  return offset ? this.bb!.readUint16(this.bb_pos + offset) : 0;
+}
+
 static startKey(builder:flatbuffers.Builder) {
-  builder.startObject(3);
+  builder.startObject(4);
 }
 
 static addKind(builder:flatbuffers.Builder, kind:KeyKind) {
@@ -55,16 +60,21 @@ static addKeyClass(builder:flatbuffers.Builder, keyClass:number) {
   builder.addFieldInt16(2, keyClass, 0);
 }
 
+static addLevel(builder:flatbuffers.Builder, level:number) {
+  builder.addFieldInt16(3, level, 0);
+}
+
 static endKey(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   return offset;
 }
 
-static createKey(builder:flatbuffers.Builder, kind:KeyKind, galois:number, keyClass:number):flatbuffers.Offset {
+static createKey(builder:flatbuffers.Builder, kind:KeyKind, galois:number, keyClass:number, level:number):flatbuffers.Offset {
   Key.startKey(builder);
   Key.addKind(builder, kind);
   Key.addGalois(builder, galois);
   Key.addKeyClass(builder, keyClass);
+  Key.addLevel(builder, level);
   return Key.endKey(builder);
 }
 }
