@@ -11,10 +11,10 @@ import type { Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
 import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
-import { probesOf } from './passes/measure-bounds.js';
+import { affordableRuns, probesOf } from './passes/measure-bounds.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
-import { predictError, withPredictedErrors } from './passes/predict-error.js';
+import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
 import type { Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
@@ -232,15 +232,12 @@ function randomInputs(tensor: Module): Record<string, Float64Array>[] {
 }
 
 function predicted(cipher: Module, tensor: Module, ranges: Ranges): Module {
-  const probes = probesOf(ranges);
-  return withPredictedErrors(
-    cipher,
-    predictError(
-      cipher,
-      probes,
-      probes.map((probe) => runTensor(tensor, probe)),
-    ),
-  );
+  const all = probesOf(ranges);
+  const runs = affordableRuns(cipher, all.length + defaultPredictOptions.runs);
+  const noisyRuns = Math.min(defaultPredictOptions.runs, Math.max(1, runs - 1));
+  const probes = all.slice(0, Math.max(1, runs - noisyRuns));
+  const references = probes.map((probe) => runTensor(tensor, probe));
+  return withPredictedErrors(cipher, predictError(cipher, probes, references, { runs: noisyRuns }));
 }
 
 /** One file per pass, in the order of the pipeline. */
