@@ -21,7 +21,7 @@ export function mergeDuplicates(module: Module): Module {
 }
 
 /** Drops ops without used results; loops and calls stay if any of theirs is used. */
-export function removeUnused(module: Module): Module {
+function removeUnused(module: Module): Module {
   return {
     ...module,
     functions: module.functions.map((func) => ({ ...func, body: prune(func.body, new Set()) })),
