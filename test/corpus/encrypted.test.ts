@@ -10,13 +10,13 @@ import { compile, sampleInputs } from '../../src/compile.js';
 import { readSamples, takeSamples } from '../../src/data/index.js';
 import { decrypt, encrypt, keygen, run } from '../../src/executor/index.js';
 import { defined } from '../../src/support/invariant.js';
-import { argmax, calibrated, largestDifference, oneOfEach, samplesPath } from './models.js';
+import { argmax, calibrated, example, largestDifference, oneOfEach, samplesPath } from './models.js';
 
 const count = 3;
 const timeoutMs = 1_200_000;
 
 describe('trained models, encrypted', () => {
-  it.each(oneOfEach.map((path) => [basename(path), path] as const))(
+  it.each([example, ...oneOfEach].map((path) => [basename(path), path] as const))(
     '%s',
     async (_, path) => {
       const folder = mkdtempSync(join(tmpdir(), 'aegis-corpus-'));
