@@ -197,10 +197,14 @@ function parametersFor(options: CompileOptions, tensor: Module): Parameters {
 }
 
 function checkRanges(ranges: Ranges, tensor: Module): void {
-  if (ranges.sourceHash === tensor.sourceHash) return;
+  const otherFile = ranges.sourceHash !== tensor.sourceHash;
+  const otherShape = tensor.inputs.find((port) => ranges.shapes[port.name]?.join() !== port.shape.join());
+  if (!otherFile && otherShape === undefined) return;
   throw new AegisError({
     code: 'A103',
-    message: 'the ranges were calibrated on another model file',
+    message: otherFile
+      ? 'the ranges were calibrated on another model file'
+      : `the ranges were calibrated at another shape of input "${otherShape?.name ?? ''}"`,
     help: 'calibrate this model: aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }

@@ -22,7 +22,7 @@ const deflated = 8;
 /** Samples hold a few named arrays; more entries than this are not samples. */
 const maxEntries = 4096;
 /** All entries together, unpacked. */
-export const maxUnpackedBytes = 2 ** 31;
+const maxUnpackedBytes = 2 ** 31;
 
 export interface ZipEntry {
   readonly name: string;

@@ -19,7 +19,7 @@ export type ExternalReader = (location: string, offset: number, length: number, 
 /** protobufjs gives 64-bit fields as Long objects, or as numbers when the `long` package is missing. */
 type Int64Field = number | { readonly low: number; readonly high: number };
 
-export function toBig(value: Int64Field): bigint {
+function toBig(value: Int64Field): bigint {
   return typeof value === 'number'
     ? BigInt(Math.trunc(value))
     : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
@@ -57,7 +57,7 @@ export function elementType(code: number, what: string): DType {
   });
 }
 
-export function float16ToNumber(bits: number): number {
+function float16ToNumber(bits: number): number {
   const sign = (bits & 0x8000) === 0 ? 1 : -1;
   const exponent = (bits >> 10) & 0x1f;
   const fraction = bits & 0x3ff;

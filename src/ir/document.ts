@@ -13,7 +13,7 @@ export function withOpTable(page: string): string {
 }
 
 /** One section per phase, one table row per op, in the order of the op table. */
-export function opTableMarkdown(): string {
+function opTableMarkdown(): string {
   const phases = [...new Set([...opTable.values()].map((def) => def.phase))];
   return phases
     .map((phase) => {

@@ -3,7 +3,7 @@
  */
 import type { Module, Op } from '../ir/module.js';
 import { entryName } from '../ir/module.js';
-import { runTensor } from '../ir/interpreter/tensor.js';
+import { attentionScores, runTensor } from '../ir/interpreter/tensor.js';
 import { defined } from '../support/invariant.js';
 import { maxSoftmaxRounds, type Interval, type NodeRange, type NodeRanges, type Ranges } from './ranges.js';
 
@@ -180,20 +180,10 @@ class Recorder {
   private attention(index: number, op: Op, q: Float64Array, k: Float64Array): void {
     const stats = this.attentions.get(index) ?? new AttentionExtents();
     this.attentions.set(index, stats);
-    const width = widthOf(op);
-    const size = width / (op.attrs.heads as number);
-    const scale = op.attrs.scale as number;
-    const keys = k.length / width;
-    const row = new Float64Array(keys);
-    for (let head = 0; head < width; head += size) {
-      for (let query = 0; query < q.length; query += width) {
-        for (let key = 0; key < keys; key++) {
-          let sum = 0;
-          for (let j = head; j < head + size; j++) sum += (q[query + j] ?? 0) * (k[key * width + j] ?? 0);
-          row[key] = sum * scale;
-        }
-        stats.row(row);
-      }
+    const keys = k.length / widthOf(op);
+    for (let head = 0; head < (op.attrs.heads as number); head++) {
+      const scores = attentionScores(op, q, k, head);
+      for (let row = 0; row < scores.length; row += keys) stats.row(scores.subarray(row, row + keys));
     }
     this.extentOf(index).add(stats.scores.min);
     this.extentOf(index).add(stats.scores.max);

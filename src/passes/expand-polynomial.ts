@@ -162,7 +162,7 @@ class SeriesEmitter {
 }
 
 /** An axis name that the type does not have yet. */
-export function freshAxis(type: CtType, name: string): string {
+function freshAxis(type: CtType, name: string): string {
   let fresh = name;
   for (let i = 2; axisSize(type.axes, fresh) !== undefined; i++) fresh = `${name}${i}`;
   return fresh;

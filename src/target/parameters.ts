@@ -109,7 +109,7 @@ function specialsWithin(p: Omit<ParametersLiteral, 'specials'>): number {
 }
 
 /**
- * Checks a literal and derives everything else. Errors: S101 (insecure), S102 (no room for special primes).
+ * Checks a literal and derives everything else. Errors: S101 (insecure), S103 (no room for special primes).
  */
 export function makeParameters(literal: ParametersLiteral): Parameters {
   const { logN } = literal;
@@ -136,6 +136,7 @@ export function makeParameters(literal: ParametersLiteral): Parameters {
 
   const logQP = all.reduce((sum, prime) => sum + log2Big(prime), 0);
   const securityBits = securityBitsOf(logN, logQP);
+  checkSpecials(literal);
   checkSecurity(literal, logQP, securityBits);
   const parameters = {
     literal,
@@ -173,6 +174,20 @@ function fillTower(
     scale = scale * (scale / Number(prime));
     if (level - 1 > bottom || bottom === 0) scales[level - 1] = scale;
   }
+}
+
+/**
+ * A digit holds at least one prime of `largePrimeBits`, and stays `digitSlackBits` below the special primes.
+ */
+function checkSpecials(literal: ParametersLiteral): void {
+  if (literal.specials * largePrimeBits - digitSlackBits >= largePrimeBits) return;
+  throw new AegisError({
+    code: 'S103',
+    message:
+      `${literal.security}-bit security leaves room for ${literal.specials} special primes beside a chain of `
+      + `${literal.usableLevels} usable levels, 2 are needed`,
+    help: 'use a lower --security',
+  });
 }
 
 function checkSecurity(literal: ParametersLiteral, logQP: number, securityBits: SecurityBits | 0): void {

@@ -15,7 +15,7 @@ export function levelOf(value: Value): number {
   return polyOf(value).limbs.length - 1;
 }
 
-export function classNamed(s: Scope, name: string): KeyClass {
+function classNamed(s: Scope, name: string): KeyClass {
   return defined(
     s.parameters.keyClasses.find((c) => c.name === name),
     `key class ${name}`,
@@ -75,7 +75,7 @@ function divide(s: Scope, value: Value, divided: readonly number[], limbs: reado
 }
 
 /** Two components [axes..][component] of c under the key, after ModDown. */
-export function keySwitch(
+function keySwitch(
   s: Scope,
   c: Value,
   keyClass: KeyClass,
@@ -93,7 +93,7 @@ export function keySwitch(
 // ---------------------------------------------------------------- rotations
 
 /** The Galois element of a rotation to the left by `step` slots: 5^step mod 2N. */
-export function galoisOf(s: Scope, step: number): number {
+function galoisOf(s: Scope, step: number): number {
   const order = 2n << BigInt(s.parameters.logN);
   let [result, base] = [1n, 5n];
   for (let e = BigInt(normalStep(s, step)); e > 0n; e >>= 1n) {

@@ -193,7 +193,7 @@ export function attention(site: Site): Symbol {
 }
 
 /** Closed above the diagonal, open on and below it; the last two dimensions are queries and keys. */
-export function isCausalMask(site: Site, index: number): boolean {
+function isCausalMask(site: Site, index: number): boolean {
   const { shape, data, dtype } = site.call.input(index);
   if (data === null) return false;
   const { columns } = matrixShape(shape);

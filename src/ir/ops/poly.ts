@@ -36,7 +36,7 @@ export function isPoly(type: Type | undefined): type is PolyType {
 }
 
 /** What a window of `type` looks like by itself. */
-export function windowType(type: PolyType, window: Window): PolyType | string {
+function windowType(type: PolyType, window: Window): PolyType | string {
   for (const [name, [start, size]] of Object.entries(window.axes ?? {})) {
     const full = axisSize(type.axes, name);
     if (full === undefined) return `window restricts axis ${name}, which the array lacks`;

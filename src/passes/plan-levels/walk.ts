@@ -31,7 +31,7 @@ export interface Carrier<H> {
 }
 
 /** Levels an op consumes, its rescale included where it makes a product. */
-export function consumedLevels(op: Op): number {
+function consumedLevels(op: Op): number {
   switch (op.kind) {
     case 'ct.mul':
     case 'ct.contract':
@@ -204,7 +204,7 @@ export class LevelWalk<H> {
 }
 
 /** Level after an op: rescale and polynomials go down, everything else stays. */
-export function levelAfter(op: Op, level: number): number {
+function levelAfter(op: Op, level: number): number {
   if (op.kind === 'ct.rescale') return level - 1;
   return op.kind === 'ct.polynomial' ? level - consumedLevels(op) : level;
 }
