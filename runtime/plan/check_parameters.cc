@@ -112,34 +112,34 @@ void checkKeys(const CheckContext& context) {
   }
 }
 
-PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs,
-                       uint64_t limitBytes) {
-  const plan::Plan& plan = context.plan;
-  const int128 rowBytes = int128(context.ring.degree()) * sizeof(uint64_t);
+PlanMemory PlanFile::memoryOf(const std::vector<uint32_t>& ranks) const {
+  const int128 rowBytes = int128(ring().degree()) * sizeof(uint64_t);
   int128 plaintextBytes = 0, keyBytes = 0, arenaBytes = 0;
-  for (const plan::Plaintext* p : *plan.plaintexts())
-    plaintextBytes += int128(p->elements()) * p->limbs()->size() * p->row_words() * sizeof(uint64_t);
-  for (const plan::Key* key : *plan.keys()) {
-    const plan::KeyClass& c = *plan.parameters()->key_classes()->Get(key->key_class());
-    keyBytes += int128(keyDigitCount(c, key->level())) * 2 * (key->level() + 1 + c.specials()) * rowBytes;
+  std::vector<bool> used(plan().plaintexts()->size(), false);
+  for (const uint32_t rank : ranks) {
+    for (const uint32_t plaintext : programs_[rank].plaintexts) used[plaintext] = true;
+    arenaBytes += programs_[rank].memory.arenaBytes();
   }
-  for (const ProgramSpec& program : programs) {
-    const FunctionSpec& entry = program.entry();
-    int128 rows = entry.frameRows;
-    for (uint32_t i = 0; i < entry.argumentCount; i++) rows += entry.buffers[i].rows;
-    arenaBytes = std::max(arenaBytes, rows * rowBytes);
-  }
-  if (limitBytes == 0) limitBytes = uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGE_SIZE));
-  const int128 total = plaintextBytes + keyBytes + arenaBytes,
-               limit = std::min(limitBytes, uint64_t(1) << 62);
-  if (total > limit)
-    fail("R242",
-         "running the plan needs " + std::to_string(double(total) / (1 << 30)) + " GiB (keys " +
-             std::to_string(double(keyBytes) / (1 << 30)) + ", weights " +
-             std::to_string(double(plaintextBytes) / (1 << 30)) + ") but " +
-             std::to_string(double(limit) / (1 << 30)) + " GiB are allowed",
-         "use a machine with more memory, or compile with a smaller --memory-limit");
+  for (uint32_t i = 0; i < used.size(); i++)
+    if (used[i]) plaintextBytes += plaintextBytesOf(*plan().plaintexts()->Get(i));
+  const std::vector<std::vector<uint16_t>> keyRows = keyRowsOf(ranks);
+  for (uint32_t i = 0; i < keyRows.size(); i++)
+    keyBytes += int128(keyDigitCount(i)) * 2 * keyRows[i].size() * rowBytes;
+  if (plaintextBytes + keyBytes + arenaBytes > int128(1) << 62)
+    fail("R242", "running the plan needs more memory than any machine has");
   return {uint64_t(plaintextBytes), uint64_t(keyBytes), uint64_t(arenaBytes)};
+}
+
+void PlanFile::requireMemory(uint64_t limitBytes, uint32_t rank) const {
+  if (limitBytes == 0) limitBytes = uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGE_SIZE));
+  const PlanMemory memory = rank == kAllRanks ? memory_ : memoryOf({rank});
+  if (memory.total() <= limitBytes) return;
+  const auto gibibytes = [](uint64_t bytes) { return std::to_string(double(bytes) / (1 << 30)); };
+  fail("R242",
+       "running the plan needs " + gibibytes(memory.total()) + " GiB (keys " + gibibytes(memory.keyBytes) +
+           ", weights " + gibibytes(memory.plaintextBytes) + ") but " + gibibytes(limitBytes) +
+           " GiB are allowed",
+       "use a machine with more memory, or compile with a smaller --memory-limit");
 }
 
 }  // namespace aegis

@@ -80,14 +80,17 @@ class PlaintextChecker {
     factor(recipe.factor());
     period1();
     uint64_t group = p_.period();
-    if (recipe.tokens() >= 0) {
-      const uint32_t tokens = table(uint32_t(recipe.tokens())).size();
-      require(isPowerOfTwo(tokens) && tokens <= context_.slots(), "R221",
-              "has " + std::to_string(tokens) + " tokens");
-      require(p_.period() == context_.slots(), "R221", "has tokens but does not fill the slots");
-      group = context_.slots() / tokens;
-    }
     const uint32_t features = table(recipe.features()).size();
+    if (recipe.tokens() >= 0) {
+      require(p_.period() == context_.slots(), "R221", "has tokens but does not fill the slots");
+      group = features / p_.elements();
+      require(isPowerOfTwo(group) && group <= context_.slots(), "R221",
+              "has groups of " + std::to_string(group) + " slots");
+      const uint32_t tokens = table(uint32_t(recipe.tokens())).size();
+      const uint64_t groups = context_.slots() / group;
+      require(tokens > 0 && tokens % groups == 0 && p_.elements() % (tokens / groups) == 0, "R221",
+              "has " + std::to_string(tokens) + " tokens");
+    }
     require(features == group * p_.elements(), "R221",
             "reads a feature table of " + std::to_string(features) + " entries instead of " +
                 std::to_string(group * p_.elements()));

@@ -37,9 +37,15 @@ struct CheckContext {
   const plan::Plan& plan;
   const RingContext& ring;
   CheckBudget& budget;
+  const std::vector<Collective>& collectives;
 
   uint32_t slots() const { return ring.degree() / 2; }
 };
+
+// Encoded, as a run holds it.
+inline uint64_t plaintextBytesOf(const plan::Plaintext& p) {
+  return uint64_t(p.elements()) * p.limbs()->size() * p.row_words() * sizeof(uint64_t);
+}
 
 inline bool isPowerOfTwo(uint64_t x) { return x != 0 && (x & (x - 1)) == 0; }
 
@@ -48,12 +54,14 @@ std::unique_ptr<RingContext> checkParameters(const plan::Parameters& parameters)
 void checkKeys(const CheckContext& context);
 // R222 index tables out of range, R220 shape of a plaintext, R221 its recipe.
 void checkPlaintexts(const CheckContext& context);
-// R240. Every argument of every program's entry function is the buffer of exactly one port.
-void checkPorts(const CheckContext& context, const std::vector<ProgramSpec>& programs);
-// R230..R239, R241, R244, R245: see decode_program.cc.
+// R240 ports; R241 parts of ports. Every argument of every program's entry function is the buffer of exactly
+// one port, and all parts of an output together are the output.
+void checkPorts(const CheckContext& context, std::vector<ProgramSpec>& programs);
+// R245.
+std::vector<Collective> decodeCollectives(const CheckContext& context);
+// R247: some order of the plan's collectives fits all ranks, so that no rank waits for ever.
+void checkCollectiveOrder(const CheckContext& context, const std::vector<ProgramSpec>& programs);
+// R230..R239, R244..R246, R248: see decode_program.cc.
 ProgramSpec decodeProgram(const CheckContext& context, const plan::Program& program, uint32_t rank);
-// R242 above the limit.
-PlanMemory checkMemory(const CheckContext& context, const std::vector<ProgramSpec>& programs,
-                       uint64_t limitBytes);
 
 }  // namespace aegis

@@ -6,18 +6,14 @@
 
 namespace aegis {
 
-CheckedFunction decodeFunction(const CheckContext& context, const std::vector<CheckedFunction>& earlier,
-                               const plan::Function& function, uint32_t index, uint32_t rank) {
-  return FunctionDecoder(context, earlier, function, index, rank).run();
+CheckedFunction decodeFunction(const CheckContext& context, const FunctionPlace& place,
+                               const plan::Function& function) {
+  return FunctionDecoder(context, place, function).run();
 }
 
-FunctionDecoder::FunctionDecoder(const CheckContext& context, const std::vector<CheckedFunction>& earlier,
-                                 const plan::Function& function, uint32_t index, uint32_t rank)
-    : context_(context), earlier_(earlier), source_(function), index_(index), rank_(rank) {}
-
 std::string FunctionDecoder::where() const {
-  std::string text = "program " + std::to_string(rank_) + ", function " + std::to_string(index_) + " (" +
-                     result_.spec.name + ")";
+  std::string text = "program " + std::to_string(place_.rank) + ", function " + std::to_string(place_.index) +
+                     " (" + result_.spec.name + ")";
   for (size_t depth = 0; depth < position_.size(); depth++)
     text += (depth == 0 ? ", command " : ".") + std::to_string(position_[depth]);
   return text;
@@ -81,6 +77,8 @@ std::vector<CommandSpec> FunctionDecoder::block(const Commands* commands, uint64
     if (rowCost > kMaxRowCost) refuse("R243", "the plan would never come to its end");
     position_.back()++;
   }
+  if (!open_.empty() && open_.back().block == position_.size())
+    refuse("R246", "collective " + std::to_string(open_.back().collective) + " is never waited for");
   position_.pop_back();
   return result;
 }
@@ -95,6 +93,8 @@ void FunctionDecoder::command(const plan::Command& source, CommandSpec& spec) {
                        std::to_string(context_.plan.locations()->size()));
   if (spec.op == plan::Opcode_Loop) return loop(source, spec);
   if (spec.op == plan::Opcode_Call) return call(source, spec);
+  if (spec.op == plan::Opcode_Collective) return exchange(source, spec);
+  if (spec.op == plan::Opcode_Wait) return wait(source, spec);
   const OpTraits* traits = opTraits(spec.op);
   AEGIS_INVARIANT(traits != nullptr);
   launch(source, spec, *traits);
@@ -139,6 +139,7 @@ void FunctionDecoder::call(const plan::Command& source, CommandSpec& spec) {
   if (callee.spec.frameRows > frame || spec.frameOffset > frame - callee.spec.frameRows)
     refuse("R234", "the callee's frame does not fit into the caller's");
   checkBindings(spec, callee);
+  checkOpenCall(spec, callee);
   bindPlaintexts(source, spec, callee);
   spec.rowCost = std::max<uint64_t>(callee.spec.rowCost, 1);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -29,9 +30,19 @@ struct CheckedFunction {
   std::vector<bool> written;  // by argument buffer
   std::vector<std::pair<uint32_t, std::shared_ptr<const PlainAccess>>>
       plainUses;  // (argument plaintext, access)
+  std::set<uint32_t> collectives;  // that it or its callees start
 };
 
-CheckedFunction decodeFunction(const CheckContext& context, const std::vector<CheckedFunction>& earlier,
-                               const plan::Function& function, uint32_t index, uint32_t rank);
+// By key, the rows of the whole key that the rank holds; shorter where the last ones are absent.
+using HeldKeys = std::vector<std::vector<bool>>;
+
+struct FunctionPlace {
+  const std::vector<CheckedFunction>& earlier;
+  const HeldKeys& held;
+  uint32_t index, rank;
+};
+
+CheckedFunction decodeFunction(const CheckContext& context, const FunctionPlace& place,
+                               const plan::Function& function);
 
 }  // namespace aegis

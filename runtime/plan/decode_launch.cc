@@ -34,6 +34,9 @@ void FunctionDecoder::launch(const plan::Command& source, CommandSpec& spec, con
   checkOutput(spec, traits);
   if (traits.a) checkDisjoint(spec, traits, spec.a, traits.overA, "a");
   if (traits.b) checkDisjoint(spec, traits, spec.b, traits.overB, "b");
+  checkOpen(spec.out, spec, traits.outComponents, spec.limbs.size(), true);
+  if (traits.a) checkOpen(spec.a, spec, components, limbs, false);
+  if (traits.b) checkOpen(spec.b, spec, components, limbs, false);
   if (traits.plain) plainOperand(source, spec);
   const BufferSpec& buffer = result_.spec.buffers[spec.out.buffer];
   if (buffer.argument) result_.written[spec.out.buffer] = true;
@@ -257,6 +260,7 @@ void FunctionDecoder::keyProduct(const plan::Command& source, CommandSpec& spec)
       *context_.plan.parameters()->key_classes()->Get(keys.Get(spec.keys[0])->key_class());
   uint32_t level = keyClass.level();
   for (const uint32_t key : spec.keys) level = std::min<uint32_t>(level, keys.Get(key)->level());
+  spec.firstDigit = source.first_digit();
   spec.digitCount = source.digit_count();
   keyRows(spec, keyClass, level);
 }
@@ -274,12 +278,20 @@ void FunctionDecoder::keyRows(CommandSpec& spec, const plan::KeyClass& keyClass,
                          + " at level " + std::to_string(level));
     if (!special) top = std::max(top, index);
     spec.keyRows.push_back(uint16_t(special ? index : keyClass.specials() + index));
+    context_.budget.charge(spec.keys.size());
+    for (const uint32_t key : spec.keys) {
+      const std::vector<bool>& held = place_.held[key];
+      if (spec.keyRows.back() >= held.size() || !held[spec.keyRows.back()])
+        refuse("R236", "limb " + std::to_string(limb) + " of key " + std::to_string(key) +
+                           " is not in the rank's part of it");
+    }
   }
-  // At least the digits that hold these limbs; more when the launch is a limb slice of a higher level.
-  const uint32_t least = keyDigitCount(keyClass, top), most = keyDigitCount(keyClass, level);
-  if (spec.digitCount < least || spec.digitCount > most)
-    refuse("R236", std::to_string(spec.digitCount) + " digits, but the limbs need " + std::to_string(least) +
-                       " of " + std::to_string(most));
+  // A rank may take some digits only.
+  const uint32_t most = keyDigitCount(keyClass, level);
+  if (spec.digitCount == 0 || spec.firstDigit > most || spec.digitCount > most - spec.firstDigit)
+    refuse("R236", "digits " + std::to_string(spec.firstDigit) + " to " +
+                       std::to_string(uint64_t(spec.firstDigit) + spec.digitCount - 1) + " of " +
+                       std::to_string(most));
 }
 
 void FunctionDecoder::automorphism(const plan::Command& source, CommandSpec& spec) {

@@ -1,5 +1,5 @@
 // The decoder's state for one function, shared by decode_function.cc (structure, control flow) and
-// decode_launch.cc (kernel launches). Internal to runtime/plan.
+// decode_launch.cc (kernel launches) and decode_exchange.cc (collectives). Internal to runtime/plan.
 #pragma once
 
 #include <set>
@@ -13,8 +13,8 @@ namespace aegis {
 
 class FunctionDecoder {
  public:
-  FunctionDecoder(const CheckContext& context, const std::vector<CheckedFunction>& earlier,
-                  const plan::Function& function, uint32_t index, uint32_t rank);
+  FunctionDecoder(const CheckContext& context, const FunctionPlace& place, const plan::Function& function)
+      : context_(context), place_(place), earlier_(place.earlier), source_(function) {}
   CheckedFunction run();
 
  private:
@@ -31,6 +31,16 @@ class FunctionDecoder {
   void bindPlaintexts(const plan::Command& source, CommandSpec& spec, const CheckedFunction& callee);
   void usePlaintext(uint32_t slot, std::shared_ptr<const PlainAccess> access);
   void checkAccess(const PlainAccess& access, uint32_t plaintext) const;
+
+  // decode_exchange.cc
+  void exchange(const plan::Command& source, CommandSpec& spec);
+  void wait(const plan::Command& source, CommandSpec& spec);
+  ViewSpec blockView(const plan::View* source, const char* name, uint64_t rows) const;
+  void startCollective(const CommandSpec& spec);
+  // No command touches the rows of a collective between its start and its end, except to read what it sends.
+  void checkOpen(const ViewSpec& view, const CommandSpec& spec, uint64_t components, uint64_t limbs,
+                 bool writes);
+  void checkOpenCall(const CommandSpec& spec, const CheckedFunction& callee);
 
   // decode_launch.cc
   void launch(const plan::Command& source, CommandSpec& spec, const OpTraits& traits);
@@ -67,14 +77,26 @@ class FunctionDecoder {
     if (!condition) refuse(code, what);
   }
 
+  // A collective that was started and not yet waited for.
+  struct OpenExchange {
+    uint32_t collective;
+    size_t depth;  // of loops around it
+    size_t block;  // that it was started in, counted from the function's own
+    ViewSpec send, receive;
+    uint64_t sendRows, receiveRows;
+  };
+  bool meetsBlock(const OpenExchange& open, bool send, ViewSpec view, const CommandSpec& spec,
+                  uint64_t components, uint64_t limbs) const;
+
   const CheckContext& context_;
+  const FunctionPlace& place_;
   const std::vector<CheckedFunction>& earlier_;
   const plan::Function& source_;
-  const uint32_t index_, rank_;
   CheckedFunction result_;
   std::vector<uint32_t> trips_;     // of the enclosing loops, outermost first
   std::vector<uint32_t> position_;  // command index at every nesting depth
   std::set<std::pair<uint32_t, const PlainAccess*>> knownUses_;
+  std::vector<OpenExchange> open_;
 };
 
 }  // namespace aegis

@@ -16,7 +16,7 @@ struct OpTraits {
   uint8_t weight = 1;                           // rough cost of a row against one addition, for progress
 };
 
-// nullptr for Loop and Call.
+// nullptr for Loop, Call, Collective and Wait.
 inline const OpTraits* opTraits(plan::Opcode op) {
   static constexpr OpTraits zero{};
   static constexpr OpTraits copy{.a = true, .reduces = true};
@@ -47,6 +47,8 @@ inline const OpTraits* opTraits(plan::Opcode op) {
     case plan::Opcode_Automorphism: return &automorphism;
     case plan::Opcode_Loop: return nullptr;
     case plan::Opcode_Call: return nullptr;
+    case plan::Opcode_Collective: return nullptr;
+    case plan::Opcode_Wait: return nullptr;
   }
   return nullptr;
 }

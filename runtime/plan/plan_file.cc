@@ -4,8 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
+#include <numeric>
 
 #include "plan/checks.h"
 
@@ -71,7 +74,7 @@ void checkFormat(const std::vector<uint8_t>& bytes) {
 void checkMesh(const plan::Plan& plan) {
   uint64_t ranks = 1;
   for (const plan::MeshAxis* axis : *plan.mesh()) {
-    if (axis->size() == 0 || axis->size() > 4096 || (ranks *= axis->size()) > 4096)
+    if (axis->size() == 0 || axis->size() > kMaxRanks || (ranks *= axis->size()) > kMaxRanks)
       fail("R217", "mesh axis " + axis->name()->str() + " has size " + std::to_string(axis->size()));
   }
   if (plan.programs()->size() != ranks)
@@ -93,13 +96,18 @@ PlanFile PlanFile::fromBytes(std::vector<uint8_t> bytes, const PlanOptions& opti
   file.ring_ = checkParameters(*plan.parameters());
   checkMesh(plan);
   CheckBudget budget;
-  const CheckContext context{plan, *file.ring_, budget};
+  CheckContext context{plan, *file.ring_, budget, file.collectives_};
   checkKeys(context);
   checkPlaintexts(context);
+  file.collectives_ = decodeCollectives(context);
   for (uint32_t rank = 0; rank < plan.programs()->size(); rank++)
     file.programs_.push_back(decodeProgram(context, *plan.programs()->Get(rank), rank));
   checkPorts(context, file.programs_);
-  file.memory_ = checkMemory(context, file.programs_, options.memoryLimitBytes);
+  checkCollectiveOrder(context, file.programs_);
+  std::vector<uint32_t> ranks(file.programs_.size());
+  std::iota(ranks.begin(), ranks.end(), 0u);
+  file.memory_ = file.memoryOf(ranks);
+  file.requireMemory(options.memoryLimitBytes);
   return file;
 }
 
@@ -115,6 +123,19 @@ const plan::KeyClass& PlanFile::keyClass(uint32_t key) const {
 
 uint32_t PlanFile::keyRowCount(uint32_t key) const {
   return uint32_t(plan().keys()->Get(key)->level()) + 1 + keyClass(key).specials();
+}
+
+std::vector<std::vector<uint16_t>> PlanFile::keyRowsOf(const std::vector<uint32_t>& ranks) const {
+  std::vector<std::vector<uint16_t>> result(plan().keys()->size());
+  for (const uint32_t rank : ranks) {
+    for (const KeyPartSpec& part : programs_[rank].keys) {
+      std::vector<uint16_t> merged;
+      std::set_union(result[part.key].begin(), result[part.key].end(), part.rows.begin(), part.rows.end(),
+                     std::back_inserter(merged));
+      result[part.key] = std::move(merged);
+    }
+  }
+  return result;
 }
 
 uint32_t PlanFile::keyDigitCount(uint32_t key) const {

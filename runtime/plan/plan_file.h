@@ -1,5 +1,5 @@
 // A plan file, read and validated: everything that the runtime uses later was checked here, so a truncated,
-// altered or hostile file ends in a coded error and never in a crash. Codes R201..R245, see docs/runtime.md.
+// altered or hostile file ends in a coded error and never in a crash. Codes R201..R248, see docs/runtime.md.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace aegis {
 
-constexpr uint16_t kPlanFormatMajor = 1;
+constexpr uint16_t kPlanFormatMajor = 2;
 constexpr uint64_t kNoMemoryLimit = ~uint64_t(0);
 
 struct PlanOptions {
@@ -21,11 +21,12 @@ struct PlanOptions {
   // read a plan (inspect, keygen) pass kNoMemoryLimit.
   uint64_t memoryLimitBytes = 0;
 };
+constexpr uint32_t kAllRanks = ~0u;
 
-// What one rank keeps resident, in bytes.
+// What a process keeps resident, in bytes.
 struct PlanMemory {
-  uint64_t plaintextBytes = 0, keyBytes = 0;
-  uint64_t arenaBytes = 0;  // frames and the entry's arguments, the largest of all ranks
+  uint64_t plaintextBytes = 0, keyBytes = 0;  // what several ranks share counts once
+  uint64_t arenaBytes = 0;                    // frames and the entries' arguments
   uint64_t total() const { return plaintextBytes + keyBytes + arenaBytes; }
 };
 
@@ -43,7 +44,12 @@ class PlanFile {
   const plan::Plan& plan() const { return *plan::GetPlan(bytes_.data()); }
   const RingContext& ring() const { return *ring_; }
   const std::vector<ProgramSpec>& programs() const { return programs_; }  // one per rank
+  const std::vector<Collective>& collectives() const { return collectives_; }
+  // Of a process that runs all ranks, or one.
   const PlanMemory& memory() const { return memory_; }
+  PlanMemory memoryOf(const std::vector<uint32_t>& ranks) const;
+  // R242: a process that runs this rank, or all, needs more than this; 0: more than the machine has.
+  void requireMemory(uint64_t limitBytes, uint32_t rank = kAllRanks) const;
   bool insecure() const { return plan().parameters()->insecure(); }
   std::string_view location(uint32_t node) const { return plan().locations()->Get(node)->string_view(); }
   const std::vector<uint8_t>& bytes() const { return bytes_; }
@@ -52,6 +58,8 @@ class PlanFile {
   const plan::KeyClass& keyClass(uint32_t key) const;
   uint32_t keyRowCount(uint32_t key) const;
   uint32_t keyDigitCount(uint32_t key) const;
+  // By key: the rows that any of these ranks holds, rising.
+  std::vector<std::vector<uint16_t>> keyRowsOf(const std::vector<uint32_t>& ranks) const;
 
  private:
   PlanFile() = default;
@@ -59,6 +67,7 @@ class PlanFile {
   std::vector<uint8_t> bytes_;
   std::unique_ptr<RingContext> ring_;
   std::vector<ProgramSpec> programs_;
+  std::vector<Collective> collectives_;
   PlanMemory memory_;
 };
 

@@ -2,7 +2,11 @@
  * A plan as plain readonly records, field by field what runtime/plan/plan.fbs says (units and meaning are
  * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
-export const formatMajor = 1;
+import type { LayerBlock } from '../ir/module.js';
+
+export type { LayerBlock };
+
+export const formatMajor = 2;
 export const formatMinor = 0;
 
 /** In the order of the schema's enum. */
@@ -22,8 +26,22 @@ export const opcodes = [
   'automorphism',
   'loop',
   'call',
+  'collective',
+  'wait',
 ] as const;
 export type Opcode = (typeof opcodes)[number];
+
+/** In the order of the schema's enums. */
+export const collectiveKinds = [
+  'all_gather',
+  'reduce_scatter',
+  'all_reduce',
+  'all_to_all',
+  'broadcast',
+] as const;
+export type CollectiveKind = (typeof collectiveKinds)[number];
+
+export const layerBlocks: readonly LayerBlock[] = ['rest', 'attention', 'ffn'];
 
 export const keyKinds = ['relinearize', 'galois', 'to_sparse', 'to_dense'] as const;
 export type KeyKind = (typeof keyKinds)[number];
@@ -54,6 +72,8 @@ export interface Command {
   readonly keyDim: number;
   readonly keysPerIteration: number;
   readonly digitCount: number;
+  /** Digit of the key that the first digit of the operand meets. */
+  readonly firstDigit: number;
   readonly galois: readonly number[];
   readonly galoisDim: number;
   readonly galoisPerIteration: number;
@@ -64,6 +84,8 @@ export interface Command {
   readonly plainBindings: readonly number[];
   readonly frameOffset: number;
   readonly node: number;
+  readonly collective: number;
+  readonly blocking: boolean;
 }
 
 /** A command with every field at the schema's default. */
@@ -84,6 +106,7 @@ export function emptyCommand(op: Opcode, node: number): Command {
     keyDim: -1,
     keysPerIteration: 0,
     digitCount: 0,
+    firstDigit: 0,
     galois: [],
     galoisDim: -1,
     galoisPerIteration: 0,
@@ -94,6 +117,8 @@ export function emptyCommand(op: Opcode, node: number): Command {
     plainBindings: [],
     frameOffset: 0,
     node,
+    collective: 0,
+    blocking: true,
   };
 }
 
@@ -182,7 +207,50 @@ export interface PlanPort {
   readonly factor: number;
   readonly bound: number;
   readonly predictedError: number;
+}
+
+export interface CollectiveInfo {
+  readonly kind: CollectiveKind;
+  readonly group: readonly number[];
+  readonly rows: readonly number[];
+  /** Reductions: primes of the rows of each segment, repeated cyclically. */
+  readonly limbs: readonly (readonly number[])[];
+  readonly root: number;
+  readonly node: number;
+  readonly block: LayerBlock;
+  readonly executions: number;
+  /** Per rank of the group, all executions of one inference. */
+  readonly receivedBytes: readonly number[];
+}
+
+export interface KeyPart {
+  readonly key: number;
+  /** Empty: all. */
+  readonly limbs: readonly number[];
+}
+
+export interface PortPart {
   readonly buffer: number;
+  /** Empty: all. */
+  readonly elements: readonly number[];
+  readonly limbs: readonly number[];
+}
+
+/** Bytes. */
+export interface RankMemory {
+  readonly ports: number;
+  readonly frame: number;
+  readonly keys: number;
+  readonly plaintexts: number;
+}
+
+export interface PlanProgram {
+  /** Callees before callers, the entry last. */
+  readonly functions: readonly PlanFunction[];
+  readonly keys: readonly KeyPart[];
+  readonly inputs: readonly PortPart[];
+  readonly outputs: readonly PortPart[];
+  readonly memory: RankMemory;
 }
 
 export interface PlanParameters {
@@ -225,10 +293,11 @@ export interface PlanView {
   readonly keys: readonly Key[];
   readonly tables: readonly IntTable[];
   readonly plaintexts: readonly Plaintext[];
-  /** One per rank: functions, callees before callers, the entry last. */
-  readonly programs: readonly { readonly functions: readonly PlanFunction[] }[];
+  /** One per rank. */
+  readonly programs: readonly PlanProgram[];
   readonly inputs: readonly PlanPort[];
   readonly outputs: readonly PlanPort[];
   readonly locations: readonly string[];
   readonly summary: SummaryCounts;
+  readonly collectives: readonly CollectiveInfo[];
 }

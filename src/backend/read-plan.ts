@@ -8,15 +8,20 @@ import { AegisError } from '../support/diagnostics.js';
 import { defined, unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
+  collectiveKinds,
   formatMajor,
   keyKinds,
+  layerBlocks,
   opcodes,
+  type CollectiveInfo,
   type Command,
   type Key,
   type Plaintext,
   type PlanFunction,
   type PlanParameters,
   type PlanPort,
+  type PlanProgram,
+  type PortPart,
   type PlanView,
   type Recipe,
   type View,
@@ -64,13 +69,7 @@ export function readPlan(bytes: Uint8Array): PlanView {
       (table) => ({ name: present(table.name()), values: Int32Array.from(table.valuesArray() ?? []) }),
     ),
     plaintexts: list(plan.plaintextsLength(), (i) => present(plan.plaintexts(i)), readPlaintext),
-    programs: list(
-      plan.programsLength(),
-      (i) => present(plan.programs(i)),
-      (program) => ({
-        functions: list(program.functionsLength(), (i) => present(program.functions(i)), readFunction),
-      }),
-    ),
+    programs: list(plan.programsLength(), (i) => present(plan.programs(i)), readProgram),
     inputs: list(plan.inputsLength(), (i) => present(plan.inputs(i)), readPort),
     outputs: list(plan.outputsLength(), (i) => present(plan.outputs(i)), readPort),
     locations: list(
@@ -86,6 +85,7 @@ export function readPlan(bytes: Uint8Array): PlanView {
       keyBytes: Number(summary.keyBytes()),
       weightsBytes: Number(summary.weightsBytes()),
     },
+    collectives: list(plan.collectivesLength(), (i) => present(plan.collectives(i)), readCollective),
   };
 }
 
@@ -98,6 +98,52 @@ function list<T, R>(length: number, at: (i: number) => T, read: (item: T) => R):
 /** 64-bit fields of a valid plan are sizes, offsets and residues below 2^53. */
 function numbers(length: number, at: (i: number) => bigint | null): number[] {
   return list(length, (i) => present(at(i)), Number);
+}
+
+function readProgram(program: fb.Program): PlanProgram {
+  const memory = present(program.memory());
+  return {
+    functions: list(program.functionsLength(), (i) => present(program.functions(i)), readFunction),
+    keys: list(
+      program.keysLength(),
+      (i) => present(program.keys(i)),
+      (part) => ({ key: part.key(), limbs: [...(part.limbsArray() ?? [])] }),
+    ),
+    inputs: list(program.inputsLength(), (i) => present(program.inputs(i)), readPortPart),
+    outputs: list(program.outputsLength(), (i) => present(program.outputs(i)), readPortPart),
+    memory: {
+      ports: Number(memory.ports()),
+      frame: Number(memory.frame()),
+      keys: Number(memory.keys()),
+      plaintexts: Number(memory.plaintexts()),
+    },
+  };
+}
+
+function readPortPart(part: fb.PortPart): PortPart {
+  return {
+    buffer: part.buffer(),
+    elements: [...(part.elementsArray() ?? [])],
+    limbs: [...(part.limbsArray() ?? [])],
+  };
+}
+
+function readCollective(c: fb.CollectiveInfo): CollectiveInfo {
+  return {
+    kind: present(collectiveKinds[c.kind()]),
+    group: [...(c.groupArray() ?? [])],
+    rows: numbers(c.rowsLength(), (i) => c.rows(i)),
+    limbs: list(
+      c.limbsLength(),
+      (i) => present(c.limbs(i)),
+      (one) => [...(one.limbsArray() ?? [])],
+    ),
+    root: c.root(),
+    node: c.node(),
+    block: present(layerBlocks[c.block()]),
+    executions: Number(c.executions()),
+    receivedBytes: numbers(c.receivedBytesLength(), (i) => c.receivedBytes(i)),
+  };
 }
 
 function readKey(key: fb.Key): Key {
@@ -218,7 +264,6 @@ function readPort(port: fb.Port): PlanPort {
     factor: port.factor(),
     bound: port.bound(),
     predictedError: port.predictedError(),
-    buffer: port.buffer(),
   };
 }
 
@@ -288,5 +333,8 @@ function readCommand(c: fb.Command): Command {
     plainBindings: [...(c.plainBindingsArray() ?? [])],
     frameOffset: Number(c.frameOffset()),
     node: c.node(),
+    collective: c.collective(),
+    blocking: c.blocking(),
+    firstDigit: c.firstDigit(),
   };
 }

@@ -6,14 +6,19 @@ import * as flatbuffers from 'flatbuffers';
 import { unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
+  collectiveKinds,
   keyKinds,
+  layerBlocks,
   opcodes,
+  type CollectiveInfo,
   type Command,
   type IntTable,
   type Plaintext,
   type PlanFunction,
   type PlanParameters,
   type PlanPort,
+  type PlanProgram,
+  type PortPart,
   type PlanView,
   type Recipe,
   type View,
@@ -52,7 +57,7 @@ export function writePlan(plan: PlanView): Uint8Array {
     ),
     programs: fb.Plan.createProgramsVector(
       b,
-      plan.programs.map(({ functions }) => writeProgram(b, functions)),
+      plan.programs.map((program) => writeProgram(b, program)),
     ),
     inputs: fb.Plan.createInputsVector(
       b,
@@ -64,6 +69,10 @@ export function writePlan(plan: PlanView): Uint8Array {
     ),
     locations: fb.Plan.createLocationsVector(b, plan.locations.map(text)),
     summary: writeSummary(b, plan.summary),
+    collectives: fb.Plan.createCollectivesVector(
+      b,
+      plan.collectives.map((collective) => writeCollective(b, collective)),
+    ),
   };
   fb.Plan.startPlan(b);
   fb.Plan.addFormatMajor(b, plan.formatMajor);
@@ -83,13 +92,79 @@ export function writePlan(plan: PlanView): Uint8Array {
   fb.Plan.addOutputs(b, fields.outputs);
   fb.Plan.addLocations(b, fields.locations);
   fb.Plan.addSummary(b, fields.summary);
+  fb.Plan.addCollectives(b, fields.collectives);
   fb.Plan.finishPlanBuffer(b, fb.Plan.endPlan(b));
   return b.asUint8Array().slice();
 }
 
-function writeProgram(b: B, functions: PlanView['programs'][number]['functions']): Offset {
-  const offsets = functions.map((func) => writeFunction(b, func));
-  return fb.Program.createProgram(b, fb.Program.createFunctionsVector(b, offsets));
+function writeProgram(b: B, program: PlanProgram): Offset {
+  const P = fb.Program;
+  const functions = P.createFunctionsVector(
+    b,
+    program.functions.map((func) => writeFunction(b, func)),
+  );
+  const keys = P.createKeysVector(
+    b,
+    program.keys.map(({ key, limbs }) =>
+      fb.KeyPart.createKeyPart(b, key, limbs.length === 0 ? 0 : fb.KeyPart.createLimbsVector(b, [...limbs])),
+    ),
+  );
+  const inputs = P.createInputsVector(
+    b,
+    program.inputs.map((part) => writePortPart(b, part)),
+  );
+  const outputs = P.createOutputsVector(
+    b,
+    program.outputs.map((part) => writePortPart(b, part)),
+  );
+  const { memory: m } = program;
+  const memory = fb.RankMemory.createRankMemory(
+    b,
+    BigInt(m.ports),
+    BigInt(m.frame),
+    BigInt(m.keys),
+    BigInt(m.plaintexts),
+  );
+  P.startProgram(b);
+  P.addFunctions(b, functions);
+  P.addKeys(b, keys);
+  P.addInputs(b, inputs);
+  P.addOutputs(b, outputs);
+  P.addMemory(b, memory);
+  return P.endProgram(b);
+}
+
+function writePortPart(b: B, part: PortPart): Offset {
+  const { elements, limbs } = part;
+  const elementList = elements.length === 0 ? 0 : fb.PortPart.createElementsVector(b, [...elements]);
+  const limbList = limbs.length === 0 ? 0 : fb.PortPart.createLimbsVector(b, [...limbs]);
+  return fb.PortPart.createPortPart(b, part.buffer, elementList, limbList);
+}
+
+function writeCollective(b: B, c: CollectiveInfo): Offset {
+  const C = fb.CollectiveInfo;
+  const group = C.createGroupVector(b, [...c.group]);
+  const rows = C.createRowsVector(b, bigints(c.rows));
+  const limbs =
+    c.limbs.length === 0
+      ? 0
+      : C.createLimbsVector(
+          b,
+          c.limbs.map((list) => fb.LimbList.createLimbList(b, fb.LimbList.createLimbsVector(b, [...list]))),
+        );
+  const received = C.createReceivedBytesVector(b, bigints(c.receivedBytes));
+  return C.createCollectiveInfo(
+    b,
+    collectiveKinds.indexOf(c.kind),
+    group,
+    rows,
+    limbs,
+    c.root,
+    c.node,
+    layerBlocks.indexOf(c.block),
+    BigInt(c.executions),
+    received,
+  );
 }
 
 function writeSummary(b: B, summary: PlanView['summary']): Offset {
@@ -232,7 +307,6 @@ function writePort(b: B, port: PlanPort): Offset {
     port.factor,
     port.bound,
     port.predictedError,
-    port.buffer,
   );
 }
 
@@ -324,5 +398,8 @@ function writeCommand(b: B, command: Command): Offset {
   C.addPlainBindings(b, plainBindings);
   C.addFrameOffset(b, BigInt(command.frameOffset));
   C.addNode(b, command.node);
+  C.addCollective(b, command.collective);
+  C.addBlocking(b, command.blocking);
+  C.addFirstDigit(b, command.firstDigit);
   return C.endCommand(b);
 }

@@ -3,6 +3,8 @@
 
 export { Binding } from './aegis/plan/binding.js';
 export { Buffer } from './aegis/plan/buffer.js';
+export { CollectiveInfo } from './aegis/plan/collective-info.js';
+export { CollectiveKind } from './aegis/plan/collective-kind.js';
 export { Command } from './aegis/plan/command.js';
 export { ConstantRecipe } from './aegis/plan/constant-recipe.js';
 export { DftRecipe } from './aegis/plan/dft-recipe.js';
@@ -13,6 +15,9 @@ export { IntTable } from './aegis/plan/int-table.js';
 export { Key } from './aegis/plan/key.js';
 export { KeyClass } from './aegis/plan/key-class.js';
 export { KeyKind } from './aegis/plan/key-kind.js';
+export { KeyPart } from './aegis/plan/key-part.js';
+export { LayerBlock } from './aegis/plan/layer-block.js';
+export { LimbList } from './aegis/plan/limb-list.js';
 export { MeshAxis } from './aegis/plan/mesh-axis.js';
 export { MonomialRecipe } from './aegis/plan/monomial-recipe.js';
 export { Opcode } from './aegis/plan/opcode.js';
@@ -21,7 +26,9 @@ export { Plaintext } from './aegis/plan/plaintext.js';
 export { PlaintextSlot } from './aegis/plan/plaintext-slot.js';
 export { Plan } from './aegis/plan/plan.js';
 export { Port } from './aegis/plan/port.js';
+export { PortPart } from './aegis/plan/port-part.js';
 export { Program } from './aegis/plan/program.js';
+export { RankMemory } from './aegis/plan/rank-memory.js';
 export { Recipe, unionToRecipe, unionListToRecipe } from './aegis/plan/recipe.js';
 export { ResidueRecipe } from './aegis/plan/residue-recipe.js';
 export { Summary } from './aegis/plan/summary.js';

@@ -226,8 +226,23 @@ node():number {
   return offset ? this.bb!.readUint32(this.bb_pos + offset) : 0;
 }
 
+collective():number {
+  const offset = this.bb!.__offset(this.bb_pos, 54);
+  return offset ? this.bb!.readUint32(this.bb_pos + offset) : 0;
+}
+
+blocking():boolean {
+  const offset = this.bb!.__offset(this.bb_pos, 56);
+  return offset ? !!this.bb!.readInt8(this.bb_pos + offset) : true;
+}
+
+firstDigit():number {
+  const offset = this.bb!.__offset(this.bb_pos, 58);
+  return offset ? this.bb!.readUint16(this.bb_pos + offset) : 0;
+}
+
 static startCommand(builder:flatbuffers.Builder) {
-  builder.startObject(25);
+  builder.startObject(28);
 }
 
 static addOp(builder:flatbuffers.Builder, op:Opcode) {
@@ -466,6 +481,18 @@ static addFrameOffset(builder:flatbuffers.Builder, frameOffset:bigint) {
 
 static addNode(builder:flatbuffers.Builder, node:number) {
   builder.addFieldInt32(24, node, 0);
+}
+
+static addCollective(builder:flatbuffers.Builder, collective:number) {
+  builder.addFieldInt32(25, collective, 0);
+}
+
+static addBlocking(builder:flatbuffers.Builder, blocking:boolean) {
+  builder.addFieldInt8(26, +blocking, +true);
+}
+
+static addFirstDigit(builder:flatbuffers.Builder, firstDigit:number) {
+  builder.addFieldInt16(27, firstDigit, 0);
 }
 
 static endCommand(builder:flatbuffers.Builder):flatbuffers.Offset {

@@ -16,5 +16,7 @@ export enum Opcode {
   KeyProduct = 11,
   Automorphism = 12,
   Loop = 13,
-  Call = 14
+  Call = 14,
+  Collective = 15,
+  Wait = 16
 }

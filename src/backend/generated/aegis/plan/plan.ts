@@ -3,6 +3,7 @@
 
 import * as flatbuffers from 'flatbuffers';
 
+import { CollectiveInfo } from '../../aegis/plan/collective-info.js';
 import { IntTable } from '../../aegis/plan/int-table.js';
 import { Key } from '../../aegis/plan/key.js';
 import { MeshAxis } from '../../aegis/plan/mesh-axis.js';
@@ -172,8 +173,18 @@ summary(obj?:Summary):Summary|null {
   return offset ? (obj || new Summary()).__init(this.bb!.__indirect(this.bb_pos + offset), this.bb!) : null;
 }
 
+collectives(index: number, obj?:CollectiveInfo):CollectiveInfo|null {
+  const offset = this.bb!.__offset(this.bb_pos, 38);
+  return offset ? (obj || new CollectiveInfo()).__init(this.bb!.__indirect(this.bb!.__vector(this.bb_pos + offset) + index * 4), this.bb!) : null;
+}
+
+collectivesLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 38);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
 static startPlan(builder:flatbuffers.Builder) {
-  builder.startObject(17);
+  builder.startObject(18);
 }
 
 static addFormatMajor(builder:flatbuffers.Builder, formatMajor:number) {
@@ -340,6 +351,22 @@ static addSummary(builder:flatbuffers.Builder, summaryOffset:flatbuffers.Offset)
   builder.addFieldOffset(16, summaryOffset, 0);
 }
 
+static addCollectives(builder:flatbuffers.Builder, collectivesOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(17, collectivesOffset, 0);
+}
+
+static createCollectivesVector(builder:flatbuffers.Builder, data:flatbuffers.Offset[]):flatbuffers.Offset {
+  builder.startVector(4, data.length, 4);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addOffset(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startCollectivesVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(4, numElems, 4);
+}
+
 static endPlan(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 8) // compiler_version
@@ -357,6 +384,7 @@ static endPlan(builder:flatbuffers.Builder):flatbuffers.Offset {
   builder.requiredField(offset, 32) // outputs
   builder.requiredField(offset, 34) // locations
   builder.requiredField(offset, 36) // summary
+  builder.requiredField(offset, 38) // collectives
   return offset;
 }
 

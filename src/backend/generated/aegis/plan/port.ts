@@ -88,13 +88,8 @@ predictedError():number {
   return offset ? this.bb!.readFloat64(this.bb_pos + offset) : 0.0;
 }
 
-buffer():number {
-  const offset = this.bb!.__offset(this.bb_pos, 26);
-  return offset ? this.bb!.readUint32(this.bb_pos + offset) : 0;
-}
-
 static startPort(builder:flatbuffers.Builder) {
-  builder.startObject(12);
+  builder.startObject(11);
 }
 
 static addName(builder:flatbuffers.Builder, nameOffset:flatbuffers.Offset) {
@@ -158,10 +153,6 @@ static addPredictedError(builder:flatbuffers.Builder, predictedError:number) {
   builder.addFieldFloat64(10, predictedError, 0.0);
 }
 
-static addBuffer(builder:flatbuffers.Builder, buffer:number) {
-  builder.addFieldInt32(11, buffer, 0);
-}
-
 static endPort(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 4) // name
@@ -169,7 +160,7 @@ static endPort(builder:flatbuffers.Builder):flatbuffers.Offset {
   return offset;
 }
 
-static createPort(builder:flatbuffers.Builder, nameOffset:flatbuffers.Offset, shapeOffset:flatbuffers.Offset, elements:number, period:number, features:number, tokens:number, level:number, scale:number, factor:number, bound:number, predictedError:number, buffer:number):flatbuffers.Offset {
+static createPort(builder:flatbuffers.Builder, nameOffset:flatbuffers.Offset, shapeOffset:flatbuffers.Offset, elements:number, period:number, features:number, tokens:number, level:number, scale:number, factor:number, bound:number, predictedError:number):flatbuffers.Offset {
   Port.startPort(builder);
   Port.addName(builder, nameOffset);
   Port.addShape(builder, shapeOffset);
@@ -182,7 +173,6 @@ static createPort(builder:flatbuffers.Builder, nameOffset:flatbuffers.Offset, sh
   Port.addFactor(builder, factor);
   Port.addBound(builder, bound);
   Port.addPredictedError(builder, predictedError);
-  Port.addBuffer(builder, buffer);
   return Port.endPort(builder);
 }
 }

@@ -4,6 +4,9 @@
 import * as flatbuffers from 'flatbuffers';
 
 import { Function } from '../../aegis/plan/function.js';
+import { KeyPart } from '../../aegis/plan/key-part.js';
+import { PortPart } from '../../aegis/plan/port-part.js';
+import { RankMemory } from '../../aegis/plan/rank-memory.js';
 
 
 export class Program {
@@ -34,8 +37,43 @@ functionsLength():number {
   return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
 }
 
+keys(index: number, obj?:KeyPart):KeyPart|null {
+  const offset = this.bb!.__offset(this.bb_pos, 6);
+  return offset ? (obj || new KeyPart()).__init(this.bb!.__indirect(this.bb!.__vector(this.bb_pos + offset) + index * 4), this.bb!) : null;
+}
+
+keysLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 6);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
+inputs(index: number, obj?:PortPart):PortPart|null {
+  const offset = this.bb!.__offset(this.bb_pos, 8);
+  return offset ? (obj || new PortPart()).__init(this.bb!.__indirect(this.bb!.__vector(this.bb_pos + offset) + index * 4), this.bb!) : null;
+}
+
+inputsLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 8);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
+outputs(index: number, obj?:PortPart):PortPart|null {
+  const offset = this.bb!.__offset(this.bb_pos, 10);
+  return offset ? (obj || new PortPart()).__init(this.bb!.__indirect(this.bb!.__vector(this.bb_pos + offset) + index * 4), this.bb!) : null;
+}
+
+outputsLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 10);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
+memory(obj?:RankMemory):RankMemory|null {
+  const offset = this.bb!.__offset(this.bb_pos, 12);
+  return offset ? (obj || new RankMemory()).__init(this.bb!.__indirect(this.bb_pos + offset), this.bb!) : null;
+}
+
 static startProgram(builder:flatbuffers.Builder) {
-  builder.startObject(1);
+  builder.startObject(5);
 }
 
 static addFunctions(builder:flatbuffers.Builder, functionsOffset:flatbuffers.Offset) {
@@ -54,15 +92,66 @@ static startFunctionsVector(builder:flatbuffers.Builder, numElems:number) {
   builder.startVector(4, numElems, 4);
 }
 
+static addKeys(builder:flatbuffers.Builder, keysOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(1, keysOffset, 0);
+}
+
+static createKeysVector(builder:flatbuffers.Builder, data:flatbuffers.Offset[]):flatbuffers.Offset {
+  builder.startVector(4, data.length, 4);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addOffset(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startKeysVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(4, numElems, 4);
+}
+
+static addInputs(builder:flatbuffers.Builder, inputsOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(2, inputsOffset, 0);
+}
+
+static createInputsVector(builder:flatbuffers.Builder, data:flatbuffers.Offset[]):flatbuffers.Offset {
+  builder.startVector(4, data.length, 4);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addOffset(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startInputsVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(4, numElems, 4);
+}
+
+static addOutputs(builder:flatbuffers.Builder, outputsOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(3, outputsOffset, 0);
+}
+
+static createOutputsVector(builder:flatbuffers.Builder, data:flatbuffers.Offset[]):flatbuffers.Offset {
+  builder.startVector(4, data.length, 4);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addOffset(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startOutputsVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(4, numElems, 4);
+}
+
+static addMemory(builder:flatbuffers.Builder, memoryOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(4, memoryOffset, 0);
+}
+
 static endProgram(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 4) // functions
+  builder.requiredField(offset, 6) // keys
+  builder.requiredField(offset, 8) // inputs
+  builder.requiredField(offset, 10) // outputs
+  builder.requiredField(offset, 12) // memory
   return offset;
 }
 
-static createProgram(builder:flatbuffers.Builder, functionsOffset:flatbuffers.Offset):flatbuffers.Offset {
-  Program.startProgram(builder);
-  Program.addFunctions(builder, functionsOffset);
-  return Program.endProgram(builder);
-}
 }
