@@ -74,8 +74,10 @@ configure_runtime() {
   local cache=build/runtime/CMakeCache.txt
   # A cache made in another folder (a copied checkout) cannot be used.
   if [[ -f $cache ]] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD/runtime" "$cache"; then rm -rf build/runtime; fi
-  # Later changes of CMakeLists.txt make the build configure itself again.
-  if [[ -f build/runtime/Makefile || -f build/runtime/build.ninja ]]; then return; fi
+  # Later changes of CMakeLists.txt make the build configure itself again; an MPI that was installed since does not.
+  if [[ -f build/runtime/Makefile || -f build/runtime/build.ninja ]]; then
+    if [[ -f build/runtime/bin/aegis_mpi.so ]] || ! command -v mpicxx >/dev/null; then return; fi
+  fi
   cmake -S runtime -B build/runtime -DCMAKE_BUILD_TYPE=Release
 }
 

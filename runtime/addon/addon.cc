@@ -44,6 +44,8 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
       result.Set("kernels", stringArray(env, machine.kernels));
       result.Set("chosenKernels", machine.chosenKernels);
       result.Set("sodium", machine.sodium);
+      result.Set("mpi", machine.mpi);
+      result.Set("mpiProblem", machine.mpiProblem);
       return result;
     };
   });
@@ -189,6 +191,8 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
   result.Set("seconds", report.seconds);
   result.Set("loadSeconds", report.loadSeconds);
   result.Set("insecure", report.insecure);
+  result.Set("root", report.root);
+  result.Set("processPeakBytes", double(report.processPeakBytes));
   const Napi::Array ranks = Napi::Array::New(env), timings = Napi::Array::New(env),
                     opcodes = Napi::Array::New(env);
   for (const RankReport& rank : report.ranks) {
@@ -196,7 +200,22 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
     object.Set("rank", rank.rank);
     object.Set("peakBytes", double(rank.peakBytes));
     object.Set("staticBytes", double(rank.staticBytes));
-    object.Set("collectives", Napi::Array::New(env));
+    object.Set("seconds", rank.seconds);
+    object.Set("computeSeconds", rank.computeSeconds);
+    object.Set("waitSeconds", rank.waitSeconds);
+    const Napi::Array collectives = Napi::Array::New(env);
+    for (const CollectiveReport& c : rank.collectives) {
+      const Napi::Object one = Napi::Object::New(env);
+      one.Set("id", c.id);
+      one.Set("node", c.node);
+      one.Set("kind", c.kind);
+      one.Set("executions", double(c.executions));
+      one.Set("predictedBytes", double(c.predictedBytes));
+      one.Set("receivedBytes", double(c.receivedBytes));
+      one.Set("waitSeconds", c.waitSeconds);
+      collectives.Set(collectives.Length(), one);
+    }
+    object.Set("collectives", collectives);
     ranks.Set(ranks.Length(), object);
   }
   for (const NamedSeconds& node : report.nodes) {

@@ -46,6 +46,7 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
       return;
     } catch (const Error& error) {
       fail(error.code(), error.what(), error.help());
+      others_ = error.others();
     } catch (const std::bad_alloc&) {
       fail("R501", "the machine has too little memory", "");
     } catch (const std::exception& error) {
@@ -74,13 +75,22 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
 
   void OnError(const Napi::Error&) override {
     const Napi::HandleScope scope(Env());
-    const Napi::Object error = Napi::Error::New(Env(), message_).Value();
-    error.Set("code", code_);
-    if (!help_.empty()) error.Set("help", help_);
+    const Napi::Object error = errorObject(code_, message_, help_);
+    const Napi::Array others = Napi::Array::New(Env());
+    for (const Error& other : others_)
+      others.Set(others.Length(), errorObject(other.code(), other.what(), other.help()));
+    error.Set("others", others);
     deferred_.Reject(error);
   }
 
  private:
+  Napi::Object errorObject(const std::string& code, const std::string& message, const std::string& help) {
+    const Napi::Object error = Napi::Error::New(Env(), message).Value();
+    error.Set("code", code);
+    if (!help.empty()) error.Set("help", help);
+    return error;
+  }
+
   void fail(const std::string& code, const std::string& message, const std::string& help) {
     code_ = code;
     message_ = message.empty() ? "failed" : message;
@@ -93,6 +103,7 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
   Convert convert_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
   std::string code_, message_, help_;
+  std::vector<Error> others_;  // of other ranks
 };
 
 }  // namespace

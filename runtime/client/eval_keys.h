@@ -19,10 +19,12 @@ class EvalKeys {
   // not enough memory.
   static EvalKeys open(const std::string& path, const plan::Plan& plan, uint32_t threads,
                        const Progress& progress);
+  // rows: by key, the rows to load (PlanFile::keyRowsOf); all keys in full if null. Every key of the plan
+  // must be in the file all the same.
   static EvalKeys open(const std::string& path, const ClientParameters& parameters, ThreadPool& pool,
-                       const Progress& progress);
+                       const Progress& progress, const std::vector<std::vector<uint16_t>>* rows = nullptr);
 
-  // By index into Plan.keys: [digit][component 0 = b, 1 = a][row][N].
+  // By index into Plan.keys: [digit][component 0 = b, 1 = a][row][N]. No base where no row was asked for.
   KeyView view(uint32_t planKeyIndex) const;
   uint32_t count() const { return uint32_t(views_.size()); }
   size_t bytes() const { return bytes_; }
@@ -34,9 +36,12 @@ class EvalKeys {
     void operator()(uint64_t* data) const;
   };
   using Memory = std::unique_ptr<uint64_t, Unmap>;
+  void allocate(size_t bytes);
+  void addView(const KeySpec& key, const std::vector<uint16_t>& rows, const uint64_t* base);
 
   Memory memory_;
   std::vector<KeyView> views_;
+  std::vector<std::unique_ptr<uint16_t[]>> places_;  // KeyView::rowOf
   size_t bytes_ = 0;
   std::string keyId_;
 };

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "channels/mpi/mpi.h"
 #include "hal/kernels.h"
 #include "support/error.h"
 
@@ -74,6 +75,7 @@ MachineInfo describeMachine() {
     info.chosenKernels = "";  // the doctor reports instead of failing
   }
   info.sodium = sodium_version_string();
+  info.mpi = mpiLibrary(&info.mpiProblem);
   return info;
 }
 

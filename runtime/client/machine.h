@@ -15,6 +15,7 @@ struct MachineInfo {
   std::vector<std::string> kernels;      // tables that run here
   std::string chosenKernels;             // empty if AEGIS_KERNELS names one that does not
   std::string sodium;
+  std::string mpi, mpiProblem;           // the library of the mpi channel; empty if there is none, and why
 };
 
 MachineInfo describeMachine();

@@ -10,19 +10,23 @@
 namespace aegis {
 namespace {
 
-// Where slot u + period t of an element reads its value; negative: zero.
+// Where slot u + period t of an element reads its value; negative: zero. The token table has a
+// part for each token block; the elements of a block follow each other.
 struct SlotIndex {
   const flatbuffers::Vector<int32_t>& features;
   const flatbuffers::Vector<int32_t>& tokens;
-  uint32_t period;
+  uint32_t period, groups, blockElements;
 
   SlotIndex(const plan::Plan& plan, const plan::Port& port)
       : features(*plan.tables()->Get(port.features())->values()),
         tokens(*plan.tables()->Get(port.tokens())->values()),
-        period(port.period()) {}
+        period(port.period()),
+        groups((1u << (plan.parameters()->log_n() - 1)) / period),
+        blockElements(port.elements() / (tokens.size() / groups)) {}
 
   int64_t operator()(uint32_t element, uint32_t slot) const {
-    const int32_t feature = features.Get(element * period + slot % period), token = tokens.Get(slot / period);
+    const int32_t feature = features.Get(element * period + slot % period),
+                  token = tokens.Get(element / blockElements * groups + slot / period);
     return feature < 0 || token < 0 ? -1 : int64_t(feature) + token;
   }
 };

@@ -8,6 +8,7 @@
 #include <string>
 #include <unistd.h>
 
+#include "channels/mpi/mpi.h"
 #include "exec/run_job.h"
 #include "support/error.h"
 
@@ -27,7 +28,8 @@ constexpr const char* kHelp =
     "  -o, --output FILE  response to write\n"
     "  --weights FILE     weights file, PLAN.weights unless given\n"
     "  --backend NAME     cpu (default)\n"
-    "  --channel NAME     local (default)\n"
+    "  --channel NAME     local (default): ranks are threads; mpi: processes, one for each rank:\n"
+    "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...\n"
     "  --threads N        all cores unless given\n"
     "  --json             result and errors as JSON on standard output\n"
     "  --help             this text\n";
@@ -44,7 +46,9 @@ struct UsageError {
 std::atomic<bool> interrupted{false};
 
 // A second Ctrl-C does not wait for the kernel at work. _exit leaves a temporary file behind at worst.
-extern "C" void onSignal(int) {
+// A launcher of MPI ends the other processes with SIGTERM when one has failed: each says where it was.
+extern "C" void onSignal(int signal) {
+  if (signal == SIGTERM && writePendingCollective(STDERR_FILENO)) _exit(kInterrupted);
   if (interrupted.exchange(true)) _exit(kInterrupted);
 }
 
@@ -96,14 +100,22 @@ Arguments parse(int argc, char** argv) {
 
 nlohmann::ordered_json reportJson(const RunReport& report) {
   nlohmann::ordered_json ranks = nlohmann::ordered_json::array(), opcodes = nlohmann::ordered_json::array();
-  for (const RankReport& rank : report.ranks)
+  for (const RankReport& rank : report.ranks) {
+    nlohmann::ordered_json collectives = nlohmann::ordered_json::array();
+    for (const CollectiveReport& c : rank.collectives)
+      collectives.push_back({{"id", c.id}, {"node", c.node}, {"kind", c.kind}, {"executions", c.executions},
+                             {"predictedBytes", c.predictedBytes}, {"receivedBytes", c.receivedBytes},
+                             {"waitSeconds", c.waitSeconds}});
     ranks.push_back({{"rank", rank.rank}, {"peakBytes", rank.peakBytes}, {"staticBytes", rank.staticBytes},
-                     {"collectives", nlohmann::ordered_json::array()}});
+                     {"collectives", collectives}, {"seconds", rank.seconds},
+                     {"computeSeconds", rank.computeSeconds}, {"waitSeconds", rank.waitSeconds}});
+  }
   for (const NamedSeconds& op : report.opcodes)
     opcodes.push_back(
         {{"op", op.name}, {"seconds", op.seconds}, {"launches", op.launches}, {"rowBytes", op.rowBytes}});
   return {{"outputSha256", report.outputSha256}, {"seconds", report.seconds}, {"ranks", ranks},
-          {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds}, {"opcodes", opcodes}};
+          {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds},
+          {"processPeakBytes", report.processPeakBytes}, {"opcodes", opcodes}};
 }
 
 // Invalid UTF-8 of file names is replaced, not thrown at the user.
@@ -111,16 +123,18 @@ std::string dump(const nlohmann::ordered_json& json) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-int reportError(const Arguments& arguments, const std::string& code, const std::string& message,
-                const std::string& help, int status) {
-  if (arguments.json) {
-    nlohmann::ordered_json error = {{"code", code}, {"message", message}};
-    if (!help.empty()) error["help"] = help;
-    std::printf("%s\n", dump({{"errors", nlohmann::ordered_json::array({error})}}).c_str());
-  } else {
-    std::fprintf(stderr, "error[%s]: %s\n", code.c_str(), message.c_str());
-    if (!help.empty()) std::fprintf(stderr, "  help: %s\n", help.c_str());
+int reportError(const Arguments& arguments, const Error& error, int status) {
+  std::vector<Error> all = {error};
+  all.insert(all.end(), error.others().begin(), error.others().end());
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Error& one : all) {
+    list.push_back({{"code", one.code()}, {"message", one.what()}});
+    if (!one.help().empty()) list.back()["help"] = one.help();
+    if (arguments.json) continue;
+    std::fprintf(stderr, "error[%s]: %s\n", one.code().c_str(), one.what());
+    if (!one.help().empty()) std::fprintf(stderr, "  help: %s\n", one.help().c_str());
   }
+  if (arguments.json) std::printf("%s\n", dump({{"errors", list}}).c_str());
   return interrupted ? kInterrupted : status;
 }
 
@@ -143,20 +157,23 @@ int runArguments(Arguments& arguments) {
   arguments.job.progress = progressOnTerminal();
   try {
     const RunReport report = runJob(arguments.job);
+    if (!report.root) return 0;
     if (arguments.json) {
       std::printf("%s\n", dump(reportJson(report)).c_str());
     } else {
-      std::printf("%s: %.3f s, at most %.1f MiB\nsha256 %s\n", arguments.job.out.c_str(), report.seconds,
-                  double(report.ranks[0].peakBytes) / (1 << 20), report.outputSha256.c_str());
+      uint64_t peak = 0;
+      for (const RankReport& rank : report.ranks) peak = std::max(peak, rank.peakBytes);
+      std::printf("%s: %.3f s, %zu ranks, at most %.1f MiB each\nsha256 %s\n", arguments.job.out.c_str(),
+                  report.seconds, report.ranks.size(), double(peak) / (1 << 20), report.outputSha256.c_str());
       if (report.insecure) std::printf("INSECURE: this plan is below 128 bits, for tests only\n");
     }
     return 0;
   } catch (const Error& error) {
-    return reportError(arguments, error.code(), error.what(), error.help(), kUserError);
+    return reportError(arguments, error, kUserError);
   } catch (const std::bad_alloc&) {
-    return reportError(arguments, "R501", "the machine has too little memory", "", kUserError);
+    return reportError(arguments, Error("R501", "the machine has too little memory"), kUserError);
   } catch (const std::exception& error) {
-    return reportError(arguments, "R500", error.what(), "this is a bug in aegis: please report it",
+    return reportError(arguments, Error("R500", error.what(), "this is a bug in aegis: please report it"),
                        kInternal);
   }
 }
@@ -167,14 +184,17 @@ int run(int argc, char** argv) {
     arguments = parse(argc, argv);
   } catch (const UsageError& error) {
     for (int i = 1; i < argc; i++) arguments.json |= std::strcmp(argv[i], "--json") == 0;
-    const int status = reportError(arguments, "C101", error.message, "aegis-exec --help", kUsage);
-    return status;
+    return reportError(arguments, Error("C101", error.message, "aegis-exec --help"), kUsage);
   }
   if (arguments.help) {
     std::fputs(kHelp, stdout);
     return 0;
   }
-  return runArguments(arguments);
+  const int status = runArguments(arguments);
+  std::fflush(stdout);
+  if (status != 0) abortMpiJob(status);
+  // A rank that hangs keeps its thread: no destructors under it.
+  std::_Exit(status);
 }
 
 }  // namespace

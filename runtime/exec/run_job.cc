@@ -1,11 +1,16 @@
 #include "exec/run_job.h"
 
 #include <sodium.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
+#include <thread>
 
+#include "channels/local/local.h"
+#include "channels/mpi/mpi.h"
 #include "client/ciphertext_file.h"
 #include "client/eval_keys.h"
 #include "executor/session.h"
@@ -54,21 +59,48 @@ CiphertextArray readInput(const CiphertextReader& reader, const plan::Port& port
   return array;
 }
 
-void checkOptions(const RunJob& job, const PlanFile& plan) {
+void checkOptions(const RunJob& job) {
   if (job.backend != "cpu")
     fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
-  if (job.channel != "local")
-    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local");
-  if (plan.programs().size() != 1)
-    fail("R404", "the plan is for " + std::to_string(plan.programs().size()) + " ranks, this build runs one",
-         "compile with --devices 1");
+  if (job.channel != "local" && job.channel != "mpi")
+    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi");
+}
+
+// Processes of one machine share its cores; the launchers of Open MPI, MPICH and Slurm say how many there
+// are.
+uint32_t threadsOfProcess(uint32_t wanted) {
+  if (wanted != 0) return wanted;
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"}) {
+    const char* text = std::getenv(name);
+    const int count = text == nullptr ? 0 : std::atoi(text);
+    if (count > 0) return std::max(1u, std::thread::hardware_concurrency() / uint32_t(count));
+  }
+  return 0;
+}
+
+uint64_t processPeakBytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return uint64_t(usage.ru_maxrss) * 1024;
+}
+
+RankReport rankReport(const PlanFile& plan, const RankStatistics& rank) {
+  RankReport report{rank.rank, rank.peakBytes(), rank.staticBytes, rank.seconds, rank.computeSeconds,
+                    rank.waitSeconds, {}};
+  for (const CollectiveStatistics& c : rank.collectives) {
+    const Collective& collective = plan.collectives()[c.id];
+    report.collectives.push_back({c.id, collective.node, collectiveName(collective.kind), c.executions,
+                                  c.predictedBytes, c.receivedBytes, c.waitSeconds});
+  }
+  return report;
 }
 
 RunReport reportOf(const PlanFile& plan, const RunResult& result) {
   RunReport report;
   report.seconds = result.seconds;
   report.insecure = plan.insecure();
-  report.ranks.push_back({0, result.peakBytes, result.staticBytes});
+  report.processPeakBytes = processPeakBytes();
+  for (const RankStatistics& rank : result.ranks) report.ranks.push_back(rankReport(plan, rank));
   for (uint32_t i = 0; i < result.nodeSeconds.size(); i++)
     if (result.nodeSeconds[i] > 0)
       report.nodes.push_back({std::string(plan.location(i)), result.nodeSeconds[i], 0, 0});
@@ -84,17 +116,31 @@ RunReport reportOf(const PlanFile& plan, const RunResult& result) {
 
 RunReport runJob(const RunJob& job) {
   const auto start = Clock::now();
-  const auto plan = std::make_shared<const PlanFile>(PlanFile::open(job.plan));
-  checkOptions(job, *plan);
+  checkOptions(job);
+  const auto plan = std::make_shared<const PlanFile>(PlanFile::open(job.plan, {kNoMemoryLimit}));
+  const bool distributed = job.channel == "mpi";
+  const TransportJob ranks = transportJob(*plan);
+  const std::shared_ptr<Transport> transport =
+      distributed ? makeMpiTransport(ranks) : makeLocalTransport(ranks);
+  const bool root = transport->ranks().front() == 0;
+  plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
+  const uint32_t threads = distributed ? threadsOfProcess(job.threads) : job.threads;
+  // While a process loads, the others wait for it: it gives signs of life.
+  Progress progress = job.progress;
+  progress.report = [&](const std::string& detail, uint64_t done, uint64_t total) {
+    transport->beat();
+    if (root && job.progress.report) job.progress.report(detail, done, total);
+  };
   const ClientParameters parameters = ClientParameters::fromPlan(plan->plan());
   // What can be wrong with small files is said before the keys are loaded, which takes long.
   const SafeTensors weightsFile =
       openWeights(job.weights.empty() ? job.plan + ".weights" : job.weights, plan->plan());
   const SafeTensorsWeights weights(weightsFile);
   const CiphertextReader request(job.in, plan->plan(), parameters, CiphertextKind::kRequest);
-  ThreadPool pool(job.threads);
+  ThreadPool pool(threads);
+  const std::vector<std::vector<uint16_t>> keyRows = plan->keyRowsOf(transport->ranks());
   const auto keys =
-      std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, job.progress));
+      std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, progress, &keyRows));
   if (keys->keyId() != request.keyId())
     fail("R311", job.in + " was encrypted with other keys than " + job.keys,
          "use eval.keys of the folder whose public.key encrypted the request");
@@ -102,9 +148,9 @@ RunReport runJob(const RunJob& job) {
   RunOptions options;
   options.cancel = job.progress.cancelled;
   options.progress = [&](uint64_t done, uint64_t total, std::string_view node) {
-    job.progress.step(std::string(node).c_str(), done, total);
+    progress.step(std::string(node).c_str(), done, total);
   };
-  Session session(plan, weights, keys, job.threads, options);
+  Session session(plan, weights, keys, threads, options, transport);
   std::vector<CiphertextArray> inputs;
   for (const plan::Port* port : *plan->plan().inputs())
     inputs.push_back(readInput(request, *port, parameters, pool));
@@ -113,9 +159,12 @@ RunReport runJob(const RunJob& job) {
 
   RunReport report = reportOf(*plan, result);
   report.loadSeconds = loadSeconds;
+  report.root = root;
   std::vector<const uint64_t*> outputs;
   for (const CiphertextArray& output : result.outputs) outputs.push_back(output.data.data());
-  report.outputSha256 = writeResponse(job.out, plan->plan(), parameters, request.keyId(), outputs);
+  if (root)
+    report.outputSha256 = writeResponse(job.out, plan->plan(), parameters, request.keyId(), outputs);
+  transport->close();
   return report;
 }
 

@@ -16,9 +16,18 @@ struct RunJob {
   Progress progress;
 };
 
+struct CollectiveReport {
+  uint32_t id = 0;
+  std::string node, kind;
+  uint64_t executions = 0, predictedBytes = 0, receivedBytes = 0;
+  double waitSeconds = 0;
+};
+
 struct RankReport {
   uint32_t rank = 0;
-  uint64_t peakBytes = 0, staticBytes = 0;
+  uint64_t peakBytes = 0, staticBytes = 0;  // what the rank refers to, whether ranks share it or not
+  double seconds = 0, computeSeconds = 0, waitSeconds = 0;
+  std::vector<CollectiveReport> collectives;
 };
 
 struct NamedSeconds {
@@ -32,14 +41,17 @@ struct RunReport {
   double seconds = 0;      // of the run itself
   double loadSeconds = 0;  // keys, weights, request
   bool insecure = false;
+  bool root = true;  // of several processes, the one of rank 0: the others have no hash and write nothing
+  uint64_t processPeakBytes = 0;  // largest resident set of this process, measured
   std::vector<RankReport> ranks;
-  std::vector<NamedSeconds> nodes;    // ONNX nodes that took time, in the order of the plan
+  std::vector<NamedSeconds> nodes;  // ONNX nodes that took time, in the order of the plan; summed over ranks
   std::vector<NamedSeconds> opcodes;
 };
 
 // R113: the weights file is not the plan's. R311: keys and request come from different runs of keygen. R310:
-// a secret key was given. R404: backend or channel that this build does not have. And the errors of PlanFile,
-// EvalKeys, CiphertextReader and Session. The response appears whole or not at all.
+// a secret key was given. R404: backend or channel that this build does not have. R406: mpi is not to be had
+// here, or there are not as many processes as ranks. And the errors of PlanFile, EvalKeys, CiphertextReader
+// and Session. The response appears whole or not at all.
 RunReport runJob(const RunJob& job);
 
 }  // namespace aegis

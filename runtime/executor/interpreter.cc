@@ -31,25 +31,78 @@ void Interpreter::prepareKeys(const std::vector<CommandSpec>& commands, const Ke
     if (command.op != plan::Opcode_KeyProduct) continue;
     std::vector<KeyView>& views = keys_[&command];
     for (const uint32_t key : command.keys) {
-      views.push_back(keys(key));
-      if (views.back().base == nullptr || views.back().digitCount != file_.keyDigitCount(key) ||
-          views.back().rowCount != file_.keyRowCount(key))
+      KeyView view = keys(key);
+      bool fits = view.base != nullptr && view.digitCount == file_.keyDigitCount(key);
+      if (view.rowOf == nullptr) fits &= view.rowCount == file_.keyRowCount(key);
+      for (const uint16_t row : command.keyRows) fits = fits && view.place(row) < view.rowCount;
+      if (!fits)
         fail("R303", "key " + std::to_string(key) + " does not have the shape that the plan asks for",
              "make new keys with `aegis keygen` for this plan");
+      view.base += size_t(command.firstDigit) * 2 * view.rowCount * file_.ring().degree();
+      view.digitCount -= command.firstDigit;
+      views.push_back(view);
     }
   }
 }
 
 void Interpreter::run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
-                      RunResult& result) {
+                      Channel& channel, const std::optional<Fault>& fault, RankStatistics& result) {
   const FunctionSpec& entry = program_.entry();
   ProgressMeter meter(options, entry.rowCost);
   meter_ = &meter;
   result_ = &result;
+  channel_ = &channel;
+  fault_ = fault.has_value() && fault->rank == result.rank ? fault : std::nullopt;
+  started_ = 0;
+  collectiveSeconds_.assign(file_.collectives().size(), 0);
   Activation activation = activate(entry, frame, arguments);
   block(entry.commands, activation);
-  meter_ = nullptr;
-  result_ = nullptr;
+  for (const Collective& collective : file_.collectives()) {
+    const uint32_t index = collective.indexOf(result.rank);
+    if (index == ~0u) continue;
+    result.collectives.push_back({collective.id, channel.executions(collective.id),
+                                  collective.predictedBytes[index], channel.receivedBytes(collective.id),
+                                  collectiveSeconds_[collective.id]});
+  }
+}
+
+void Interpreter::step(uint64_t work, std::string_view node) {
+  channel_->beat();
+  meter_->step(work, node);
+}
+
+// Blocks stay where they are until the wait: the plan was checked for that.
+void Interpreter::exchange(const CommandSpec& command, const Activation& activation) {
+  const Collective& collective = file_.collectives()[command.collective];
+  step(0, collective.node);
+  const auto start = Clock::now();
+  if (command.op == plan::Opcode_Collective) {
+    if (fault_.has_value() && fault_->collective == started_)
+      fault_->happen(collective.describe(), [&] { step(0, collective.node); });
+    started_++;
+    const uint32_t index = collective.indexOf(result_->rank);
+    const int64_t n = file_.ring().degree();
+    const auto block = [&](const ViewSpec& view, uint64_t rows) -> uint64_t* {
+      if (rows == 0) return nullptr;
+      return activation.buffers[view.buffer] + position(view, activation.iterations) * n;
+    };
+    channel_->start(command.collective, block(command.a, collective.sendRows(index)),
+                    block(command.out, collective.receiveRows(index)));
+  }
+  if (command.op == plan::Opcode_Wait || command.blocking) channel_->wait(command.collective);
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  collectiveSeconds_[command.collective] += seconds;
+  result_->waitSeconds += seconds;
+  count(command, seconds);
+  step(command.rowCost, collective.node);
+}
+
+void Interpreter::count(const CommandSpec& command, double seconds) {
+  result_->nodeSeconds[command.node] += seconds;
+  OpcodeStatistics& statistics = result_->opcodes[command.op];
+  statistics.seconds += seconds;
+  statistics.launches++;
+  statistics.rowBytes += command.rowsMoved * file_.ring().degree() * sizeof(uint64_t);
 }
 
 Interpreter::Activation Interpreter::activate(const FunctionSpec& function, uint64_t* frame,
@@ -70,11 +123,13 @@ void Interpreter::block(const std::vector<CommandSpec>& commands, Activation& ac
     } else if (command.op == plan::Opcode_Loop) {
       activation.iterations.push_back(0);
       for (uint32_t i = 0; i < command.tripCount; i++) {
-        meter_->step(command.body.empty() ? 1 : 0, file_.location(command.node));
+        step(command.body.empty() ? 1 : 0, file_.location(command.node));
         activation.iterations.back() = i;
         block(command.body, activation);
       }
       activation.iterations.pop_back();
+    } else if (command.op == plan::Opcode_Collective || command.op == plan::Opcode_Wait) {
+      exchange(command, activation);
     } else {
       launch(command, activation);
     }
@@ -100,24 +155,21 @@ void Interpreter::launch(const CommandSpec& command, const Activation& activatio
   while (dim < command.rank - command.reduceRank && command.dims[dim] == 1) dim++;
   const uint64_t slices = command.rowCost * file_.ring().degree() / kSliceWordOps;
   if (dim == command.rank - command.reduceRank || slices < 2) {
-    meter_->step(0, node);
+    step(0, node);
     dispatch(command, activation, ~0u, 0, 0);
-    meter_->step(command.rowCost, node);
+    step(command.rowCost, node);
   } else {
-    const uint32_t size = command.dims[dim], step = uint32_t(std::max<uint64_t>(1, size / slices));
-    for (uint32_t begin = 0; begin < size; begin += std::min(step, size - begin)) {
-      const uint32_t end = begin + std::min(step, size - begin);
-      meter_->step(0, node);
+    const uint32_t size = command.dims[dim], slice = uint32_t(std::max<uint64_t>(1, size / slices));
+    for (uint32_t begin = 0; begin < size; begin += std::min(slice, size - begin)) {
+      const uint32_t end = begin + std::min(slice, size - begin);
+      step(0, node);
       dispatch(command, activation, dim, begin, end);
-      meter_->step(command.rowCost / size * (end - begin), node);
+      step(command.rowCost / size * (end - begin), node);
     }
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  result_->nodeSeconds[command.node] += seconds;
-  OpcodeStatistics& statistics = result_->opcodes[command.op];
-  statistics.seconds += seconds;
-  statistics.launches++;
-  statistics.rowBytes += command.rowsMoved * file_.ring().degree() * sizeof(uint64_t);
+  result_->computeSeconds += seconds;
+  count(command, seconds);
 }
 
 Rows Interpreter::rows(const ViewSpec& view, const CommandSpec& command, const Activation& activation) const {
@@ -185,7 +237,9 @@ void Interpreter::dispatch(const CommandSpec& c, const Activation& activation, u
     case plan::Opcode_Automorphism:
       return kernels_.automorphism(ring, pool_, launch, out, operand(c.a), c.galois.data() + turn, c.turnDim);
     case plan::Opcode_Loop:
-    case plan::Opcode_Call: break;
+    case plan::Opcode_Call:
+    case plan::Opcode_Collective:
+    case plan::Opcode_Wait: break;
   }
   AEGIS_INVARIANT(!"a kernel");
 }

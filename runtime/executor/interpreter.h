@@ -5,8 +5,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "executor/fault.h"
 #include "executor/plaintext_store.h"
 #include "executor/progress.h"
+#include "hal/channel.h"
 #include "hal/kernels.h"
 #include "plan/plan_file.h"
 
@@ -21,8 +23,9 @@ class Interpreter {
               ThreadPool& pool, const KeyLookup& keys);
 
   // arguments: one block of rows for each argument buffer of the entry function. Adds statistics to `result`.
+  // What the channel refuses is passed on; the channel is left as it is.
   void run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
-           RunResult& result);
+           Channel& channel, const std::optional<Fault>& fault, RankStatistics& result);
 
  private:
   struct Activation {
@@ -39,6 +42,9 @@ class Interpreter {
   void block(const std::vector<CommandSpec>& commands, Activation& activation);
   void call(const CommandSpec& command, const Activation& activation);
   void launch(const CommandSpec& command, const Activation& activation);
+  void exchange(const CommandSpec& command, const Activation& activation);
+  void step(uint64_t work, std::string_view node);
+  void count(const CommandSpec& command, double seconds);
   void dispatch(const CommandSpec& command, const Activation& activation, uint32_t sliceDim, uint32_t begin,
                 uint32_t end);
   Rows rows(const ViewSpec& view, const CommandSpec& command, const Activation& activation) const;
@@ -52,7 +58,11 @@ class Interpreter {
   std::unordered_map<const CommandSpec*, std::vector<KeyView>>
       keys_;  // of every key product, one view per entry
   ProgressMeter* meter_ = nullptr;
-  RunResult* result_ = nullptr;
+  RankStatistics* result_ = nullptr;
+  Channel* channel_ = nullptr;
+  std::optional<Fault> fault_;
+  uint64_t started_ = 0;                 // collectives
+  std::vector<double> collectiveSeconds_;  // by index into Plan.collectives
 };
 
 }  // namespace aegis

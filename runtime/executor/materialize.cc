@@ -82,14 +82,17 @@ std::vector<std::complex<double>> Materializer::slots(uint32_t element) const {
   return out;
 }
 
-// Slot u + period * t: factor * weight[features[e * period + u] + tokens[t]], 0 if either is negative.
+// Slot u + period * t: factor * weight[features[e * period + u] + tokens[t]], 0 if either is negative. The
+// token table has a part for each token block; the elements of a block follow each other.
 void Materializer::vector(const plan::VectorRecipe& recipe, uint32_t element,
                           std::vector<std::complex<double>>& out) const {
   const auto& features = table(recipe.features());
   const auto* tokens = recipe.tokens() < 0 ? nullptr : &table(uint32_t(recipe.tokens()));
-  const size_t tokenCount = tokens == nullptr ? 1 : tokens->size(), period = out.size() / tokenCount;
-  for (size_t t = 0; t < tokenCount; t++) {
-    const int64_t token = tokens == nullptr ? 0 : tokens->Get(uint32_t(t));
+  const size_t period = features.size() / plaintext_.elements(), groups = out.size() / period;
+  const size_t blocks = tokens == nullptr ? 1 : tokens->size() / groups;
+  const size_t first = element / (plaintext_.elements() / blocks) * groups;
+  for (size_t t = 0; t < groups; t++) {
+    const int64_t token = tokens == nullptr ? 0 : tokens->Get(uint32_t(first + t));
     if (token < 0) continue;
     for (size_t u = 0; u < period; u++) {
       const int64_t feature = features.Get(uint32_t(element * period + u));

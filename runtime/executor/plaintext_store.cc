@@ -19,10 +19,11 @@ uint64_t arrayWords(const plan::Plaintext& p) {
 }
 
 // Plaintexts that read one weight are encoded one after another, so that every weight is loaded once.
-std::vector<std::vector<uint32_t>> groupsByWeight(const plan::Plan& plan) {
+std::vector<std::vector<uint32_t>> groupsByWeight(const plan::Plan& plan, const std::vector<bool>& used) {
   std::vector<std::vector<uint32_t>> groups(1);  // the first one reads no weight
   std::map<std::string, size_t> groupOf{{"", 0}};
   for (uint32_t i = 0; i < plan.plaintexts()->size(); i++) {
+    if (!used[i]) continue;
     const auto [entry, isNew] =
         groupOf.emplace(Materializer::weightName(*plan.plaintexts()->Get(i)), groups.size());
     if (isNew) groups.emplace_back();
@@ -33,21 +34,26 @@ std::vector<std::vector<uint32_t>> groupsByWeight(const plan::Plan& plan) {
 
 }  // namespace
 
-PlaintextStore::PlaintextStore(const PlanFile& file, const Weights& weights, ThreadPool& pool,
-                               const RunOptions& options) {
+PlaintextStore::PlaintextStore(const PlanFile& file, const std::vector<uint32_t>& ranks,
+                               const Weights& weights, ThreadPool& pool, const RunOptions& options) {
   const plan::Plan& plan = file.plan();
+  std::vector<bool> used(plan.plaintexts()->size(), false);
+  for (const uint32_t rank : ranks)
+    for (const uint32_t i : file.programs()[rank].plaintexts) used[i] = true;
   uint64_t total = 0;
-  for (const plan::Plaintext* p : *plan.plaintexts()) total += arrayWords(*p);
+  for (uint32_t i = 0; i < used.size(); i++)
+    if (used[i]) total += arrayWords(*plan.plaintexts()->Get(i));
   memory_ = WordBlock(total);
   uint64_t* next = memory_.data();
-  for (const plan::Plaintext* p : *plan.plaintexts()) {
-    plaintexts_.push_back({next, p->row_words()});
-    next += arrayWords(*p);
+  for (uint32_t i = 0; i < used.size(); i++) {
+    const plan::Plaintext& p = *plan.plaintexts()->Get(i);
+    plaintexts_.push_back({used[i] ? next : nullptr, p.row_words()});
+    if (used[i]) next += arrayWords(p);
   }
 
   const Encoder encoder(file.ring(), pool);
   ProgressMeter meter(options, total);
-  for (const std::vector<uint32_t>& group : groupsByWeight(plan)) {
+  for (const std::vector<uint32_t>& group : groupsByWeight(plan, used)) {
     if (group.empty()) continue;
     const std::string name = Materializer::weightName(*plan.plaintexts()->Get(group[0]));
     const std::shared_ptr<const WeightTensor> weight = name.empty() ? nullptr : weights.load(name);

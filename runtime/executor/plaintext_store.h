@@ -1,4 +1,4 @@
-// All plaintexts of a plan, encoded once when a session starts and resident until it ends.
+// The plaintexts of some ranks, encoded once when a session starts and resident until it ends.
 #pragma once
 
 #include <vector>
@@ -18,8 +18,9 @@ struct EncodedPlaintext {
 
 class PlaintextStore {
  public:
-  // R223 weights that do not fit, R402 values that cannot be encoded, R401 cancelled.
-  PlaintextStore(const PlanFile& file, const Weights& weights, ThreadPool& pool, const RunOptions& options);
+  // What these ranks name. R223 weights that do not fit, R402 values that cannot be encoded, R401 cancelled.
+  PlaintextStore(const PlanFile& file, const std::vector<uint32_t>& ranks, const Weights& weights,
+                 ThreadPool& pool, const RunOptions& options);
   const EncodedPlaintext& operator[](uint32_t plaintext) const { return plaintexts_[plaintext]; }
   uint64_t bytes() const { return memory_.bytes(); }
 

@@ -19,8 +19,8 @@ struct CiphertextArray {
 };
 
 struct RunOptions {
-  // Called from the calling thread every 100 ms or so; `done` and `total` in units of work, `node` an
-  // ONNX node name.
+  // Called from the calling thread every 100 ms or so; `done` and `total` in units of work of all ranks of
+  // this process, `node` an ONNX node name.
   std::function<void(uint64_t done, uint64_t total, std::string_view node)> progress;
   const std::atomic<bool>* cancel = nullptr;  // R401 once it is true
 };
@@ -34,14 +34,31 @@ struct OpcodeStatistics {
   uint64_t rowBytes = 0;
 };
 
-struct RunResult {
-  std::vector<CiphertextArray> outputs;  // in the order of Plan.outputs
+struct CollectiveStatistics {
+  uint32_t id = 0;  // index into Plan.collectives
+  uint64_t executions = 0, predictedBytes = 0, receivedBytes = 0;
+  double waitSeconds = 0;
+};
+
+struct RankStatistics {
+  uint32_t rank = 0;
   double seconds = 0;
+  double computeSeconds = 0;        // in kernels
+  double waitSeconds = 0;           // in collectives that block, and in waits
   std::vector<double> nodeSeconds;  // by index into Plan.locations
   std::array<OpcodeStatistics, kOpcodeCount> opcodes{};
-  uint64_t arenaBytes = 0;   // buffers of the plan
-  uint64_t staticBytes = 0;  // encoded weights and keys
-  uint64_t peakBytes = 0;    // all of the above, inputs and outputs included
+  std::vector<CollectiveStatistics> collectives;  // that the rank takes part in
+  uint64_t staticBytes = 0;                       // the rank's keys and plaintexts, shared or not
+  uint64_t arenaBytes = 0;                        // its ports and its frame
+  uint64_t peakBytes() const { return staticBytes + arenaBytes; }
+};
+
+struct RunResult {
+  std::vector<CiphertextArray> outputs;  // in the order of Plan.outputs; none but in the process of rank 0
+  double seconds = 0;
+  std::vector<RankStatistics> ranks;     // all of them in the process of rank 0, else its own
+  std::vector<double> nodeSeconds;       // sums over ranks
+  std::array<OpcodeStatistics, kOpcodeCount> opcodes{};
 };
 
 }  // namespace aegis

@@ -5,56 +5,82 @@
 #include <chrono>
 #include <cstring>
 
+#include "channels/local/local.h"
+#include "executor/exchange_results.h"
+#include "executor/ranks.h"
 #include "support/error.h"
 
 namespace aegis {
-namespace {
 
-const ProgramSpec& programOf(const PlanFile& plan, uint32_t rank) {
-  if (rank >= plan.programs().size())
-    fail("R403", "rank " + std::to_string(rank) + " of a plan for " + std::to_string(plan.programs().size()) +
-                     " ranks");
-  return plan.programs()[rank];
+TransportJob transportJob(const PlanFile& plan) {
+  return {&plan.ring(), &plan.collectives(), uint32_t(plan.programs().size())};
 }
 
-uint64_t argumentRows(const FunctionSpec& entry) {
-  uint64_t rows = 0;
-  for (uint32_t i = 0; i < entry.argumentCount; i++) rows += entry.buffers[i].rows;
-  return rows;
-}
+struct Session::State {
+  State(std::shared_ptr<const PlanFile> planFile, const Weights& weights, KeySource source, uint32_t threads,
+        const RunOptions& loading, std::shared_ptr<Transport> given)
+      : plan(std::move(planFile)),
+        keys(std::move(source)),
+        fault(plan->insecure() ? Fault::fromEnvironment() : std::nullopt),
+        transport(given != nullptr ? std::move(given) : makeLocalTransport(transportJob(*plan))),
+        pool(threads),
+        plaintexts(*plan, transport->ranks(), weights, pool, loading) {
+    const std::vector<uint32_t>& own = transport->ranks();
+    for (const uint32_t rank : own) {
+      ThreadPool* rankPool = &pool;
+      if (own.size() > 1) {
+        const auto share = std::max<uint32_t>(1, pool.threadCount() / uint32_t(own.size()));
+        rankPool = pools.emplace_back(std::make_unique<ThreadPool>(share)).get();
+      }
+      ranks.push_back(
+          std::make_unique<Rank>(Rank::Setting{*plan, plaintexts, keys.view, *transport}, rank, *rankPool));
+    }
+  }
 
-}  // namespace
+  void checkInput(const plan::Port& port, const CiphertextArray& input);
+  void copyIn(const CiphertextArray& input, const PortPartSpec& part, uint64_t* rows);
+
+  const std::shared_ptr<const PlanFile> plan;
+  const KeySource keys;
+  const std::optional<Fault> fault;
+  const std::shared_ptr<Transport> transport;
+  ThreadPool pool;
+  const PlaintextStore plaintexts;
+  std::vector<std::unique_ptr<ThreadPool>> pools;  // of the ranks, if there are several
+  std::vector<std::unique_ptr<Rank>> ranks;
+  std::mutex running;
+  bool stuck = false;  // a rank hangs in its thread
+};
 
 Session::Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys,
-                 uint32_t threads, const RunOptions& loading, uint32_t rank)
-    : plan_(std::move(plan)),
-      program_(programOf(*plan_, rank)),
-      keys_(std::move(keys)),
-      pool_(threads),
-      plaintexts_(*plan_, weights, pool_, loading),
-      interpreter_(*plan_, program_, plaintexts_, pool_, keys_.view),
-      arena_((argumentRows(program_.entry()) + program_.entry().frameRows) * plan_->ring().degree()) {
-  arena_.touch(pool_);
-  uint64_t* next = arena_.data();
-  for (uint32_t i = 0; i < program_.entry().argumentCount; i++) {
-    arguments_.push_back(next);
-    next += program_.entry().buffers[i].rows * plan_->ring().degree();
-  }
-  frame_ = next;
+                 uint32_t threads, const RunOptions& loading, std::shared_ptr<Transport> transport)
+    : state_(std::make_shared<State>(std::move(plan), weights, std::move(keys), threads, loading,
+                                     std::move(transport))) {}
+
+Session::~Session() = default;
+
+ThreadPool& Session::pool() { return state_->pool; }
+const PlanFile& Session::plan() const { return *state_->plan; }
+uint64_t Session::staticBytes() const { return state_->plaintexts.bytes() + state_->keys.bytes; }
+
+uint64_t Session::arenaBytes() const {
+  uint64_t bytes = 0;
+  for (const auto& rank : state_->ranks) bytes += rank->program().memory.arenaBytes();
+  return bytes;
 }
 
-void Session::checkInput(const plan::Port& port, const CiphertextArray& input) {
+void Session::State::checkInput(const plan::Port& port, const CiphertextArray& input) {
   const std::string name = "input " + port.name()->str();
-  const size_t n = plan_->ring().degree(), limbs = port.level() + size_t(1);
+  const size_t n = plan->ring().degree(), limbs = port.level() + size_t(1);
   if (input.elements != port.elements() || input.limbCount != limbs ||
       input.data.size() != port.elements() * 2 * limbs * n)
     fail("R302", name + " has " + std::to_string(input.elements) + " ciphertexts of " +
                      std::to_string(input.limbCount) + " limbs but the plan takes " +
                      std::to_string(port.elements()) + " of " + std::to_string(limbs));
   std::atomic<bool> canonical{true};
-  pool_.parallelFor(size_t(port.elements()) * 2 * limbs, 1, [&](size_t begin, size_t end) {
+  pool.parallelFor(size_t(port.elements()) * 2 * limbs, 1, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; row++) {
-      const uint64_t q = plan_->ring().modulus(uint32_t(row % limbs));
+      const uint64_t q = plan->ring().modulus(uint32_t(row % limbs));
       const uint64_t* words = input.data.data() + row * n;
       uint64_t over = 0;
       for (size_t k = 0; k < n; k++) over |= uint64_t(words[k] >= q);
@@ -64,38 +90,48 @@ void Session::checkInput(const plan::Port& port, const CiphertextArray& input) {
   if (!canonical) fail("R302", name + " has a residue that is not below its prime");
 }
 
-void Session::copyIn(const CiphertextArray& input, uint64_t* rows) {
-  pool_.parallelFor(input.data.size(), size_t(1) << 18, [&](size_t begin, size_t end) {
-    std::memcpy(rows + begin, input.data.data() + begin, (end - begin) * sizeof(uint64_t));
-  });
+// Rows of the part, in order: [element][component][limb].
+void Session::State::copyIn(const CiphertextArray& input, const PortPartSpec& part, uint64_t* rows) {
+  const size_t n = plan->ring().degree(), limbs = part.limbs.size();
+  pool.parallelFor(
+      part.elements.size() * 2 * limbs, 1 + (size_t(1) << 18) / n, [&](size_t begin, size_t end) {
+        for (size_t row = begin; row < end; row++)
+          std::memcpy(rows + row * n, input.data.data() + portRow(part, input.limbCount, row) * n,
+                      n * sizeof(uint64_t));
+      });
 }
 
 RunResult Session::run(const std::vector<CiphertextArray>& inputs, const RunOptions& options) {
-  const plan::Plan& plan = plan_->plan();
+  State& state = *state_;
+  const plan::Plan& plan = state.plan->plan();
   if (inputs.size() != plan.inputs()->size())
     fail("R302", "the plan takes " + std::to_string(plan.inputs()->size()) + " inputs but got " +
                      std::to_string(inputs.size()));
-  const std::lock_guard<std::mutex> lock(running_);
+  const std::lock_guard<std::mutex> lock(state.running);
+  if (state.stuck) fail("R405", "a rank of an earlier run still hangs", "start again in a new process");
   const auto start = std::chrono::steady_clock::now();
-  RunResult result;
-  result.nodeSeconds.assign(plan.locations()->size(), 0);
-  uint64_t portBytes = 0;
+  std::vector<Rank*> ranks;
+  for (const auto& rank : state.ranks) ranks.push_back(rank.get());
   for (uint32_t i = 0; i < inputs.size(); i++) {
-    checkInput(*plan.inputs()->Get(i), inputs[i]);
-    copyIn(inputs[i], arguments_[plan.inputs()->Get(i)->buffer()]);
-    portBytes += inputs[i].data.size() * sizeof(uint64_t);
+    state.checkInput(*plan.inputs()->Get(i), inputs[i]);
+    for (const Rank* rank : ranks) {
+      const PortPartSpec& part = rank->program().inputs[i];
+      state.copyIn(inputs[i], part, rank->argument(part.buffer));
+    }
   }
-  interpreter_.run(frame_, arguments_, options, result);
-  for (const plan::Port* port : *plan.outputs()) {
-    const uint32_t limbs = port->level() + 1u;
-    const uint64_t* rows = arguments_[port->buffer()];
-    const size_t words = size_t(port->elements()) * 2 * limbs * plan_->ring().degree();
-    result.outputs.push_back({port->elements(), limbs, std::vector<uint64_t>(rows, rows + words)});
-    portBytes += words * sizeof(uint64_t);
+  state.transport->begin();
+  RunResult result;
+  result.ranks = runRanks(state_, ranks, options, state.fault, state.stuck);
+  gatherResults(*state.plan, *state.transport, ranks, result);
+  for (const RankStatistics& rank : result.ranks) {
+    result.nodeSeconds.resize(rank.nodeSeconds.size(), 0);
+    for (size_t i = 0; i < rank.nodeSeconds.size(); i++) result.nodeSeconds[i] += rank.nodeSeconds[i];
+    for (uint32_t i = 0; i < kOpcodeCount; i++) {
+      result.opcodes[i].seconds += rank.opcodes[i].seconds;
+      result.opcodes[i].launches += rank.opcodes[i].launches;
+      result.opcodes[i].rowBytes += rank.opcodes[i].rowBytes;
+    }
   }
-  result.arenaBytes = arena_.bytes();
-  result.staticBytes = staticBytes();
-  result.peakBytes = result.arenaBytes + result.staticBytes + portBytes;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

@@ -20,6 +20,7 @@
 
 namespace aegis {
 
+struct Prime;       // ckks/tables.h
 class RingContext;  // ckks/ring.h: logN, moduli and NTT tables of every prime of the plan
 class ThreadPool;   // hal/thread_pool.h
 
@@ -55,12 +56,18 @@ struct Launch {
 
 // One key-switching key resident in memory: [digit][component 0..1][row][N], NTT form, canonical. Rows: the
 // special
-// primes, then q_0..q_level, so that a limb's row does not depend on the key's level.
+// primes, then q_0..q_level, so that a limb's row does not depend on the key's level. Where only some rows
+// are held, they lie in this order without gaps, and rowOf says where each one is.
 struct KeyView {
   const uint64_t* base = nullptr;
   uint32_t digitCount = 0;
-  uint32_t rowCount = 0;         // special primes and limbs the key was made at
+  uint32_t rowCount = 0;  // rows held: special primes and limbs the key was made at, or some of them
+  const uint16_t* rowOf =
+      nullptr;  // place of each row of the whole key, kAbsentKeyRow if not held; null: all are
+
+  uint32_t place(uint16_t row) const { return rowOf == nullptr ? row : rowOf[row]; }
 };
+constexpr uint16_t kAbsentKeyRow = 0xffff;
 
 struct KernelTable {
   const char* name;              // "reference", "avx2", "avx512ifma", "cuda"
@@ -100,7 +107,7 @@ struct KernelTable {
   // Key inner product: out component c (+)= sum over digits d, and over reduced dims, of digits[d] *
   // key[d][c].
   // Digit d of the input is at d * digits.componentStride. keys[i] is the key for index i of batch dimension
-  // keyDim (one key for all if keyDim is ~0u). keyRows[j] is the key's row for limb j of the launch.
+  // keyDim (one key for all if keyDim is ~0u). keyRows[j] is the whole key's row for limb j of the launch.
   // Only the first digitCount digits are used (lower levels have fewer).
   void (*keyProduct)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows digits,
                      uint32_t digitCount, const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows);
@@ -109,6 +116,8 @@ struct KernelTable {
   // (galois[0] for all if galoisDim is ~0u). perm_g(k) = brv((g (2 brv(k) + 1) mod 2N - 1) / 2).
   void (*automorphism)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a,
                        const uint32_t* galois, uint32_t galoisDim);
+  // out = sum of `count` < 2^13 rows, for the reductions of channels (channel.h). out may be one of them.
+  void (*sumRows)(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, const Prime&);
 };
 
 // Chosen once per process: the fastest table the machine can run, or the one AEGIS_KERNELS names

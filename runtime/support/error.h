@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace aegis {
 
@@ -15,9 +16,13 @@ class Error : public std::runtime_error {
       : std::runtime_error(message), code_(std::move(code)), help_(std::move(help)) {}
   const std::string& code() const { return code_; }
   const std::string& help() const { return help_; }
+  // What else went wrong because of it: the errors of the ranks that stopped, one after another.
+  const std::vector<Error>& others() const { return others_; }
+  void add(Error other) { others_.push_back(std::move(other)); }
 
  private:
   std::string code_, help_;
+  std::vector<Error> others_;
 };
 
 [[noreturn]] inline void fail(const char* code, const std::string& message, const std::string& help = "") {

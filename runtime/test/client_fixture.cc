@@ -17,6 +17,7 @@ namespace {
 namespace fb = flatbuffers;
 
 constexpr uint32_t kMaxLevel = 4, kSpecials = 2, kPortLevel = 2, kPeriod = 64, kElements = 2;
+constexpr uint32_t kKeys = 8;
 constexpr double kScale = double(uint64_t(1) << 40);
 
 // The largest `count` primes 1 mod 2N below 2^bits that are not taken yet.
@@ -63,14 +64,15 @@ class Maker {
     const auto tables = makeTables();
     const auto plaintexts = makePlaintexts();
     const auto programs = makePrograms();
-    const auto inputs = fbb_.CreateVector(std::vector{port("x", 2.0, options_.bound, 0)});
-    const auto outputs = fbb_.CreateVector(std::vector{port("y", 2.0, 0, 1), port("z", 2.0, 0, 2)});
+    const auto inputs = fbb_.CreateVector(std::vector{port("x", 2.0, options_.bound)});
+    const auto outputs = fbb_.CreateVector(std::vector{port("y", 2.0, 0), port("z", 2.0, 0)});
     const auto mesh = fbb_.CreateVector(std::vector{plan::CreateMeshAxisDirect(fbb_, "app", 1)});
     const auto locations = fbb_.CreateVectorOfStrings({"add_y", "add_w", "add_z"});
-    fbb_.Finish(plan::CreatePlan(fbb_, 1, 0, fbb_.CreateString("test"), fbb_.CreateString("fixture"),
+    fbb_.Finish(plan::CreatePlan(fbb_, 2, 0, fbb_.CreateString("test"), fbb_.CreateString("fixture"),
                                  fbb_.CreateString(std::string(64, 'a')), fbb_.CreateString(weightsHash),
                                  fbb_.CreateString("app"), mesh, parameters, keys, tables, plaintexts,
-                                 programs, inputs, outputs, locations, plan::CreateSummary(fbb_, kPortLevel)),
+                                 programs, inputs, outputs, locations, plan::CreateSummary(fbb_, kPortLevel),
+                                 fbb_.CreateVector(std::vector<fb::Offset<plan::CollectiveInfo>>{})),
                 plan::PlanIdentifier());
     fixture.plan.assign(fbb_.GetBufferPointer(), fbb_.GetBufferPointer() + fbb_.GetSize());
     return fixture;
@@ -182,13 +184,19 @@ class Maker {
     const std::vector<fb::Offset<plan::PlaintextSlot>> slots = {plan::CreatePlaintextSlot(fbb_, false, 0)};
     const std::vector<fb::Offset<plan::Function>> functions = {
         plan::CreateFunctionDirect(fbb_, "main", 0, &buffers, &slots, &commands)};
-    return fbb_.CreateVector(std::vector{plan::CreateProgramDirect(fbb_, &functions)});
+    std::vector<fb::Offset<plan::KeyPart>> keys;
+    for (uint32_t key = 0; key < kKeys; key++) keys.push_back(plan::CreateKeyPartDirect(fbb_, key));
+    const std::vector<fb::Offset<plan::PortPart>> inputs = {plan::CreatePortPartDirect(fbb_, 0)};
+    const std::vector<fb::Offset<plan::PortPart>> outputs = {plan::CreatePortPartDirect(fbb_, 1),
+                                                             plan::CreatePortPartDirect(fbb_, 2)};
+    return fbb_.CreateVector(std::vector{plan::CreateProgramDirect(fbb_, &functions, &keys, &inputs, &outputs,
+                                                                   plan::CreateRankMemory(fbb_))});
   }
 
-  fb::Offset<plan::Port> port(const char* name, double factor, double bound, uint32_t buffer) {
+  fb::Offset<plan::Port> port(const char* name, double factor, double bound) {
     const std::vector<uint32_t> shape = {kFixtureTokens, kFixtureFeatures};
     return plan::CreatePortDirect(fbb_, name, &shape, kElements, kPeriod, 0, 1, kPortLevel, kScale, factor,
-                                  bound, 0, buffer);
+                                  bound, 0);
   }
 
   FixtureOptions options_;

@@ -10,6 +10,7 @@
 
 #include "plan/row_set.h"
 #include "test/client_check.h"
+#include "test/plan_collectives.h"
 #include "test/plan_mutations.h"
 #include "test/toy_plan.h"
 
@@ -51,7 +52,7 @@ void checkFormat(Checker& checker) {
   checker.refuses("R210", "another file", [] { PlanFile::fromBytes(std::vector<uint8_t>(1000, 'x')); });
   std::vector<uint8_t> half(good.begin(), good.begin() + ptrdiff_t(good.size() / 2));
   checker.refuses("R212", "half a file", [&] { PlanFile::fromBytes(half); });
-  refuses(checker, "R211", "another major version", [](PlanT& p) { p.format_major = 2; });
+  refuses(checker, "R211", "another major version", [](PlanT& p) { p.format_major = 3; });
   refuses(checker, "R242", "a plan beyond any memory",
           [](PlanT& p) { function(p, 2).frame_rows = uint64_t(1) << 40; });
   PlanT large = makeToyPlan();
@@ -201,7 +202,7 @@ void checkFunctionChecks(Checker& checker) {
       commands.push_back(std::move(loop));
     }
   });
-  refuse("R244", "an unknown command", [](PlanT& p) { command(p, plan::Opcode_Zero).op = plan::Opcode(15); });
+  refuse("R244", "an unknown command", [](PlanT& p) { command(p, plan::Opcode_Zero).op = plan::Opcode(17); });
   refuse("R244", "a location that is not there", [](PlanT& p) { command(p, plan::Opcode_Zero).node = 3; });
 }
 
@@ -320,9 +321,12 @@ void checkOperandChecks(Checker& checker) {
          [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois[0] = 2049; });
   refuse("R237", "too few automorphisms",
          [](PlanT& p) { command(p, plan::Opcode_Automorphism).galois.pop_back(); });
-  refuse("R240", "a port to no argument", [](PlanT& p) { p.inputs[0]->buffer = 5; });
-  refuse("R240", "two ports in one buffer", [](PlanT& p) { p.inputs[1]->buffer = 0; });
-  refuse("R240", "an argument without a port", [](PlanT& p) { p.inputs.pop_back(); });
+  refuse("R240", "a port to no argument", [](PlanT& p) { p.programs[0]->inputs[0]->buffer = 5; });
+  refuse("R240", "two ports in one buffer", [](PlanT& p) { p.programs[0]->inputs[1]->buffer = 0; });
+  refuse("R240", "an argument without a port", [](PlanT& p) {
+    p.inputs.pop_back();
+    p.programs[0]->inputs.pop_back();
+  });
   refuse("R240", "a port of another level", [](PlanT& p) { p.inputs[0]->level = 4; });
   refuse("R240", "a port above the chain", [](PlanT& p) { p.inputs[0]->level = 6; });
   refuse("R240", "a port with a short table", [](PlanT& p) { p.inputs[0]->period = 32; });
@@ -386,6 +390,7 @@ int main(int argc, char** argv) {
   checkFunctionChecks(checker);
   checkLaunchChecks(checker);
   checkOperandChecks(checker);
+  checkCollectiveChecks(checker);
   checkRowSets(checker);
   checkMutations(checker, mutations);
   return checker.finish();

@@ -1,9 +1,11 @@
 #include "test/plan_mutations.h"
 
+#include <functional>
 #include <random>
 
 #include "executor/session.h"
 #include "test/toy_plan.h"
+#include "test/toy_ranks.h"
 
 namespace aegis::test {
 namespace {
@@ -57,6 +59,51 @@ void tryBytes(std::vector<uint8_t> bytes, MutationCount& count) {
   }
 }
 
+// Collectives, and what ranks hold of keys and ports.
+template <class Number, class Disturb>
+void mutateRanks(PlanT& p, std::mt19937_64& engine, const Number& number, const Disturb& disturb) {
+  const auto below = [&](uint64_t bound) { return engine() % bound; };
+  plan::ProgramT& program = *p.programs[below(p.programs.size())];
+  plan::CollectiveInfoT& c = *p.collectives[below(p.collectives.size())];
+  auto& parts = below(2) == 0 ? program.inputs : program.outputs;
+  plan::PortPartT& part = *parts[below(parts.size())];
+  std::vector<plan::CommandT*> exchanges;
+  const std::function<void(std::vector<std::unique_ptr<plan::CommandT>>&)> collect = [&](auto& commands) {
+    for (auto& command : commands) {
+      collect(command->body);
+      if (command->op == plan::Opcode_Collective || command->op == plan::Opcode_Wait)
+        exchanges.push_back(command.get());
+    }
+  };
+  for (auto& f : program.functions) collect(f->commands);
+  plan::CommandT none;
+  plan::CommandT& exchange = exchanges.empty() ? none : *exchanges[below(exchanges.size())];
+  switch (below(14)) {
+    case 0: c.kind = plan::CollectiveKind(below(6)); break;
+    case 1: disturb(c.group); break;
+    case 2: disturb(c.rows); break;
+    case 3:
+      if (!c.limbs.empty()) disturb(c.limbs[below(c.limbs.size())]->limbs);
+      break;
+    case 4: c.root = uint16_t(number()); break;
+    case 5: exchange.collective = uint32_t(below(8)); break;
+    case 6: exchange.blocking = !exchange.blocking; break;
+    case 7: exchange.op = below(2) == 0 ? plan::Opcode_Wait : plan::Opcode_Collective; break;
+    case 8:
+      if (exchange.a != nullptr) exchange.a->offset = number();
+      break;
+    case 9:
+      if (exchange.out != nullptr) exchange.out->buffer = uint32_t(below(16));
+      break;
+    case 10:
+      if (exchange.out != nullptr) disturb(exchange.out->loop_strides);
+      break;
+    case 11: disturb(program.keys[0]->limbs); break;
+    case 12: disturb(part.elements); break;
+    default: disturb(part.limbs); break;
+  }
+}
+
 // One hostile number somewhere in the structure: what random bytes seldom reach.
 void mutateField(PlanT& p, std::mt19937_64& engine) {
   const auto below = [&](uint64_t bound) { return engine() % bound; };
@@ -87,17 +134,19 @@ void mutateField(PlanT& p, std::mt19937_64& engine) {
       default: disturb(v->loop_strides); break;
     }
   };
+  if (p.programs.size() > 1 && below(3) != 0) return mutateRanks(p, engine, number, disturb);
   std::vector<plan::CommandT*> commands;
-  for (auto& f : p.programs[0]->functions)
+  for (auto& f : p.programs[below(p.programs.size())]->functions)
     for (auto& c : f->commands) {
       commands.push_back(c.get());
       for (auto& inner : c->body) commands.push_back(inner.get());
     }
   plan::CommandT& c = *commands[below(commands.size())];
-  plan::FunctionT& f = *p.programs[0]->functions[below(3)];
-  plan::PlaintextT& plaintext = *p.plaintexts[below(p.plaintexts.size())];
+  plan::FunctionT& f = *p.programs[0]->functions[below(p.programs[0]->functions.size())];
+  plan::PlaintextT none;
+  plan::PlaintextT& plaintext = p.plaintexts.empty() ? none : *p.plaintexts[below(p.plaintexts.size())];
   switch (below(22)) {
-    case 0: c.op = plan::Opcode(below(16)); break;
+    case 0: c.op = plan::Opcode(below(19)); break;
     case 1: disturb(c.dims); break;
     case 2: disturb(c.limbs); break;
     case 3: disturbView(c.out); break;
@@ -131,18 +180,18 @@ void mutateField(PlanT& p, std::mt19937_64& engine) {
 }  // namespace
 
 void checkMutations(Checker& checker, uint32_t mutations) {
-  const std::vector<uint8_t> good = packPlan(makeToyPlan());
+  const std::vector<uint8_t> plans[] = {packPlan(makeToyPlan()), packPlan(makeRanksPlan(3))};
   std::mt19937_64 engine(11);
   MutationCount bytes, fields;
   for (uint32_t i = 0; i < mutations; i++) {
-    std::vector<uint8_t> bad = good;
+    std::vector<uint8_t> bad = plans[i % 2];
     for (uint64_t flips = 1 + engine() % 4; flips > 0; flips--)
       bad[engine() % bad.size()] ^= uint8_t(1 << engine() % 8);
     if (engine() % 8 == 0) bad.resize(engine() % bad.size());
     tryBytes(std::move(bad), bytes);
   }
   for (uint32_t i = 0; i < mutations; i++) {
-    PlanT p = makeToyPlan();
+    PlanT p = i % 2 == 0 ? makeToyPlan() : makeRanksPlan(3);
     for (uint64_t changes = 1 + engine() % 3; changes > 0; changes--) mutateField(p, engine);
     tryBytes(packPlan(p), fields);
   }

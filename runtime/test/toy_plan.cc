@@ -3,45 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
+
+#include "test/plan_parts.h"
 
 namespace aegis::test {
 namespace {
-
-using Strides = std::vector<int64_t>;
-using Limbs = std::vector<uint16_t>;
-
-std::unique_ptr<plan::ViewT> view(uint32_t buffer, uint64_t offset, Strides strides = {},
-                                  int64_t component = 0, Strides loops = {}, int64_t limbStride = 1) {
-  auto v = std::make_unique<plan::ViewT>();
-  v->buffer = buffer;
-  v->offset = offset;
-  v->strides = std::move(strides);
-  v->component_stride = component;
-  v->limb_stride = limbStride;
-  v->loop_strides = std::move(loops);
-  return v;
-}
-
-using Command = std::unique_ptr<plan::CommandT>;
-
-Command command(plan::Opcode op, Limbs limbs, std::vector<uint32_t> dims, std::unique_ptr<plan::ViewT> out,
-                std::unique_ptr<plan::ViewT> a = nullptr, std::unique_ptr<plan::ViewT> b = nullptr) {
-  auto c = std::make_unique<plan::CommandT>();
-  c->op = op;
-  c->limbs = std::move(limbs);
-  c->dims = std::move(dims);
-  c->out = std::move(out);
-  c->a = std::move(a);
-  c->b = std::move(b);
-  return c;
-}
-
-Limbs range(uint16_t first, uint16_t count) {
-  Limbs limbs(count);
-  std::iota(limbs.begin(), limbs.end(), first);
-  return limbs;
-}
 
 constexpr uint32_t kQ = kToyLevels + 1, kQP = kQ + kToySpecials, kDigits = 3;
 
@@ -51,7 +17,7 @@ class Maker {
 
   plan::PlanT make() {
     plan::PlanT p;
-    p.format_major = 1;
+    p.format_major = 2;
     p.compiler_version = "test";
     p.model_name = "toy";
     p.strategy = "app";
@@ -66,12 +32,23 @@ class Maker {
     p.programs[0]->functions.push_back(modDown());
     p.programs[0]->functions.push_back(weightedSum());
     p.programs[0]->functions.push_back(entry());
-    p.inputs.push_back(port("x", kToyLevels, kToyScale, 0));
-    p.inputs.push_back(port("y", kToyLevels, kToyScale, 1));
+    plan::ProgramT& program = *p.programs[0];
+    program.memory = std::make_unique<plan::RankMemoryT>();
+    for (uint32_t i = 0; i < p.keys.size(); i++) {
+      program.keys.push_back(std::make_unique<plan::KeyPartT>());
+      program.keys.back()->key = i;
+    }
+    for (uint32_t buffer = 0; buffer < 5; buffer++) {
+      auto& parts = buffer < 2 ? program.inputs : program.outputs;
+      parts.push_back(std::make_unique<plan::PortPartT>());
+      parts.back()->buffer = buffer;
+    }
+    p.inputs.push_back(port("x", kToyLevels, kToyScale));
+    p.inputs.push_back(port("y", kToyLevels, kToyScale));
     const double rescaled = kToyScale * (kToyScale / double(primes_[kToyLevels]));
-    p.outputs.push_back(port("product", kToyLevels - 1, rescaled, 2));
-    p.outputs.push_back(port("rotated", kToyLevels - 1, rescaled, 3));
-    p.outputs.push_back(port("affine", kToyLevels, kToyScale, 4));
+    p.outputs.push_back(port("product", kToyLevels - 1, rescaled));
+    p.outputs.push_back(port("rotated", kToyLevels - 1, rescaled));
+    p.outputs.push_back(port("affine", kToyLevels, kToyScale));
     return p;
   }
 
@@ -149,7 +126,7 @@ class Maker {
     add(1, 1, 1, range(0, kQ), kToyScale).recipe.Set(std::move(constant));
   }
 
-  static std::unique_ptr<plan::PortT> port(const char* name, uint32_t level, double scale, uint32_t buffer) {
+  static std::unique_ptr<plan::PortT> port(const char* name, uint32_t level, double scale) {
     auto p = std::make_unique<plan::PortT>();
     p->name = name;
     p->shape = {1u << (kToyLogN - 1)};
@@ -160,28 +137,7 @@ class Maker {
     p->level = uint16_t(level);
     p->scale = scale;
     p->factor = 1;
-    p->buffer = buffer;
     return p;
-  }
-
-  static std::unique_ptr<plan::FunctionT> function(const char* name, const std::vector<uint64_t>& arguments,
-                                                   const std::vector<uint64_t>& locals, uint64_t calleeRows) {
-    auto f = std::make_unique<plan::FunctionT>();
-    f->name = name;
-    for (const uint64_t rows : arguments) {
-      f->buffers.push_back(std::make_unique<plan::BufferT>());
-      f->buffers.back()->argument = true;
-      f->buffers.back()->rows = rows;
-    }
-    uint64_t offset = 0;
-    for (const uint64_t rows : locals) {
-      f->buffers.push_back(std::make_unique<plan::BufferT>());
-      f->buffers.back()->offset = offset;
-      f->buffers.back()->rows = rows;
-      offset += rows;
-    }
-    f->frame_rows = offset + calleeRows;
-    return f;
   }
 
   // product of primes[first ..] modulo q, inverted.

@@ -23,6 +23,9 @@ export interface DoctorReport {
   readonly kernels: readonly string[];
   readonly chosenKernels: string;
   readonly sodium: string;
+  /** The library of the mpi channel; '' if there is none, and why. */
+  readonly mpi: string;
+  readonly mpiProblem: string;
 }
 
 /** What this machine can do. */
@@ -101,19 +104,28 @@ export interface RunOptions extends TaskHooks, Threads {
   readonly in: string;
   readonly out: string;
   readonly backend?: string | undefined;
+  /** local: ranks are threads of this process; mpi: it is one of those that mpirun or srun started. */
   readonly channel?: string | undefined;
 }
 
 export interface RankReport {
   readonly rank: number;
+  /** What the rank refers to, keys and plaintexts counted whether ranks share them or not. */
   readonly peakBytes: number;
   readonly staticBytes: number;
   readonly collectives: readonly {
     readonly id: number;
     readonly node: string;
+    readonly kind: string;
+    readonly executions: number;
     readonly predictedBytes: number;
     readonly receivedBytes: number;
+    readonly waitSeconds: number;
   }[];
+  readonly seconds: number;
+  /** In kernels, and blocked in collectives and waits. */
+  readonly computeSeconds: number;
+  readonly waitSeconds: number;
 }
 
 export interface RunReport {
@@ -123,8 +135,12 @@ export interface RunReport {
   readonly seconds: number;
   readonly loadSeconds: number;
   readonly insecure: boolean;
+  /** Of several processes, rank 0's: the others have no hash and no outputs. */
+  readonly root: boolean;
+  /** Largest resident set of this process. */
+  readonly processPeakBytes: number;
   readonly ranks: readonly RankReport[];
-  /** By ONNX node. */
+  /** By ONNX node, summed over ranks. */
   readonly timings: readonly { readonly node: string; readonly seconds: number }[];
   /** By plan command; row bytes are those read and written. */
   readonly opcodes: readonly {

@@ -105,10 +105,18 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** `code` and `help` of an error that the runtime reported; R500 is a bug of ours. */
+interface NativeError {
+  readonly code: string;
+  readonly message: string;
+  readonly help?: string;
+}
+
+/** An error that the runtime reported, and those of other ranks; R500 is a bug of ours. */
 function asDiagnostic(error: unknown): unknown {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return error;
   if (error.code === 'R500') return new InvariantError(error.message.replace(/^internal error: /, ''));
-  const help = 'help' in error && typeof error.help === 'string' ? error.help : undefined;
-  return new AegisError({ code: error.code, message: error.message, help });
+  const others = 'others' in error && Array.isArray(error.others) ? (error.others as NativeError[]) : [];
+  return new AegisError(
+    [error as NativeError, ...others].map(({ code, message, help }) => ({ code, message, help })),
+  );
 }

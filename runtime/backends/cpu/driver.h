@@ -243,7 +243,7 @@ struct Driver {
         for (size_t r = 0; r < count; r++) {
           const KeyView& key = keys[keyIndex(p.outer, r)];
           for (size_t d = 0; d < digitCount; d++) {
-            const size_t keyRow = (d * 2 + c) * key.rowCount + keyRows[p.limb];
+            const size_t keyRow = (d * 2 + c) * key.rowCount + key.place(keyRows[p.limb]);
             terms[r * digitCount + d] = {x.at(p) + x.reduced[r] + ptrdiff_t(d) * digits.componentStride,
                                          key.base + keyRow * n + p.begin};
           }
@@ -277,6 +277,11 @@ struct Driver {
     });
   }
 
+  static void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words,
+                      const Prime& prime) {
+    ops.sum(out, rows, count, words, false, prime);
+  }
+
   static constexpr KernelTable table = {nullptr,
                                         zero,
                                         copy,
@@ -290,7 +295,8 @@ struct Driver {
                                         baseConvert,
                                         subScale,
                                         keyProduct,
-                                        automorphism};
+                                        automorphism,
+                                        sumRows};
 };
 
 }  // namespace aegis::cpu

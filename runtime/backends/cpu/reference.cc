@@ -223,7 +223,7 @@ void keyProduct(const RingContext& ring, ThreadPool&, const Launch& launch, Rows
         for (size_t r = 0; r < reduceCount(launch); r++)
           for (uint32_t d = 0; d < digitCount; d++) {
             const KeyView& key = keys[batchIndex(launch, keyDim, o, r)];
-            const size_t keyRow = (size_t(d) * 2 + c) * key.rowCount + keyRows[j];
+            const size_t keyRow = (size_t(d) * 2 + c) * key.rowCount + key.place(keyRows[j]);
             const uint64_t digit = rowAt(launch, digits, o, r, j)[ptrdiff_t(d) * digits.componentStride + k];
             sum = (sum + mulMod(digit, key.base[keyRow * ring.degree() + k], q)) % q;
           }
@@ -251,10 +251,19 @@ void automorphism(const RingContext& ring, ThreadPool&, const Launch& launch, Ro
   });
 }
 
+void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, const Prime& prime) {
+  for (size_t k = 0; k < words; k++) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < count; i++) sum = (sum + rows[i][k]) % prime.q;
+    out[k] = sum;
+  }
+}
+
 }  // namespace
 
 const KernelTable referenceKernels = {"reference", zero,     copy,       add,         sub,
                                       addPlain,    contract, tensor,     ntt,         intt,
-                                      baseConvert, subScale, keyProduct, automorphism};
+                                      baseConvert, subScale, keyProduct, automorphism,
+                                      sumRows};
 
 }  // namespace aegis::cpu

@@ -1,0 +1,54 @@
+// The ranks of a session in this process, one after another or as threads (internal to runtime/executor).
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "executor/interpreter.h"
+#include "executor/memory.h"
+#include "executor/plaintext_store.h"
+#include "executor/run_types.h"
+#include "hal/channel.h"
+#include "plan/plan_file.h"
+
+namespace aegis {
+
+// What one rank needs to run.
+class Rank {
+ public:
+  struct Setting {
+    const PlanFile& plan;
+    const PlaintextStore& plaintexts;
+    const Interpreter::KeyLookup& keys;
+    Transport& transport;
+  };
+  // References are kept.
+  Rank(const Setting& setting, uint32_t rank, ThreadPool& pool);
+
+  uint32_t rank() const { return rank_; }
+  const ProgramSpec& program() const { return program_; }
+  ThreadPool& pool() { return pool_; }
+  uint64_t* argument(uint32_t buffer) const { return arguments_[buffer]; }
+  Channel& channel() { return *channel_; }
+  RankStatistics run(const RunOptions& options, const std::optional<Fault>& fault);
+
+ private:
+  const PlanFile& plan_;
+  const ProgramSpec& program_;
+  const uint32_t rank_;
+  ThreadPool& pool_;
+  Interpreter interpreter_;
+  const std::unique_ptr<Channel> channel_;
+  WordBlock arena_;  // the entry's arguments, then its frame
+  std::vector<uint64_t*> arguments_;
+  uint64_t* frame_ = nullptr;
+};
+
+// Runs all of them, each in a thread of its own if there are several, and gives what they measured. The first
+// error ends all ranks and is thrown, the others' beside it; a rank that does not stop then is left behind:
+// its thread holds `owner`, which owns the ranks, for ever, and `stuck` becomes true.
+std::vector<RankStatistics> runRanks(const std::shared_ptr<void>& owner, const std::vector<Rank*>& ranks,
+                                     const RunOptions& options, const std::optional<Fault>& fault,
+                                     bool& stuck);
+
+}  // namespace aegis
