@@ -38,6 +38,13 @@ export class BlockBuilder {
     return defined(results[0], `result of ${kind}`);
   }
 
+  /** Adds attributes to the op that made the value, if it is one of this block with this result only. */
+  annotate(value: Value, attrs: Attrs): void {
+    const at = this.ops.findLastIndex((op) => op.results[0] === value && op.results.length === 1);
+    const op = this.ops[at];
+    if (op !== undefined) this.ops[at] = { ...op, attrs: { ...op.attrs, ...attrs } };
+  }
+
   /**
    * A loop: `body` gets a builder whose block arguments are the carried values and returns what it yields.
    */

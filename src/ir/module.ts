@@ -50,11 +50,14 @@ export interface Constant {
 /**
  * Where the elements of a logical tensor lie: slot u + period * t of array element e (row-major over the
  * value's axes)
- * holds flat index `features[e * period + u] + tokens[t]`; a negative entry in either means zero. There are
- * `tokens.length` tokens, a power of two, and period * tokens.length = N/2.
+ * holds flat index `features[e * period + u] + tokens[t]`; a negative entry in either means zero. A
+ * ciphertext has G = N/2 / period tokens. With token blocks the slowest axis is the block p, and `tokens`
+ * holds a part of G entries for each: element e reads entry p * G + t.
  */
 export interface SlotMap {
   readonly period: number;
+  /** Token blocks; one if undefined. period * tokens.length = blocks * N/2. */
+  readonly blocks?: number | undefined;
   readonly features: Int32Array;
   readonly tokens: Int32Array;
 }
@@ -73,6 +76,9 @@ export interface Port {
   readonly predictedError?: number | undefined;
 }
 
+/** The part of an encoder layer that a node belongs to. */
+export type LayerBlock = 'rest' | 'attention' | 'ffn';
+
 export interface Module {
   readonly phase: Phase;
   /** Name of the model, for people. */
@@ -86,6 +92,8 @@ export interface Module {
   readonly tables: ReadonlyMap<string, Int32Array>;
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
+  /** By ONNX node; nodes that are not listed belong to the rest. */
+  readonly blocks?: ReadonlyMap<string, LayerBlock> | undefined;
 }
 
 export const entryName = 'main';

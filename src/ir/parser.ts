@@ -12,7 +12,18 @@ import {
 } from '../target/parameters.js';
 import { Ids } from './builder.js';
 import { Lexer } from './lexer.js';
-import type { AttrValue, Attrs, Block, Constant, Func, Module, Op, Port, Value } from './module.js';
+import type {
+  AttrValue,
+  Attrs,
+  Block,
+  Constant,
+  Func,
+  LayerBlock,
+  Module,
+  Op,
+  Port,
+  Value,
+} from './module.js';
 import { hostIsLittleEndian, typesEqual } from './printer.js';
 import type { Phase, Type } from './types.js';
 import { TypeParser } from './type-parser.js';
@@ -70,6 +81,7 @@ class ModuleParser extends TypeParser {
   private readonly tables = new Map<string, Int32Array>();
   private readonly inputs: Port[] = [];
   private readonly outputs: Port[] = [];
+  private readonly blocks = new Map<string, LayerBlock>();
 
   module(): Module {
     this.expectWord('module');
@@ -90,11 +102,12 @@ class ModuleParser extends TypeParser {
       inputs,
       outputs,
       functions: [...this.functions.values()],
+      ...(this.blocks.size === 0 ? {} : { blocks: this.blocks }),
     };
   }
 
   private item(): void {
-    const keyword = this.oneOf(['parameters', 'input', 'output', 'const', 'table', 'func'] as const);
+    const keyword = this.oneOf(['parameters', 'input', 'output', 'const', 'table', 'node', 'func'] as const);
     switch (keyword) {
       case 'parameters':
         this.parameters = this.parseParameters();
@@ -110,6 +123,9 @@ class ModuleParser extends TypeParser {
         break;
       case 'table':
         this.declare(this.tables, this.symbol(), () => this.table());
+        break;
+      case 'node':
+        this.blocks.set(this.string('a node name'), this.oneOf(['attention', 'ffn', 'rest'] as const));
         break;
       case 'func': {
         const name = this.symbol();
@@ -171,10 +187,11 @@ class ModuleParser extends TypeParser {
     };
     if (!this.takeWord('slots')) return port;
     const period = this.integer();
+    const blocks = this.takeWord('blocks') ? { blocks: this.integer() } : {};
     this.expectWord('features');
     const features = this.indices();
     this.expectWord('tokens');
-    return { ...port, slots: { period, features, tokens: this.indices() } };
+    return { ...port, slots: { period, ...blocks, features, tokens: this.indices() } };
   }
 
   private constant(): Constant {

@@ -34,6 +34,7 @@ export function* moduleLines(module: Module, options: PrintOptions = roundTrip):
   for (const [name, table] of module.tables) {
     yield `table @${printName(name)} = ${printTable(table, options)}`;
   }
+  for (const [node, block] of module.blocks ?? []) yield `node ${quoted(node)} ${block}`;
   for (const func of module.functions) yield* functionLines(func, options);
 }
 
@@ -43,9 +44,9 @@ function printPort(direction: 'input' | 'output', port: Port, options: PrintOpti
   if (port.predictedError !== undefined) attrs.predictedError = port.predictedError;
   const head = `${direction} ${quoted(port.name)} : ${printShape(port.shape)} ${printAttrs(attrs)}`;
   if (port.slots === undefined) return head;
-  const { period, features, tokens } = port.slots;
+  const { period, blocks, features, tokens } = port.slots;
   const tables = `features ${printTable(features, options)} tokens ${printTable(tokens, options)}`;
-  return `${head} slots ${period} ${tables}`;
+  return `${head} slots ${period}${blocks === undefined ? '' : ` blocks ${blocks}`} ${tables}`;
 }
 
 function printConstant(name: string, { shape, data }: Constant, options: PrintOptions): string {
@@ -262,6 +263,8 @@ function printSharding(sharding: Sharding): string {
       return `at(${sharding.rank})`;
     case 'split':
       return `split(${printName(sharding.axis)}: ${sharding.owners.join(', ')})`;
+    case 'limbs':
+      return `limbs(${sharding.owners.join(', ')})`;
     default:
       return unreachable(sharding);
   }

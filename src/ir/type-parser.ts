@@ -1,4 +1,5 @@
 /** The part of the parser that reads types, with the small words all of it is made of. */
+import { everyRank } from './sharding.js';
 import type { Lexer } from './lexer.js';
 import { parseScale, type Scale } from './scale.js';
 import { qBasis, type Axis, type Sharding, type Type } from './types.js';
@@ -110,7 +111,7 @@ export class TypeParser {
   }
 
   private sharding(): Sharding {
-    const kind = this.oneOf(['replicated', 'partial', 'at', 'split'] as const);
+    const kind = this.oneOf(['replicated', 'partial', 'at', 'split', 'limbs'] as const);
     switch (kind) {
       case 'replicated':
       case 'partial':
@@ -125,14 +126,31 @@ export class TypeParser {
         this.expect('(');
         const axis = this.name();
         this.expect(':');
-        const owners = this.at(')') ? [] : [this.integer()];
-        while (this.take(',')) owners.push(this.integer());
-        this.expect(')');
-        return { kind, axis, owners };
+        return { kind, axis, owners: this.owners() };
+      }
+      case 'limbs': {
+        this.expect('(');
+        return { kind, owners: this.owners() };
       }
       default:
         return kind satisfies never;
     }
+  }
+
+  private owners(): number[] {
+    const owners = this.at(')') ? [] : [this.owner()];
+    while (this.take(',')) owners.push(this.owner());
+    this.expect(')');
+    return owners;
+  }
+
+  /** A rank, or -1. */
+  private owner(): number {
+    if (this.lexer.token.kind === 'number' && this.lexer.token.value < 0) {
+      const owner = this.signedInteger();
+      return owner === everyRank ? owner : this.lexer.fail('I102', 'expected a rank or -1');
+    }
+    return this.integer();
   }
 
   /** `j=8, b=2;` or nothing. */

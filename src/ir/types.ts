@@ -52,10 +52,16 @@ export interface PtType {
   readonly complex: boolean;
 }
 
-/** How a poly value lies on one mesh axis (DESIGN section 6). */
+/**
+ * How a poly value lies on one mesh axis (DESIGN section 6): whole on every rank; the indices of an array
+ * axis, or
+ * limbs by prime index (-1: on every rank), each with its owner; a sum modulo q still to be made; on one
+ * rank.
+ */
 export type Sharding =
   | { readonly kind: 'replicated' }
   | { readonly kind: 'split'; readonly axis: string; readonly owners: readonly number[] }
+  | { readonly kind: 'limbs'; readonly owners: readonly number[] }
   | { readonly kind: 'partial' }
   | { readonly kind: 'at'; readonly rank: number };
 

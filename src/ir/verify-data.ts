@@ -94,8 +94,11 @@ function checkVector(op: Op, module: Module, elements: number, report: Report): 
     report('V114', `${features.length} features for ${elements} elements of period ${period}`);
   }
   const slots = module.parameters?.slots;
-  if (tokens !== undefined && slots !== undefined && tokens.length * period !== slots) {
-    report('V114', `period ${period} times ${tokens.length} tokens is not ${slots} slots`);
+  if (tokens !== undefined && slots !== undefined) {
+    const blocks = (tokens.length * period) / slots;
+    if (blocks < 1 || !Number.isInteger(blocks) || elements % blocks !== 0) {
+      report('V114', `period ${period} times ${tokens.length} tokens is not ${slots} slots`);
+    }
   }
   const last = lastIndex(features, tokens ?? Int32Array.of(0));
   if (last >= constant.data.length) {
@@ -205,13 +208,17 @@ function checkSlotMap(
   const fail = (message: string): void => report('V115', `${direction} ${port.name}: ${message}`);
   if (port.slots === undefined) return fail('no slot map');
   if (!Number.isFinite(port.factor) || port.factor === 0) fail(`factor ${port.factor} is not usable`);
-  const { period, features, tokens } = port.slots;
+  const { period, blocks = 1, features, tokens } = port.slots;
   const slots = module.parameters?.slots;
-  if (period < 1 || !Number.isSafeInteger(Math.log2(period * tokens.length))) {
-    return fail(`period ${period} times ${tokens.length} tokens is not a power of two`);
+  if (!Number.isInteger(blocks) || blocks < 1 || elements % blocks !== 0) {
+    return fail(`${blocks} token blocks of ${elements} elements`);
   }
-  if (slots !== undefined && period * tokens.length !== slots) {
-    return fail(`period ${period} times ${tokens.length} tokens is not ${slots} slots`);
+  const groups = tokens.length / blocks;
+  if (period < 1 || !Number.isSafeInteger(Math.log2(period * groups))) {
+    return fail(`period ${period} times ${groups} tokens is not a power of two`);
+  }
+  if (slots !== undefined && period * groups !== slots) {
+    return fail(`period ${period} times ${groups} tokens is not ${slots} slots`);
   }
   if (features.length !== elements * period) {
     return fail(`${features.length} features for ${elements} elements of period ${period}`);

@@ -4,6 +4,7 @@ import type { Parameters } from '../target/parameters.js';
 import type { AttrValue } from './module.js';
 import type { AttrKind } from './opdef.js';
 import { parseScale } from './scale.js';
+import { shardingProblem } from './sharding.js';
 import type { Axis, Phase, Type } from './types.js';
 
 /** Receives one fault. */
@@ -83,7 +84,10 @@ export function typeProblem(type: Type, parameters: Parameters | null): string |
       const bad = type.limbs.find((limb) => !Number.isSafeInteger(limb) || limb < 0 || limb >= count);
       if (bad !== undefined) return `limb ${bad} is not one of ${count} primes`;
       const distinct = new Set(type.limbs).size === type.limbs.length;
-      return axesProblem(type.axes) ?? (distinct ? undefined : 'a limb is listed twice');
+      const sharding = type.sharding
+        .map((one) => shardingProblem(type, one))
+        .find((text) => text !== undefined);
+      return axesProblem(type.axes) ?? (distinct ? sharding : 'a limb is listed twice');
     }
     default:
       return unreachable(type);

@@ -5,7 +5,7 @@
  * text,
  * V1xx verifier, A1xx approximation, L1xx levels and bootstraps, S1xx security, B1xx plan, D1xx samples and
  * data,
- * X1xx executor, C1xx command line; the runtime has R1xx-R5xx (docs/runtime.md).
+ * X1xx executor, T1xx device profiles, C1xx command line; the runtime has R1xx-R5xx (docs/runtime.md).
  */
 export interface Diagnostic {
   readonly code: string;

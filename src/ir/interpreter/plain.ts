@@ -59,11 +59,14 @@ function vectorArray(op: Op, module: RecipeSource, axes: readonly Axis[]): Plain
   const factor = op.attrs.factor as number;
   const { data } = named(module.constants, op.attrs.constant);
   const features = named(module.tables, op.attrs.features);
-  const tokens = op.attrs.tokens === undefined ? Int32Array.of(0) : named(module.tables, op.attrs.tokens);
-  return lazyArray(axes, period * tokens.length, (element) => {
-    const out = new Float64Array(period * tokens.length);
-    for (let t = 0; t < tokens.length; t++) {
-      const token = tokens[t] as number;
+  const tokens = op.attrs.tokens === undefined ? undefined : named(module.tables, op.attrs.tokens);
+  const groups = tokens === undefined ? 1 : defined(module.parameters, 'parameters').slots / period;
+  const blocks = (tokens?.length ?? 1) / groups;
+  return lazyArray(axes, period * groups, (element) => {
+    const out = new Float64Array(period * groups);
+    const first = Math.floor((element * blocks) / axesCount(axes)) * groups;
+    for (let t = 0; t < groups; t++) {
+      const token = tokens?.[first + t] ?? 0;
       if (token < 0) continue;
       for (let u = 0; u < period; u++) {
         const feature = features[element * period + u] as number;

@@ -6,8 +6,11 @@ import type { Module, Port, SlotMap } from '../module.js';
 export function slotCount(module: Module): number {
   if (module.parameters !== null) return module.parameters.slots;
   const port = [...module.inputs, ...module.outputs].find((one) => one.slots !== undefined);
-  const { period, tokens } = defined(port?.slots, 'slot map of any port of a module without parameters');
-  return period * tokens.length;
+  return slotsOf(defined(port?.slots, 'slot map of any port of a module without parameters'));
+}
+
+function slotsOf({ period, tokens, blocks = 1 }: SlotMap): number {
+  return (period * tokens.length) / blocks;
 }
 
 /** Slot vectors of the port's array elements; `data` is row-major over the port's shape, real values. */
@@ -15,7 +18,7 @@ export function packInput(port: Port, data: Float64Array): Float64Array[] {
   const map = mapOf(port);
   invariant(data.length === elementCount(port), `input ${port.name} has ${data.length} values`);
   const elements = Array.from({ length: map.features.length / map.period }, () => {
-    return new Float64Array(map.period * map.tokens.length);
+    return new Float64Array(slotsOf(map));
   });
   visitSlots(map, (element, slot, index) => {
     (elements[element] as Float64Array)[slot] = (data[index] as number) / port.factor;
@@ -43,10 +46,13 @@ export function visitSlots(
   map: SlotMap,
   visit: (element: number, slot: number, index: number) => void,
 ): void {
-  const { period, features, tokens } = map;
-  for (let element = 0; element * period < features.length; element++) {
-    for (let t = 0; t < tokens.length; t++) {
-      const token = tokens[t] as number;
+  const { period, features, tokens, blocks = 1 } = map;
+  const groups = tokens.length / blocks;
+  const elements = features.length / period;
+  for (let element = 0; element < elements; element++) {
+    const first = Math.floor((element * blocks) / elements) * groups;
+    for (let t = 0; t < groups; t++) {
+      const token = tokens[first + t] as number;
       if (token < 0) continue;
       for (let u = 0; u < period; u++) {
         const feature = features[element * period + u] as number;

@@ -114,11 +114,22 @@ const lazyAttr = {
   optional: true,
   doc: 'key class whose special primes the result keeps (basis qp); without it ModDown follows at once',
 } as const;
+const digitGroupsAttr = {
+  kind: 'int',
+  optional: true,
+  doc: "digits in so many contiguous groups: each group's sum is divided by P, then the quotients are added",
+} as const;
 const loopStrideAttr = {
   kind: 'int',
   optional: true,
   doc: 'added per iteration of the innermost enclosing loop',
 } as const;
+
+function digitGroupsProblem({ digitGroups, lazy }: Attrs): string | undefined {
+  if (digitGroups === undefined) return undefined;
+  if ((digitGroups as number) < 1) return `${String(digitGroups)} groups of digits`;
+  return lazy === undefined ? undefined : 'a lazy rotation has no ModDown to cut into groups';
+}
 
 function extended(attrs: Attrs, context: InferContext): CtType['basis'] | string {
   if (typeof attrs.lazy !== 'string') return qBasis;
@@ -128,7 +139,15 @@ function extended(attrs: Attrs, context: InferContext): CtType['basis'] | string
     : { kind: 'qp', specials: keyClass.specials };
 }
 
-export const cipherOps: readonly OpDef[] = [
+/** Name of the attribute that every ciphertext op may have until levels are planned. */
+export const boundAttr = 'bound';
+const boundDef = {
+  kind: 'real',
+  optional: true,
+  doc: 'calibrated bound of |slot|, for the range of a bootstrap; until plan-levels',
+} as const;
+
+const ops: readonly OpDef[] = [
   elementwise('ct.add', 'a + b, axes broadcast by name'),
   elementwise('ct.sub', 'a - b, axes broadcast by name'),
   {
@@ -176,8 +195,10 @@ export const cipherOps: readonly OpDef[] = [
       return [{ ...a, axes: withoutAxes(axes, attrs.over as string[]), degree: 2, scale }];
     },
   },
-  unary('ct.relinearize', 'degree 2 to degree 1', {}, (a) =>
-    a.degree === 2 && a.basis.kind === 'q' ? { ...a, degree: 1 } : 'operand must have degree 2',
+  unary('ct.relinearize', 'degree 2 to degree 1', { digitGroups: digitGroupsAttr }, (a, attrs) =>
+    a.degree === 2 && a.basis.kind === 'q'
+      ? (digitGroupsProblem(attrs) ?? { ...a, degree: 1 })
+      : 'operand must have degree 2',
   ),
   unary('ct.rescale', 'divides by the last prime and drops it', {}, (a, _, context) => {
     if (a.basis.kind !== 'q') return 'operand needs a ModDown first';
@@ -204,9 +225,12 @@ export const cipherOps: readonly OpDef[] = [
       axis: { kind: 'string', doc: 'name of the new axis' },
       steps: { kind: 'ints', doc: 'slots; the unrotated 0 needs no key' },
       lazy: lazyAttr,
+      digitGroups: digitGroupsAttr,
     },
     (a, attrs, context) => {
       const basis = extended(attrs, context);
+      const problem = digitGroupsProblem(attrs);
+      if (problem !== undefined) return problem;
       if (keyed(a) !== undefined || typeof basis === 'string') return keyed(a) ?? String(basis);
       const axis = attrs.axis as string;
       if (axisSize(a.axes, axis) !== undefined) return `axis ${axis} exists already`;
@@ -221,16 +245,24 @@ export const cipherOps: readonly OpDef[] = [
       steps: { kind: 'ints', doc: 'slots, one per index of the axis' },
       sum: { kind: 'bool', doc: 'sum over the axis' },
       loopStride: loopStrideAttr,
+      digitGroups: digitGroupsAttr,
     },
     (a, attrs) => {
       const axis = attrs.axis as string;
       const size = axisSize(a.axes, axis);
+      const problem = digitGroupsProblem(attrs);
+      if (problem !== undefined) return problem;
       if (keyed(a) !== undefined) return keyed(a) ?? '';
       if (size !== (attrs.steps as number[]).length) return `axis ${axis} and steps differ in length`;
       return attrs.sum === true ? { ...a, axes: withoutAxes(a.axes, [axis]) } : a;
     },
   ),
-  unary('ct.conjugate', 'complex conjugate of every slot', {}, (a) => keyed(a) ?? a),
+  unary(
+    'ct.conjugate',
+    'complex conjugate of every slot',
+    { digitGroups: digitGroupsAttr },
+    (a, attrs) => keyed(a) ?? digitGroupsProblem(attrs) ?? a,
+  ),
   unary('ct.mul_i', 'times the imaginary unit: the monomial X^(N/2), exact', {}, (a) => a),
   unary('ct.sum', 'sum over an axis', { axis: { kind: 'string', doc: 'existing axis' } }, (a, attrs) =>
     axisSize(a.axes, attrs.axis as string) === undefined
@@ -379,6 +411,11 @@ export const cipherOps: readonly OpDef[] = [
     },
   },
 ];
+
+export const cipherOps: readonly OpDef[] = ops.map((def) => ({
+  ...def,
+  attrs: { ...def.attrs, [boundAttr]: boundDef },
+}));
 
 function contracted(a: CtType, p: PtType, attrs: Attrs): readonly Type[] | string {
   const axes = broadcastAxes(a.axes, p.axes);

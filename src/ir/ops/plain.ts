@@ -30,7 +30,9 @@ export const plainOps: readonly OpDef[] = [
     operands: [],
     summary:
       'slot u + period*t of element e is factor * constant[features[e*period+u] + tokens[t]], 0 if either is '
-      + 'negative; without tokens the vector has the period, else it fills all slots',
+      + 'negative; without tokens the vector has the period, else it fills all slots. With G = N/2 / period, '
+      + 'tokens has G entries, or P G if the first axis is cut into P token blocks: an element of block p '
+      + 'then reads entry p G + t',
     attrs: {
       axes: axesAttr,
       period: periodAttr,

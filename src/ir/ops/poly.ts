@@ -8,10 +8,26 @@
  * the limbs, what is not named is written in full. Axes that the command's own result lacks are broadcast
  * over the window. With `accumulate` the window's old values are part of the sum. So parts of an array are
  * made in place, not copied there.
+ *
+ * Types are global: axes and limbs are those of the whole array, `sharding` says which rank holds what
+ * (sharding.ts).
  */
+import { defined } from '../../support/invariant.js';
 import { digitsAt, type KeyClass, type Parameters } from '../../target/parameters.js';
 import type { Attrs } from '../module.js';
+import { collectiveOps } from './collective.js';
+import { inserted, isPoly, resharded, shape, shapeAttrs, windowAttrs, windowType } from './poly-array.js';
 import type { InferContext, OpDef } from '../opdef.js';
+import {
+  canonical,
+  canView,
+  indexedSharding,
+  onAxis,
+  reshapedSharding,
+  resultSharding,
+  shardingProblem,
+  slicedSharding,
+} from '../sharding.js';
 import {
   axesCount,
   axisSize,
@@ -20,65 +36,48 @@ import {
   type Axis,
   type PolyType,
   type PtType,
+  type Sharding,
   type Type,
 } from '../types.js';
 
+export { isPoly, type Window } from './poly-array.js';
 export const componentAxis = 'component';
 export const digitAxis = 'digit';
-
-export interface Window {
-  readonly axes?: Readonly<Record<string, readonly [start: number, size: number]>>;
-  readonly limbs?: readonly number[];
-}
-
-export function isPoly(type: Type | undefined): type is PolyType {
-  return type?.kind === 'poly';
-}
-
-/** What a window of `type` looks like by itself. */
-function windowType(type: PolyType, window: Window): PolyType | string {
-  for (const [name, [start, size]] of Object.entries(window.axes ?? {})) {
-    const full = axisSize(type.axes, name);
-    if (full === undefined) return `window restricts axis ${name}, which the array lacks`;
-    if (start < 0 || size < 1 || start + size > full) {
-      return `window ${start}+${size} leaves axis ${name} of size ${full}`;
-    }
-  }
-  const missing = window.limbs?.find((limb) => !type.limbs.includes(limb));
-  if (missing !== undefined) return `window names limb ${missing}, which the array lacks`;
-  return {
-    ...type,
-    axes: type.axes.map((axis) => ({ ...axis, size: window.axes?.[axis.name]?.[1] ?? axis.size })),
-    limbs: window.limbs ?? type.limbs,
-  };
-}
-
-/** Checks that `produced` fits the window of `into`; the result is `into`. */
-function inserted(into: Type, produced: PolyType, attrs: Attrs): PolyType | string {
-  if (!isPoly(into)) return 'operand into must be a polynomial array';
-  const target = windowType(into, (attrs.window ?? {}) as Window);
-  if (typeof target === 'string') return target;
-  if (target.limbs.join() !== produced.limbs.join()) {
-    return `window has limbs [${target.limbs.join()}] but the result has [${produced.limbs.join()}]`;
-  }
-  if (target.form !== produced.form) {
-    return `into has form ${target.form} but the result has ${produced.form}`;
-  }
-  for (const axis of produced.axes) {
-    const size = axisSize(target.axes, axis.name);
-    if (size !== axis.size) {
-      return `axis ${axis.name} has size ${axis.size} but the window has ${String(size)}`;
-    }
-  }
-  return into;
-}
+/** Groups of digits with a ModDown of their own. */
+export const digitGroupAxis = 'digit_group';
 
 type PolyInfer = (operands: readonly Type[], attrs: Attrs, context: InferContext) => PolyType | string;
 
-const windowAttrs = {
-  window: { kind: 'json', optional: true, doc: 'part of `into` that is written: {axes, limbs}' },
+const shardingAttr = {
+  sharding: { kind: 'json', optional: true, doc: 'how work on replicated operands is shared, per mesh axis' },
 } as const;
 const accumulateAttr = { accumulate: { kind: 'bool', optional: true, doc: 'add to the window' } } as const;
+
+/** Linear ops take partial sums; ops that read all limbs of a row together take no array sharded by limb. */
+const linearOps = ['zero', 'copy', 'add', 'sub', 'contract', 'ntt', 'intt', 'key_product', 'automorphism'];
+const limbReaders = ['base_convert'];
+
+/** The sharding of what a command makes, per mesh axis. */
+function withSharding(name: string, own: readonly Type[], made: PolyType, attrs: Attrs): PolyType | string {
+  const operands = own.filter(isPoly);
+  const asked = (attrs.sharding ?? []) as readonly Sharding[];
+  const digits = name === 'poly.key_product' ? [digitAxis] : [];
+  const rule = {
+    over: [...((attrs.over ?? []) as readonly string[]), ...digits],
+    linear: linearOps.includes(name.slice('poly.'.length)),
+    limbwise: !limbReaders.includes(name.slice('poly.'.length)),
+  };
+  const count = Math.max(asked.length, ...operands.map((type) => type.sharding.length));
+  const sharding: Sharding[] = [];
+  for (let m = 0; m < count; m++) {
+    const given = operands.map(({ axes, sharding: all }) => ({ axes, sharding: onAxis(all, m) }));
+    const result = resultSharding(given, rule, asked[m]);
+    const problem = typeof result === 'string' ? result : shardingProblem(made, result);
+    if (problem !== undefined) return problem;
+    sharding.push(result as Sharding);
+  }
+  return { ...made, sharding: canonical(sharding) };
+}
 
 function command(
   name: string,
@@ -92,13 +91,14 @@ function command(
     phase: 'poly',
     summary,
     operands: [...operands, 'into...'],
-    attrs: { ...attrs, ...windowAttrs },
+    attrs: { ...attrs, ...windowAttrs, ...shardingAttr },
     infer: (types, given, context) => {
       const own = types.slice(0, operands.length);
       if (types.length < operands.length || types.length > operands.length + 1) {
         return `${name} has ${types.length} operands`;
       }
-      const result = infer(own, given, context);
+      const made = infer(own, given, context);
+      const result = typeof made === 'string' ? made : withSharding(name, own, made, given);
       if (typeof result === 'string') return result;
       const into = types[operands.length];
       if (into !== undefined) {
@@ -160,21 +160,6 @@ const scaleAttr = {
     doc: 'value * scale is rounded to the nearest integer; 1 for exact residues and monomials',
   },
 } as const;
-const shapeAttrs = {
-  axes: { kind: 'axes', doc: 'array axes, slowest first' },
-  limbs: { kind: 'ints', doc: 'prime indices' },
-  form: { kind: 'string', doc: '`ntt` or `coeff`' },
-} as const;
-
-function shape(attrs: Attrs): PolyType {
-  return {
-    kind: 'poly',
-    axes: attrs.axes as unknown as readonly Axis[],
-    limbs: attrs.limbs as readonly number[],
-    form: attrs.form as PolyType['form'],
-    sharding: [],
-  };
-}
 
 const commands: readonly OpDef[] = [
   command('poly.zero', [], 'zero polynomials', shapeAttrs, (_, attrs) => shape(attrs)),
@@ -254,6 +239,8 @@ const commands: readonly OpDef[] = [
         optional: true,
         doc: 'axis along which the key changes; added last if the digits lack it',
       },
+      level: { kind: 'int', optional: true, doc: 'highest chain limb, where a rank holds only some limbs' },
+      firstDigit: { kind: 'int', optional: true, doc: 'digit of the key that the first of `digits` meets' },
       ...overAttr,
       ...accumulateAttr,
     },
@@ -289,7 +276,7 @@ function keyProduct(types: readonly Type[], attrs: Attrs, { parameters }: InferC
   if (typeof digits === 'string') return digits;
   const keyClass = parameters?.keyClasses.find((c) => c.name === attrs.class);
   if (parameters === null || keyClass === undefined) return `unknown key class ${String(attrs.class)}`;
-  const problem = digitsProblem(digits, keyClass, parameters);
+  const problem = digitsProblem(digits, keyClass, parameters, attrs);
   if (problem !== undefined) return problem;
   let axes = withoutAxes(digits.axes, [digitAxis]);
   const axis = attrs.axis;
@@ -303,18 +290,29 @@ function keyProduct(types: readonly Type[], attrs: Attrs, { parameters }: InferC
     : { ...result, axes: [...result.axes, { name: componentAxis, size: 2 }] };
 }
 
-/** Digits must be those of the class, on limbs q_0..q_level and all special primes of the class. */
-function digitsProblem(type: PolyType, keyClass: KeyClass, parameters: Parameters): string | undefined {
-  const level = type.limbs.length - keyClass.specials - 1;
-  const wanted = [...limbRange(0, level + 1), ...specialLimbs(parameters, keyClass.specials)];
-  if (level < 0 || level > keyClass.level || wanted.join() !== type.limbs.join()) {
+/**
+ * Digits must be those of the class, on limbs q_0..q_level and all special primes of the class; a rank has
+ * some.
+ */
+function digitsProblem(
+  type: PolyType,
+  keyClass: KeyClass,
+  parameters: Parameters,
+  attrs: Attrs,
+): string | undefined {
+  const specials = specialLimbs(parameters, keyClass.specials);
+  const level = (attrs.level as number | undefined) ?? type.limbs.length - specials.length - 1;
+  const wanted = [...limbRange(0, level + 1), ...specials];
+  const part = attrs.level !== undefined;
+  const fits = part ? type.limbs.every((limb) => wanted.includes(limb)) : wanted.join() === type.limbs.join();
+  if (level < 0 || level > keyClass.level || !fits) {
     return `limbs [${type.limbs.join()}] do not fit key class ${keyClass.name}`;
   }
   const count = digitsAt(keyClass, level).length;
-  const given = axisSize(type.axes, digitAxis);
-  return given === count
-    ? undefined
-    : `key class ${keyClass.name} has ${count} digits at level ${level}, not ${String(given)}`;
+  const given = defined(axisSize(type.axes, digitAxis), 'digit axis');
+  const first = attrs.firstDigit as number | undefined;
+  if (first === undefined ? given === count : first + given <= count) return undefined;
+  return `key class ${keyClass.name} has ${count} digits at level ${level}, not ${given}`;
 }
 
 function view(
@@ -352,7 +350,9 @@ const views: readonly OpDef[] = [
       if (size === undefined || index < 0 || index >= size) {
         return `no index ${index} on axis ${String(attrs.axis)}`;
       }
-      return { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
+      const moves = (attrs.loopStride ?? 0) !== 0;
+      const type = { ...a, axes: withoutAxes(a.axes, [attrs.axis as string]) };
+      return viewed(type, a, (sharding) => indexedSharding(sharding, attrs.axis as string, index, moves));
     },
   ),
   view(
@@ -363,8 +363,12 @@ const views: readonly OpDef[] = [
       start: { kind: 'int', doc: 'first index' },
       size: { kind: 'int', doc: 'number of indices' },
     },
-    (a, attrs) =>
-      windowType(a, { axes: { [attrs.axis as string]: [attrs.start as number, attrs.size as number] } }),
+    (a, attrs) => {
+      const [start, size] = [attrs.start as number, attrs.size as number];
+      const type = windowType(a, { axes: { [attrs.axis as string]: [start, size] } });
+      if (typeof type === 'string') return type;
+      return viewed(type, a, (sharding) => slicedSharding(sharding, attrs.axis as string, start, size));
+    },
   ),
   view(
     'poly.limbs',
@@ -378,12 +382,38 @@ const views: readonly OpDef[] = [
     { axes: { kind: 'axes', doc: 'new axes' } },
     (a, attrs) => {
       const axes = attrs.axes as unknown as readonly Axis[];
-      return axesCount(axes) === axesCount(a.axes)
-        ? { ...a, axes }
-        : `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
+      if (axesCount(axes) !== axesCount(a.axes)) {
+        return `${axesCount(a.axes)} elements do not fill ${axesCount(axes)}`;
+      }
+      return viewed({ ...a, axes }, a, (sharding) => reshapedSharding(sharding, a.axes, axes));
+    },
+  ),
+  view(
+    'poly.part',
+    "each rank's part, under another sharding, of what it holds already; nothing is communicated",
+    { sharding: { kind: 'json', doc: 'per mesh axis' } },
+    (a, attrs) => {
+      const sharding = attrs.sharding as unknown as readonly Sharding[];
+      const m = sharding.findIndex((to, i) => !canView(a, onAxis(a.sharding, i), to));
+      return m < 0 ? resharded(a, sharding) : `the part on mesh axis ${m} would need communication`;
     },
   ),
 ];
+
+/** A view keeps what its operand's owners hold. */
+function viewed(
+  type: PolyType,
+  a: PolyType,
+  rule: (sharding: Sharding) => Sharding | string,
+): PolyType | string {
+  const sharding: Sharding[] = [];
+  for (const old of a.sharding) {
+    const result = rule(old);
+    if (typeof result === 'string') return result;
+    sharding.push(result);
+  }
+  return { ...type, sharding: canonical(sharding) };
+}
 
 export const polyOps: readonly OpDef[] = [
   ...commands,
@@ -391,11 +421,15 @@ export const polyOps: readonly OpDef[] = [
     name: 'poly.undefined',
     phase: 'poly',
     operands: [],
-    attrs: shapeAttrs,
-    infer: (_, attrs) => [shape(attrs)],
+    attrs: { ...shapeAttrs, ...shardingAttr },
+    infer: (_, attrs) => {
+      const type = resharded(shape(attrs), (attrs.sharding ?? []) as unknown as readonly Sharding[]);
+      return typeof type === 'string' ? type : [type];
+    },
     summary: 'memory for an array that is made piece by piece; every piece is written before it is read',
   },
   ...views,
+  ...collectiveOps,
   {
     name: 'poly.residues',
     phase: 'poly',
