@@ -35,6 +35,13 @@ export function keySwitchTotal(cost: KeySwitchCost): number {
   return cost.modUp + cost.keyProduct + cost.modDown;
 }
 
+/** Memory of a switching key cut at a level: both halves, [digit][component][limb][N] words. */
+export function switchingKeyBytes(parameters: Parameters, level: number): number {
+  const keyClass = keyClassFor(parameters, level);
+  const rows = digitsAt(keyClass, level).length * 2 * (level + 1 + keyClass.specials);
+  return rows * 2 ** parameters.logN * 8;
+}
+
 /** Product of two ciphertexts with relinearization and rescale, the product summed over `terms` pairs. */
 export function multiplyCost(parameters: Parameters, level: number, terms: number): number {
   const tensor = 4 * terms * (level + 1) * multiplyAddInNtts;

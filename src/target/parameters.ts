@@ -265,3 +265,12 @@ export function digitsAt(
     .filter((digit) => digit.first <= level)
     .map((digit) => ({ first: digit.first, count: Math.min(digit.count, level + 1 - digit.first) }));
 }
+
+/**
+ * Group of each digit that a value at `level` uses, where they are cut into contiguous groups (ct.*
+ * digitGroups).
+ */
+export function digitGroupsAt(keyClass: Pick<KeyClass, 'digits'>, level: number, groups: number): number[] {
+  const { length } = digitsAt(keyClass, level);
+  return Array.from({ length }, (_, digit) => Math.floor((digit * groups) / length));
+}
