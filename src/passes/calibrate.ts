@@ -5,7 +5,14 @@ import type { Module, Op } from '../ir/module.js';
 import { entryName } from '../ir/module.js';
 import { attentionScores, runTensor } from '../ir/interpreter/tensor.js';
 import { defined } from '../support/invariant.js';
-import { maxSoftmaxRounds, type Interval, type NodeRange, type NodeRanges, type Ranges } from './ranges.js';
+import {
+  maxSoftmaxRounds,
+  type Interval,
+  type NodeRange,
+  type NodeRanges,
+  type Ranges,
+  type ValueRanges,
+} from './ranges.js';
 
 /** Samples kept in the ranges file: packed values and errors are measured on them later. */
 export const maxProbes = 8;
@@ -32,6 +39,7 @@ export function calibrateModule(
     runTensor(module, sample, {
       observe: (op, results) => {
         op.results.forEach((result, r) => values.set(result.id, defined(results[r], 'result')));
+        recorder.result(op, defined(results[0], 'result'));
         recorder.op(op, (operand) =>
           defined(values.get(defined(op.operands[operand], 'operand').id), 'operand value'),
         );
@@ -46,6 +54,7 @@ export function calibrateModule(
     sourceHash: module.sourceHash,
     shapes: Object.fromEntries(module.inputs.map((port) => [port.name, port.shape])),
     nodes: recorder.nodes(module),
+    values: recorder.values(),
     probes: samples
       .slice(0, maxProbes)
       .map((sample) =>
@@ -57,6 +66,10 @@ export function calibrateModule(
 /** The form that packing looks up. */
 export function nodeRanges(ranges: Ranges): NodeRanges {
   return new Map(ranges.nodes.map((node): [number, NodeRange] => [node.op, node]));
+}
+
+export function valueRanges(ranges: Ranges): ValueRanges {
+  return new Map((ranges.values ?? []).map((value): [number, Interval] => [value.op, value]));
 }
 
 class Extent {
@@ -97,6 +110,7 @@ function logSumExp(scores: Float64Array, temperature: number): number {
 class Recorder {
   private readonly extents = new Map<number, Extent>();
   private readonly attentions = new Map<number, AttentionExtents>();
+  private readonly results = new Map<number, Extent>();
   private readonly indices: ReadonlyMap<Op, number>;
 
   constructor(private readonly ops: readonly Op[]) {
@@ -127,6 +141,17 @@ class Recorder {
       default:
         return;
     }
+  }
+
+  result(op: Op, values: Float64Array): void {
+    const index = defined(this.indices.get(op), 'op index');
+    const extent = this.results.get(index) ?? new Extent();
+    this.results.set(index, extent);
+    for (const x of values) extent.add(x);
+  }
+
+  values(): Ranges['values'] {
+    return [...this.results].map(([op, { interval }]) => ({ op, ...interval }));
   }
 
   nodes(module: Module): Ranges['nodes'] {

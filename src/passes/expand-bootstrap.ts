@@ -11,7 +11,7 @@ import { axesCount, qBasis, type CtType } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
 import { BootstrapBody } from './expand-bootstrap/body.js';
 import { ctTypeOf } from './expand-polynomial.js';
-import { rewriteModule } from './rewrite.js';
+import { rewriteModule } from '../ir/rewrite.js';
 
 /** Takes a cipher module with levels; leaves it without ct.bootstrap, the new functions in front. */
 export function expandBootstrap(module: Module): Module {

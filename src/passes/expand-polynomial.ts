@@ -12,7 +12,7 @@ import type { Attrs, Module, Value } from '../ir/module.js';
 import { canonicalScale, printScale, scalesEqual } from '../ir/scale.js';
 import { axisSize, type CtType } from '../ir/types.js';
 import { depthOfPower, planSeries, type Leaf, type SeriesNode } from './approximation/paterson-stockmeyer.js';
-import { rewriteModule } from './rewrite.js';
+import { rewriteModule } from '../ir/rewrite.js';
 
 /** Takes a cipher module with levels; leaves it without ct.polynomial. */
 export function expandPolynomial(module: Module): Module {

@@ -9,7 +9,7 @@ import { digitsAt, keyClassFor, type Parameters } from '../target/parameters.js'
 import type { Block, Func, Module, Op, Value } from '../ir/module.js';
 import { axesCount, broadcastAxes } from '../ir/types.js';
 import { ctTypeOf, levelOf } from './expand-polynomial.js';
-import { rewriteModule, usesOf, type Uses } from './rewrite.js';
+import { rewriteModule, usesOf, type Uses } from '../ir/rewrite.js';
 
 /** Takes a cipher module with levels. */
 export function lazyModDown(module: Module): Module {
@@ -86,7 +86,7 @@ function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
 }
 
 /** Products of a contraction: one per index of all axes together. */
-function productsOf(op: Op): number {
+export function productsOf(op: Op): number {
   const lists = op.operands.map(({ type }) => (type.kind === 'ct' || type.kind === 'pt' ? type.axes : []));
   const axes = broadcastAxes(...lists);
   return typeof axes === 'string' ? 0 : axesCount(axes);

@@ -3,9 +3,11 @@
  * included.
  */
 import { runCipher } from '../ir/interpreter/cipher.js';
-import type { Block, Module } from '../ir/module.js';
+import { entryName, walkOps, type Block, type Func, type Module, type Value } from '../ir/module.js';
 import { axesCount } from '../ir/types.js';
 import { defined } from '../support/invariant.js';
+import { boundValues } from './bound-values.js';
+import { productsOf } from './lazy-mod-down.js';
 import type { ValueBounds } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
 
@@ -14,28 +16,41 @@ const boundProbes = 4;
 /** Slot values that all clear runs of one pass may compute: a few seconds of the interpreter. */
 const clearRunBudget = 4e8;
 
-/** How many clear runs of a module a pass can afford, at least one and at most `wanted`. */
+/** Slot values and products beyond which one run takes minutes: there are bounds without it. */
+const longestClearRun = 1e10;
+
+/** How many clear runs of a module a pass can afford, at most `wanted`: none where one would take minutes. */
 export function affordableRuns(module: Module, wanted: number): number {
   const slots = defined(module.parameters, 'parameters').slots;
-  let elements = 1;
-  for (const func of module.functions) {
-    if (func.models === undefined) elements += countElements(func.body, 1);
-  }
-  return Math.max(1, Math.min(wanted, Math.floor(clearRunBudget / (elements * slots))));
+  const functions = new Map(module.functions.map((func) => [func.name, func]));
+  const main = defined(functions.get(entryName), 'main');
+  const { elements, products } = countWork(main.body, 1, functions);
+  if ((elements + products) * slots > longestClearRun) return 0;
+  const total = (1 + elements) * slots;
+  return Math.max(1, Math.min(wanted, Math.floor(clearRunBudget / total)));
 }
 
-function countElements(block: Block, trips: number): number {
-  return block.ops.reduce((sum, op) => {
-    const inner = op.regions.reduce(
-      (all, region) => all + countElements(region, op.attrs.tripCount as number),
-      0,
-    );
-    const own = op.results.reduce(
-      (all, { type }) => all + (type.kind === 'ct' ? axesCount(type.axes) : 0),
-      0,
-    );
-    return sum + trips * (inner + own);
-  }, 0);
+interface Work {
+  /** Array elements that are made. */
+  readonly elements: number;
+  /** Products with plaintexts, which most of the time of large layers goes into. */
+  readonly products: number;
+}
+
+function countWork(block: Block, trips: number, functions: ReadonlyMap<string, Func>): Work {
+  let [elements, products] = [0, 0];
+  for (const op of block.ops) {
+    const callee = op.kind === 'call' ? functions.get(op.attrs.callee as string) : undefined;
+    const called = callee !== undefined && callee.models === undefined ? [callee.body] : [];
+    for (const body of [...op.regions, ...called]) {
+      const inner = countWork(body, (op.attrs.tripCount as number | undefined) ?? 1, functions);
+      elements += trips * inner.elements;
+      products += trips * inner.products;
+    }
+    for (const { type } of op.results) if (type.kind === 'ct') elements += trips * axesCount(type.axes);
+    if (op.kind === 'ct.contract') products += trips * productsOf(op);
+  }
+  return { elements, products };
 }
 
 /** Ops that only move slots and elements: their results are as large as their operand. */
@@ -48,9 +63,21 @@ const movements = new Set([
   'ct.rescale',
 ]);
 
+/**
+ * On probes, or from calibrated intervals where there are no probes or a clear run takes too long. A file
+ * without intervals leaves only the run.
+ */
 export function measureBounds(module: Module, ranges: Ranges): ValueBounds {
+  const runs = affordableRuns(module, boundProbes);
+  const probes = probesOf(ranges).slice(0, ranges.values === undefined ? Math.max(1, runs) : runs);
+  if (probes.length === 0) return boundValues(module);
   const bounds = new Map<number, number>();
-  for (const probe of probesOf(ranges).slice(0, affordableRuns(module, boundProbes))) {
+  module.inputs.forEach((port, i) => {
+    const arg = mainOf(module).body.args[i];
+    // A port's bound is twice what calibration saw (pack).
+    if (port.bound !== undefined && arg !== undefined) bounds.set(arg.id, port.bound / 2);
+  });
+  for (const probe of probes) {
     runCipher(module, probe, {
       observe: (op, values) => {
         const source = op.operands[0];
@@ -63,7 +90,32 @@ export function measureBounds(module: Module, ranges: Ranges): ValueBounds {
     });
   }
   for (const func of module.functions) boundLoops(func.body, bounds);
+  boundCalls(module, bounds);
   return bounds;
+}
+
+function mainOf(module: Module): Func {
+  return defined(
+    module.functions.find((func) => func.name === entryName),
+    'main',
+  );
+}
+
+/** Arguments and results of functions: the largest over all calls. Callers come after their callees. */
+function boundCalls(module: Module, bounds: Map<number, number>): void {
+  const functions = new Map(module.functions.map((func) => [func.name, func]));
+  const raise = (to: Value | undefined, from: Value | undefined): void => {
+    const bound = from === undefined ? undefined : bounds.get(from.id);
+    if (to === undefined || bound === undefined) return;
+    bounds.set(to.id, Math.max(bound, bounds.get(to.id) ?? 0));
+  };
+  for (const func of module.functions) {
+    walkOps(func.body, (op) => {
+      const body = op.kind === 'call' ? functions.get(op.attrs.callee as string)?.body : undefined;
+      op.results.forEach((result, i) => raise(result, body?.results[i]));
+      op.operands.forEach((operand, i) => raise(body?.args[i], operand));
+    });
+  }
 }
 
 function largestSlot(vectors: readonly Float64Array[]): number {
@@ -77,14 +129,17 @@ function largestSlot(vectors: readonly Float64Array[]): number {
   return Math.max(most, -least);
 }
 
-/** A loop's results are what its body yields; the bound covers every iteration. */
+/** What a loop carries is what its body yields; the bound covers every iteration. */
 function boundLoops(block: Block, bounds: Map<number, number>): void {
   for (const op of block.ops) {
     for (const region of op.regions) {
       boundLoops(region, bounds);
       op.results.forEach((result, i) => {
         const yielded = region.results[i];
-        bounds.set(result.id, yielded === undefined ? 0 : (bounds.get(yielded.id) ?? 0));
+        const bound = yielded === undefined ? 0 : (bounds.get(yielded.id) ?? 0);
+        bounds.set(result.id, bound);
+        const [arg, initial] = [region.args[i], op.operands[i]];
+        if (arg !== undefined) bounds.set(arg.id, Math.max(bound, bounds.get(initial?.id ?? -1) ?? 0));
       });
     }
   }

@@ -4,7 +4,7 @@
  * that Q, K and V all read; equal masks), and ops whose results nobody uses go. From any phase to the same.
  */
 import type { Block, Module, Op, Value } from '../ir/module.js';
-import { rewriteModule } from './rewrite.js';
+import { rewriteModule } from '../ir/rewrite.js';
 
 export function mergeDuplicates(module: Module): Module {
   const seen = new Map<Block, Map<string, readonly Value[]>>();
@@ -21,7 +21,7 @@ export function mergeDuplicates(module: Module): Module {
 }
 
 /** Drops ops without used results; loops and calls stay if any of theirs is used. */
-function removeUnused(module: Module): Module {
+export function removeUnused(module: Module): Module {
   return {
     ...module,
     functions: module.functions.map((func) => ({ ...func, body: prune(func.body, new Set()) })),

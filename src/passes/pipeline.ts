@@ -3,7 +3,7 @@
  * its reason.
  */
 import { assertVerified } from '../ir/verifier.js';
-import type { Module } from '../ir/module.js';
+import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
 import { expandBootstrap } from './expand-bootstrap.js';
@@ -11,16 +11,20 @@ import { expandPolynomial } from './expand-polynomial.js';
 import { lazyModDown } from './lazy-mod-down.js';
 import { measureBounds } from './measure-bounds.js';
 import { mergeDuplicates } from './merge-duplicates.js';
-import { nodeRanges } from './calibrate.js';
+import { nodeRanges, valueRanges } from './calibrate.js';
+import { defaultOutline, outlineLayers } from './outline-layers.js';
 import { defaultPackOptions, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
 import { planLevels } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
+import { unifyRanges } from './unify-ranges.js';
 
 export interface PassContext {
   readonly parameters: Parameters;
   readonly ranges: Ranges;
   readonly pack: PackOptions;
+  /** Isomorphic layers from which on they are compiled once; 0 for never. */
+  readonly outline?: number | undefined;
 }
 
 export interface Pass {
@@ -31,13 +35,30 @@ export interface Pass {
   readonly run: (module: Module, context: PassContext) => Module;
 }
 
+function rotationSteps(module: Module): number[] {
+  const steps = new Set<number>();
+  for (const { body } of module.functions) {
+    walkOps(body, (op) => {
+      for (const step of (op.attrs.steps ?? []) as readonly number[]) steps.add(step);
+    });
+  }
+  return [...steps];
+}
+
 export const cipherPipeline: readonly Pass[] = [
   {
     name: 'pack',
     from: 'tensor',
     to: 'cipher',
     summary: 'feature-fast layouts, attention over key offsets, approximations on calibrated intervals',
-    run: (module, { parameters, ranges, pack }) => packModule(module, parameters, nodeRanges(ranges), pack),
+    run: (module, { parameters, ranges, pack, outline = defaultOutline }) => {
+      const measured = { nodes: nodeRanges(ranges), values: valueRanges(ranges) };
+      const { nodes, values } = outline === 0 ? measured : unifyRanges(module, measured, outline);
+      const packed = packModule(module, parameters, nodes, pack, values);
+      // The first layer pays for its keys, the others find them there: once more, with all keys at hand.
+      if (nodes === measured.nodes) return packed;
+      return packModule(module, parameters, nodes, { ...pack, steps: rotationSteps(packed) }, values);
+    },
   },
   {
     name: 'merge-duplicates',
@@ -45,6 +66,13 @@ export const cipherPipeline: readonly Pass[] = [
     to: 'cipher',
     summary: 'Q, K and V read the same rotations of the hidden state',
     run: (module) => mergeDuplicates(module),
+  },
+  {
+    name: 'outline-layers',
+    from: 'cipher',
+    to: 'cipher',
+    summary: 'isomorphic layers become calls of one function, so that what follows sees one layer',
+    run: (module, { outline = defaultOutline }) => (outline === 0 ? module : outlineLayers(module, outline)),
   },
   {
     name: 'plan-levels',

@@ -15,10 +15,12 @@ import {
   walkOps,
   type Attrs,
   type Block,
+  type Func,
   type Module,
   type Op,
   type Value,
 } from '../ir/module.js';
+import { boundAttr } from '../ir/ops/cipher.js';
 import { canonicalScale, printScale } from '../ir/scale.js';
 import { axesCount, qBasis, type Type } from '../ir/types.js';
 import { AegisError } from '../support/diagnostics.js';
@@ -31,6 +33,7 @@ import {
   levelCarrier,
   LevelFacts,
   LevelWalk,
+  type Boundaries,
   type Carrier,
 } from './plan-levels/walk.js';
 
@@ -46,33 +49,106 @@ const searchRounds = 6;
 
 export function planLevels(module: Module, bounds: ValueBounds): Module {
   const parameters = defined(module.parameters, 'parameters');
+  const ids = new Ids();
+  const boundaries = new Map<string, number>();
+  const functions = new Map<string, Func>();
+  // Callees come first.
+  for (const func of module.functions) {
+    const plan = func.name === entryName ? planMain : planLayer;
+    const { boundary, flagged, facts } = plan(module, func, parameters, boundaries);
+    const types = func.body.args.map((arg) => leveled(arg.type, boundary));
+    const builder = new BlockBuilder(ids, parameters, types);
+    const values = new Map<number, Value>();
+    func.body.args.forEach((arg, i) => values.set(arg.id, defined(builder.args[i], 'argument')));
+    const carrier = buildingCarrier(builder, { parameters, bounds, functions });
+    const walk = new LevelWalk({ parameters, facts, flagged, boundaries }, carrier, values);
+    const results = func.name === entryName ? walk.block(func.body) : walk.func(func.body, boundary);
+    functions.set(func.name, { ...func, body: builder.finish(results) });
+    boundaries.set(func.name, boundary);
+  }
+  return { ...module, functions: [...functions.values()] };
+}
+
+function leveled(type: Type, level: number): Type {
+  if (type.kind !== 'ct') return type;
+  return { ...type, basis: qBasis, level, scale: canonicalScale(level) };
+}
+
+interface FunctionPlan {
+  /** Level of the arguments; of the results too, unless the function is the entry. */
+  readonly boundary: number;
+  readonly facts: LevelFacts;
+  readonly flagged: ReadonlySet<number>;
+}
+
+function planMain(
+  _module: Module,
+  { body }: Func,
+  parameters: Parameters,
+  boundaries: Boundaries,
+): FunctionPlan {
+  const facts = new LevelFacts(body, { boundaries });
+  const task: Task = { body, parameters, facts, boundaries, entry: parameters.computeTop, exit: undefined };
+  const { flagged, cost } = search(task);
+  if (cost === Infinity) throw infeasible(task);
+  return { boundary: parameters.computeTop, facts, flagged };
+}
+
+/**
+ * A layer is planned once for all calls, so it gives its results at the level of its arguments. Every such
+ * level is tried, the highest first; the price of main around the calls counts too.
+ */
+function planLayer(
+  module: Module,
+  { name, body }: Func,
+  parameters: Parameters,
+  boundaries: Boundaries,
+): FunctionPlan {
   const main = defined(
     module.functions.find((f) => f.name === entryName),
     'main',
-  );
-  const facts = new LevelFacts(main.body);
-  const flagged = search(main.body, parameters, facts);
-
-  const builder = new BlockBuilder(
-    new Ids(),
-    parameters,
-    main.body.args.map((arg) => leveled(arg.type, parameters)),
-  );
-  const values = new Map<number, Value>();
-  main.body.args.forEach((arg, i) => values.set(arg.id, defined(builder.args[i], 'argument')));
-  const carrier = buildingCarrier(builder, parameters, bounds);
-  const results = new LevelWalk({ parameters, facts, flagged }, carrier, values).block(main.body);
-  return { ...module, functions: [{ ...main, body: builder.finish(results) }] };
+  ).body;
+  const calls = main.ops.filter((op) => op.attrs.callee === name).length;
+  const taskAt = (level: number): Task => {
+    const facts = new LevelFacts(body, { boundaries, exit: level });
+    return { body, parameters, facts, boundaries, entry: level, exit: level };
+  };
+  let best: (FunctionPlan & { readonly cost: number }) | undefined;
+  for (let level = parameters.computeTop; level >= parameters.bootstrapInputLevel; level--) {
+    const task = taskAt(level);
+    const { flagged, cost } = search(task);
+    const total = calls * cost + priceAround(main, parameters, new Map([...boundaries, [name, level]]));
+    if (total < (best?.cost ?? Infinity)) {
+      best = { boundary: level, facts: task.facts, flagged, cost: total };
+    }
+  }
+  if (best === undefined) throw infeasible(taskAt(parameters.computeTop));
+  return best;
 }
 
-function leveled(type: Type, parameters: Parameters): Type {
-  invariant(type.kind === 'ct', 'arguments are ciphertexts');
-  return {
-    ...type,
-    basis: qBasis,
-    level: parameters.computeTop,
-    scale: canonicalScale(parameters.computeTop),
-  };
+/** Main with one layer at its boundary; other layers that are not planned yet count as at the top. */
+function priceAround(main: Block, parameters: Parameters, known: Boundaries): number {
+  const callees = main.ops.flatMap((op) => (op.kind === 'call' ? [op.attrs.callee as string] : []));
+  const open = callees.filter((name) => !known.has(name));
+  const boundaries = new Map([
+    ...known,
+    ...open.map((name): [string, number] => [name, parameters.computeTop]),
+  ]);
+  const facts = new LevelFacts(main, { boundaries });
+  const task = { body: main, parameters, facts, boundaries, entry: parameters.computeTop, exit: undefined };
+  return priceOf(task, new Set());
+}
+
+/** One function to plan. */
+interface Task {
+  readonly body: Block;
+  readonly parameters: Parameters;
+  readonly facts: LevelFacts;
+  readonly boundaries: Boundaries;
+  /** Level of the arguments. */
+  readonly entry: number;
+  /** Level of the results; any where undefined. */
+  readonly exit: number | undefined;
 }
 
 interface Priced {
@@ -85,11 +161,9 @@ interface Priced {
  * is judged
  * after the flags it makes pointless are gone. Small arrays are tried first: refreshing them is cheap.
  */
-function search(body: Block, parameters: Parameters, facts: LevelFacts): ReadonlySet<number> {
-  const priced = (flagged: ReadonlySet<number>): Priced => ({
-    flagged,
-    cost: priceOf(body, parameters, facts, flagged),
-  });
+function search(task: Task): Priced {
+  const { body, facts } = task;
+  const priced = (flagged: ReadonlySet<number>): Priced => ({ flagged, cost: priceOf(task, flagged) });
   const candidates: Value[] = [];
   walkOps(body, (op) => {
     for (const result of op.results)
@@ -107,8 +181,7 @@ function search(body: Block, parameters: Parameters, facts: LevelFacts): Readonl
     }
     if (best.cost === before) break;
   }
-  if (best.cost < Infinity) return best.flagged;
-  throw infeasible(body, parameters, facts);
+  return best;
 }
 
 function without(set: ReadonlySet<number>, id: number): ReadonlySet<number> {
@@ -129,10 +202,11 @@ function withoutPointless(
   return current;
 }
 
-function infeasible(body: Block, parameters: Parameters, facts: LevelFacts): AegisError {
+function infeasible(task: Task): AegisError {
+  const { parameters } = task;
   let node = '';
   try {
-    walkLevels(body, parameters, facts, new Set(), levelCarrier(parameters));
+    walkLevels(task, new Set(), levelCarrier(parameters));
   } catch (error) {
     if (error instanceof InfeasibleLevels) node = error.op.loc;
     else throw error;
@@ -148,24 +222,17 @@ function infeasible(body: Block, parameters: Parameters, facts: LevelFacts): Aeg
   });
 }
 
-function walkLevels(
-  body: Block,
-  parameters: Parameters,
-  facts: LevelFacts,
-  flagged: ReadonlySet<number>,
-  carrier: Carrier<number>,
-): void {
-  const values = new Map<number, number>(body.args.map((arg) => [arg.id, parameters.computeTop]));
-  new LevelWalk({ parameters, facts, flagged }, carrier, values).block(body);
+function walkLevels(task: Task, flagged: ReadonlySet<number>, carrier: Carrier<number>): void {
+  const { body, parameters, facts, boundaries, entry, exit } = task;
+  const values = new Map<number, number>(body.args.map((arg) => [arg.id, entry]));
+  const walk = new LevelWalk({ parameters, facts, flagged, boundaries }, carrier, values);
+  if (exit === undefined) walk.block(body);
+  else walk.func(body, exit);
 }
 
 /** Predicted cost in NTTs of one limb; infinite where levels run out. */
-function priceOf(
-  body: Block,
-  parameters: Parameters,
-  facts: LevelFacts,
-  flagged: ReadonlySet<number>,
-): number {
+function priceOf(task: Task, flagged: ReadonlySet<number>): number {
+  const { parameters } = task;
   let total = 0;
   let repeats = 1;
   const carrier = levelCarrier(
@@ -184,7 +251,7 @@ function priceOf(
     },
   );
   try {
-    walkLevels(body, parameters, facts, flagged, carrier);
+    walkLevels(task, flagged, carrier);
   } catch (error) {
     if (error instanceof InfeasibleLevels) return Infinity;
     throw error;
@@ -222,7 +289,14 @@ function opCost(op: Op, level: number, parameters: Parameters): number {
   }
 }
 
-function buildingCarrier(builder: BlockBuilder, parameters: Parameters, bounds: ValueBounds): Carrier<Value> {
+interface BuildContext {
+  readonly parameters: Parameters;
+  readonly bounds: ValueBounds;
+  /** Functions that are planned already. */
+  readonly functions: ReadonlyMap<string, Func>;
+}
+
+function buildingCarrier(builder: BlockBuilder, context: BuildContext): Carrier<Value> {
   const levelOf = (value: Value) => (value.type.kind === 'ct' ? (value.type.level ?? anyLevel) : anyLevel);
   return {
     level: levelOf,
@@ -234,22 +308,45 @@ function buildingCarrier(builder: BlockBuilder, parameters: Parameters, bounds: 
       return builder.op('ct.adjust', [value], { level }, op.loc);
     },
     bootstrap: (handle, value, op) =>
-      builder.op('ct.bootstrap', [handle], { rangeLog2: rangeOf(value, bounds) }, op.loc),
-    emit: (op, operands, level) => builder.op(op.kind, operands, withScale(op, level), op.loc),
+      builder.op('ct.bootstrap', [handle], { rangeLog2: rangeOf(value, op, context.bounds) }, op.loc),
+    emit: (op, operands, level) => builder.op(op.kind, operands, finalAttrs(op, level), op.loc),
+    call: (op, operands) => {
+      const callee = op.attrs.callee as string;
+      const { results } = defined(context.functions.get(callee), `function @${callee}`).body;
+      return builder.call(
+        callee,
+        operands,
+        results.map((value) => value.type),
+        op.loc,
+      );
+    },
     loop: (op, initial, body) =>
       builder.loop(op.attrs.tripCount as number, initial, op.loc, (inner, carried) =>
-        body(buildingCarrier(inner, parameters, bounds), carried),
+        body(buildingCarrier(inner, context), carried),
       ),
   };
 }
 
-/** Plaintexts are encoded at D(l), so that the product's rescale lands on D(l-1) = D(l)^2 / q(l). */
-function withScale(op: Op, level: number): Attrs {
-  return op.kind === 'ct.contract' ? { ...op.attrs, scale: printScale(canonicalScale(level)) } : op.attrs;
+/**
+ * Plaintexts are encoded at D(l), so that the product's rescale lands on D(l-1) = D(l)^2 / q(l). Bounds have
+ * served their purpose.
+ */
+function finalAttrs(op: Op, level: number): Attrs {
+  const { [boundAttr]: _, ...attrs } = op.attrs;
+  return op.kind === 'ct.contract' ? { ...attrs, scale: printScale(canonicalScale(level)) } : attrs;
 }
 
-function rangeOf(value: Value, bounds: ValueBounds): number {
-  const bound = bounds.get(value.id) ?? 1;
+function rangeOf(value: Value, op: Op, bounds: ValueBounds): number {
+  const bound = bounds.get(value.id);
+  if (bound === undefined || !Number.isFinite(bound)) {
+    throw new AegisError({
+      code: 'L102',
+      node: op.loc,
+      pass: 'plan-levels',
+      message: 'this node needs a bootstrap, but the range of its value is not known',
+      help: 'calibrate again, with samples: aegis calibrate MODEL --samples F -o RANGES.json',
+    });
+  }
   return Math.max(
     smallestRangeLog2,
     Math.ceil(Math.log2(Math.max(bound * boundMargin, 2 ** smallestRangeLog2))),

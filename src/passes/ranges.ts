@@ -30,6 +30,9 @@ export interface NodeRange {
  */
 export type NodeRanges = ReadonlyMap<number, NodeRange>;
 
+/** Interval of an op's result, by the same index. */
+export type ValueRanges = ReadonlyMap<number, Interval>;
+
 /** Rounds of square-and-renormalise that are measured and may be chosen. */
 export const maxSoftmaxRounds = 5;
 
@@ -41,6 +44,8 @@ export interface Ranges {
   /** Shapes of the inputs at which the model was calibrated. */
   readonly shapes: Readonly<Record<string, readonly number[]>>;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
+  /** Interval of every op's result; older files have none. */
+  readonly values?: readonly (Interval & { readonly op: number })[] | undefined;
   /**
    * Calibration inputs: ranges of ciphertext values and predicted errors are measured on them after packing.
    */

@@ -186,8 +186,11 @@ export function layerNorm(site: Site, shape: Shape): Symbol {
   const draft = normalized(site, x, site.call.int('epsilon', 1e-5));
   if (![1, 2].every((i) => !site.call.has(i) || site.isConstant(i))) return site.fail('encrypted parameters');
   const gamma = site.constant(1);
-  const repeated = (values: Float64Array) =>
-    Float64Array.from({ length: x.rows * columns }, (_, i) => values[i % columns] ?? 0);
+  const repeated = (values: Float64Array): Float64Array => {
+    const out = new Float64Array(x.rows * columns);
+    for (let row = 0; row < x.rows; row++) out.set(values.subarray(0, columns), row * columns);
+    return out;
+  };
   const scaled = site.drafts.mulConstant(draft, repeated(gamma), true, site.loc);
   if (!site.call.has(2)) return site.whole(scaled, shape);
   return site.whole(site.drafts.addConstant(scaled, repeated(site.constant(2)), true, site.loc), shape);

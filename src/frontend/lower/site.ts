@@ -166,8 +166,14 @@ export class Site {
    * A constant operand spread over the ONNX shape of a settled view and carried to its draft's coordinates.
    */
   constantFor(values: Float64Array, shape: readonly number[], view: View): Float64Array {
-    const spread = broadcastIndex(shape, view.shape);
     const out = new Float64Array(elementCount(view.shape));
+    const width = view.shape.at(-1) ?? 1;
+    if (view.index === null && shape.at(-1) === width && values.length === width) {
+      // One value per feature, as in every bias.
+      for (let at = 0; at < out.length; at += width) out.set(values, at);
+      return out;
+    }
+    const spread = broadcastIndex(shape, view.shape);
     for (let i = 0; i < out.length; i++) {
       const to = view.index === null ? i : (view.index[i] as number);
       out[to] = values[spread === null ? i : (spread[i] as number)] as number;

@@ -1,9 +1,16 @@
 /**
  * Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups /
- * (U B)).
+ * (U B)), and which rotation keys the loop takes.
  */
 import { AegisError } from '../../support/diagnostics.js';
-import { keySwitchCost, keySwitchTotal, multiplyCost } from '../../target/cost.js';
+import {
+  bootstrapCost,
+  keySwitchCost,
+  keySwitchTotal,
+  multiplyCost,
+  switchingKeyBytes,
+} from '../../target/cost.js';
+import type { Parameters } from '../../target/parameters.js';
 import type { AttentionRanges } from '../ranges.js';
 import { typicalLevel, type PackContext } from './context.js';
 
@@ -13,6 +20,8 @@ export interface AttentionSpec {
   /** Scores are scale * q.k. */
   readonly scale: number;
   readonly tokens: number;
+  /** Token blocks P of queries and of keys. */
+  readonly tokenBlocks: number;
   readonly ranges: AttentionRanges;
   readonly loc: string;
 }
@@ -20,39 +29,38 @@ export interface AttentionSpec {
 export interface AttentionShape {
   /** U */
   readonly offsetsInSlots: number;
+  /** Offsets in slots that are rotated at once: all of U, or about sqrt(U) where memory is short. */
+  readonly babyOffsets: number;
   /** B */
   readonly offsetsInArray: number;
   /** G */
-  readonly blocks: number;
+  readonly trips: number;
+  /**
+   * The loop carries the rotated queries and turns its sums by one step per iteration (Horner): one key
+   * instead of G. Noise of G rotations adds up.
+   */
+  readonly carried: boolean;
 }
 
-/** Copies of K and V that may be alive at once; the loop over blocks takes the rest. */
-const copiesLimitBytes = 2 ** 32;
+/** Copies of K and V, and scores, of a token block that may be alive at once; the loop takes the rest. */
+const workingLimitBytes = 2 ** 32;
 /** Products in a typical exp' (degree 15 to 31). */
 const exponentialProducts = 9;
+const exponentialDepth = 5;
 
+/**
+ * With `rounds`, all offsets at once (G = 1) keep their weights from round to round; a loop makes them anew
+ * in each round.
+ */
 export function chooseAttentionShape(
   ctx: PackContext,
   spec: AttentionSpec,
   headSlots: number,
-  storeAll: boolean,
+  rounds: number,
 ): AttentionShape {
-  const { options, groups } = ctx;
-  const spare = Math.min(ctx.period / headSlots, groups);
-  let best: AttentionShape | undefined;
-  let bestCost = Infinity;
-  for (let offsetsInSlots = 1; offsetsInSlots <= spare; offsetsInSlots *= 2) {
-    for (let offsetsInArray = 1; offsetsInSlots * offsetsInArray <= groups; offsetsInArray *= 2) {
-      const shape = { offsetsInSlots, offsetsInArray, blocks: groups / (offsetsInSlots * offsetsInArray) };
-      const wanted = (asked: number, value: number) => asked === 0 || asked === value;
-      if (storeAll && shape.blocks > 1) continue;
-      if (!wanted(options.offsetsInSlots, offsetsInSlots)) continue;
-      if (!storeAll && !wanted(options.offsetsInArray, offsetsInArray)) continue;
-      const cost = shapeCost(ctx, spec, shape);
-      if (cost < bestCost) [best, bestCost] = [shape, cost];
-    }
-  }
-  if (best !== undefined) return best;
+  const { groups } = ctx;
+  const shape = cheapestShape(ctx, spec, headSlots, rounds);
+  if (shape !== undefined) return shape;
   throw new AegisError({
     code: 'A112',
     node: spec.loc,
@@ -64,20 +72,84 @@ export function chooseAttentionShape(
   });
 }
 
-function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape): number {
+function cheapestShape(
+  ctx: PackContext,
+  spec: AttentionSpec,
+  headSlots: number,
+  rounds: number,
+): AttentionShape | undefined {
+  const { options, groups } = ctx;
+  const spare = Math.min(ctx.period / headSlots, groups);
+  const wanted = (asked: number, value: number) => asked === 0 || asked === value;
+  let best: AttentionShape | undefined;
+  let bestCost = Infinity;
+  for (let offsetsInSlots = 1; offsetsInSlots <= spare; offsetsInSlots *= 2) {
+    if (!wanted(options.offsetsInSlots, offsetsInSlots)) continue;
+    const babyOffsets = chooseBabyOffsets(ctx, spec, offsetsInSlots);
+    for (let offsetsInArray = 1; offsetsInSlots * offsetsInArray <= groups; offsetsInArray *= 2) {
+      const trips = groups / (offsetsInSlots * offsetsInArray);
+      if (!wanted(options.offsetsInArray, offsetsInArray)) continue;
+      const carried = trips > 1 && trips * typicalKeyBytes(ctx) > options.offsetKeysLimitBytes;
+      const shape = { offsetsInSlots, babyOffsets, offsetsInArray, trips, carried };
+      const cost = shapeCost(ctx, spec, shape, rounds);
+      if (cost < bestCost) [best, bestCost] = [shape, cost];
+    }
+  }
+  return best;
+}
+
+function typicalKeyBytes(ctx: PackContext): number {
+  return switchingKeyBytes(ctx.parameters, typicalLevel(ctx.parameters));
+}
+
+function ciphertextBytes({ parameters }: PackContext): number {
+  return 2 * (typicalLevel(parameters) + 1) * 2 ** parameters.logN * 8;
+}
+
+/**
+ * With P blocks U grows by P, and so does the array: P^2 times the rotations of one block, which needs no
+ * split.
+ */
+function chooseBabyOffsets(ctx: PackContext, spec: AttentionSpec, offsetsInSlots: number): number {
+  const rotated = spec.headSize * spec.tokenBlocks * offsetsInSlots;
+  const small = rotated * ciphertextBytes(ctx) <= ctx.options.spreadLimitBytes;
+  if (spec.tokenBlocks === 1 || small) return offsetsInSlots;
+  return 2 ** Math.ceil(Math.log2(offsetsInSlots) / 2);
+}
+
+/** For P query blocks, each against P key blocks. */
+function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape, rounds: number): number {
   const { parameters } = ctx;
   const level = typicalLevel(parameters);
   const unit = keySwitchCost(parameters, level);
   const total = keySwitchTotal(unit);
-  const d = spec.headSize;
-  const { offsetsInSlots: u, offsetsInArray: b, blocks: g } = shape;
-  const copiesBytes = 2 * d * b * 2 * (level + 1) * 2 ** parameters.logN * 8;
-  if (copiesBytes > copiesLimitBytes) return Infinity;
+  const { headSize: d, tokenBlocks: p } = spec;
+  const { offsetsInSlots: u, babyOffsets: v, offsetsInArray: b, trips: g } = shape;
+  const working = 2 * d * b * p + (exponentialProducts + 1) * b * p * p;
+  const limit = g === 1 ? workingLimitBytes : p * workingLimitBytes;
+  if (b > 1 && working * ciphertextBytes(ctx) > limit) return Infinity;
   const hoisted = (count: number) => unit.modUp + count * (unit.keyProduct + unit.modDown);
-  const spread = u === 1 ? 0 : 2 * d * (unit.modUp + u * unit.keyProduct + unit.modDown);
+  const giants = u === v ? 0 : (u / v) * (unit.modUp + unit.keyProduct) + unit.modDown;
+  const spread = u === 1 ? 0 : 2 * d * (unit.modUp + v * unit.keyProduct + unit.modDown + giants);
   const copies = b === 1 ? 0 : 2 * d * hoisted(b - 1);
-  const moves = g === 1 ? 0 : g * (2 * d + 1) * total;
-  const scores =
-    g * b * (multiplyCost(parameters, level, d) + exponentialProducts * multiplyCost(parameters, level, 1));
-  return spread + copies + moves + scores + g * d * multiplyCost(parameters, level, b);
+  const product = (terms: number) => multiplyCost(parameters, level, terms);
+  const weights = product(d) + exponentialProducts * product(1);
+  const sums = g * d * product(b * p);
+  if (g === 1) {
+    const all = b * p * (weights + 2 * rounds * product(1));
+    return p * (spread + copies + all + sums) + weightBootstraps(parameters, b * p * p, rounds);
+  }
+  const moves = g * (2 * d + 1 + rounds * (d + 2)) * total;
+  const passes = g * b * p * ((rounds + 1) * weights + rounds * (rounds + 1) * product(1));
+  return p * (spread + copies + moves + passes + sums);
+}
+
+/**
+ * Weights that are kept through all rounds wait for inverses made from them, and no bootstrap of Q and K
+ * serves the last round: they are bootstrapped themselves where scores, exp', rounds and the product exceed
+ * the levels.
+ */
+function weightBootstraps(parameters: Parameters, count: number, rounds: number): number {
+  const levels = 1 + exponentialDepth + 2 * rounds + 2;
+  return rounds > 0 && levels > parameters.literal.usableLevels ? bootstrapCost(parameters, count) : 0;
 }

@@ -13,22 +13,33 @@
  *     O[j]    += rot(sum_b E[b] Vb[j, b], c*U*B*g)
  *     out[j]   = O[j] / sum_v den               O keeps one term per v; the next linear layer adds them
  *
+ * With token blocks, queries have the axis p, keys and values the same blocks under the name q, and sums
+ * over b run over (q, b): a rotation inside a block is cyclic, so the offsets of all blocks cover every
+ * pair. One relinearization serves all q. Whoever shards p gathers K and V where they take the name q.
+ *
+ * A loop with too many rotation keys carries Qg and the sums (Horner, g falling): with s = c*U*B, G s = N/2,
+ *
+ *     Q <- rot(Q, s)      den <- rot(den, s) + sum_b E[b]      O[j] <- rot(O[j], s) + sum_b E[b] Vb[j, b]
+ *
  * With rounds k >= 1 the first softmax is taken at temperature 2^k and then squared and renormalised k times
- * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k; all E are then held at once (G = 1).
+ * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
+ * (one iteration, G = 1), or made again in a pass for each round.
  *
  * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w`
  * follows
  * the rounds for the same purpose.
  */
 import type { Value } from '../../ir/module.js';
+import { axisSize, type Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
 import { maxSoftmaxRounds, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
+import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
-import type { PackContext } from './context.js';
-import type { Packed } from './layout.js';
+import { tokenAxes, tokenAxis, type PackContext } from './context.js';
+import { blocksOf, ctType, type Packed } from './layout.js';
 import { applyMatrix } from './linear.js';
 
 /**
@@ -38,6 +49,9 @@ import { applyMatrix } from './linear.js';
 const maxLogSpread = 6;
 const inverseRelativeError = 1e-5;
 const exponentialRelativeError = 1e-5;
+
+/** Axis of key blocks. */
+const keyAxis = 'q';
 
 /** Packs one of q, k, v into the head layout: `rows` at axis j, values scaled by `factor`. */
 export type ProjectHeads = (which: 0 | 1 | 2, rows: Int32Array, headSize: number, factor: number) => Value;
@@ -61,20 +75,22 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
       node: spec.loc,
       pass: 'pack',
       message: `${spec.heads} heads do not fit the ${ctx.period} slots of a token`,
-      help: 'use a larger ring or a shorter sequence',
+      help: 'use a larger ring, more token blocks or a shorter sequence',
     });
   }
-  const softmax = planSoftmax(spec, ctx.groups);
-  const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds > 0);
+  const softmax = planSoftmax(spec, spec.tokenBlocks * ctx.groups);
+  const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds);
   const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
   const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
   const k = project(1, rows, spec.headSize, 1);
   const v = project(2, rows, spec.headSize, 1);
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
-  const keys = offsetCopies(ctx, spreadOffsets(ctx, k, head, spec.loc), head, spec.loc);
-  const values = offsetCopies(ctx, spreadOffsets(ctx, v, head, spec.loc), head, spec.loc);
+  const copies = (value: Value) =>
+    asKeyBlocks(ctx, offsetCopies(ctx, spreadOffsets(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
+  const keys = copies(k);
+  const values = copies(v);
   const { numerator, inverse } =
-    shape.blocks > 1
+    shape.trips > 1
       ? streamed(ctx, spec, softmax, head, q, keys, values)
       : stored(ctx, spec, softmax, head, q, keys, values);
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
@@ -140,19 +156,29 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   };
 }
 
-/** K'[j](h, v, t) = K[j](h, t + v). */
+/**
+ * K'[j](h, v, t) = K[j](h, t + v). The masks have period c, so v = v0 + V w may be cut into baby steps v0,
+ * hoisted, and giant steps w, summed before ModDown: V + U / V ciphertexts at once instead of U.
+ */
 function spreadOffsets(ctx: PackContext, value: Value, head: HeadLayout, loc: string): Value {
-  const offsets = head.offsetsInSlots;
+  const { offsetsInSlots: offsets, babyOffsets: babies } = head;
   if (offsets === 1) return value;
-  const steps = Array.from({ length: offsets }, (_, v) => ctx.period * v);
-  const rotated = ctx.builder.op('ct.rotate', [value], { axis: 'v', steps: ctx.reduceAll(steps) }, loc);
+  const steps = (count: number, stride: number) =>
+    ctx.reduceAll(Array.from({ length: count }, (_, i) => ctx.period * stride * i));
+  const rotated = ctx.builder.op('ct.rotate', [value], { axis: 'v', steps: steps(babies, 1) }, loc);
   const features = new Int32Array(offsets * ctx.period).fill(-1);
   for (let v = 0; v < offsets; v++) {
     for (let h = 0; h < head.headSlots; h++) features[v * ctx.period + v * head.headSlots + h] = 0;
   }
   const one = ctx.addConstant('one', [1], new Float64Array([1]));
-  const masks = ctx.vector(one, [{ name: 'v', size: offsets }], features, undefined, 1, loc);
-  return ctx.timesPlain(rotated, masks, ['v'], loc);
+  const giants = offsets / babies;
+  const giantAxes = giants === 1 ? [] : [{ name: 'w', size: giants }];
+  const axes = [...giantAxes, { name: 'v', size: babies }];
+  const masks = ctx.vector(one, axes, features, undefined, 1, loc);
+  if (giants === 1) return ctx.timesPlain(rotated, masks, ['v'], loc);
+  const parts = ctx.builder.op('ct.contract', [rotated, masks], { over: ['v'] }, loc);
+  const attrs = { axis: 'w', steps: steps(giants, babies), sum: true };
+  return ctx.rescale(ctx.builder.op('ct.rotate_each', [parts], attrs, loc), loc);
 }
 
 /** rot(K', c*U*b) on a new axis b. */
@@ -160,6 +186,25 @@ function offsetCopies(ctx: PackContext, value: Value, head: HeadLayout, loc: str
   const stride = ctx.period * head.offsetsInSlots;
   const steps = Array.from({ length: head.offsetsInArray }, (_, b) => stride * b);
   return ctx.builder.op('ct.rotate', [value], { axis: 'b', steps: ctx.reduceAll(steps) }, loc);
+}
+
+/** The block axis under the name of key blocks. */
+function asKeyBlocks(ctx: PackContext, value: Value, loc: string): Value {
+  const { axes } = ctType(value);
+  if (blocksOf(value) === 1) return value;
+  const renamed = axes.map((axis) => (axis.name === tokenAxis ? { ...axis, name: keyAxis } : axis));
+  return ctx.reshape(value, renamed, loc);
+}
+
+/** Axes of key offsets that a value has: blocks, then copies. */
+function offsetAxes(value: Value): string[] {
+  return [keyAxis, 'b'].filter((name) => axisSize(ctType(value).axes, name) !== undefined);
+}
+
+function sumOffsets(ctx: PackContext, weights: Value, loc: string): Value {
+  return offsetAxes(weights)
+    .reverse()
+    .reduce((value, axis) => ctx.builder.op('ct.sum', [value], { axis }, loc), weights);
 }
 
 function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys: Value, loc: string): Value {
@@ -178,7 +223,10 @@ interface Ratio {
   readonly inverse: Value;
 }
 
-/** One pass over key offsets as a loop; weights of one iteration are alive at a time. */
+/**
+ * Loops over key offsets; weights of one iteration are alive at a time. Every round takes a pass of its
+ * own, which makes the weights again and follows the rounds before it.
+ */
 function streamed(
   ctx: PackContext,
   spec: AttentionSpec,
@@ -188,43 +236,31 @@ function streamed(
   keys: Value,
   values: Value,
 ): Ratio {
-  const { loc } = spec;
+  const { loc, tokenBlocks, headSize } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
-  for (let g = 0; g < head.blocks; g++) ctx.reduceAll([stride * g, -stride * g]);
-  const zeros = [
-    ctx.builder.op('ct.zero', [], { axes: [] }, loc),
-    ctx.builder.op('ct.zero', [], { axes: [{ name: 'j', size: spec.headSize }] }, loc),
-  ];
-  const outer = ctx.builder;
-  const [den, numerator] = outer.loop(head.blocks, zeros, loc, (inner, [denSum, sum]) => {
-    const body = ctx.within(inner);
-    const moved = (value: Value, sign: 1 | -1) => {
-      const one = body.reshape(value, [...axesOf(value), { name: 'g', size: 1 }], loc);
-      return inner.op(
-        'ct.rotate_each',
-        [one],
-        { axis: 'g', steps: [0], sum: true, loopStride: sign * stride },
-        loc,
-      );
+  const run = head.carried ? carriedLoop : turnedLoop;
+  const zero = (axes: readonly Axis[]) =>
+    ctx.builder.op('ct.zero', [], { axes: axes.map((axis) => ({ ...axis })) }, loc);
+  const inverses: Value[] = [];
+  let padding = knownPadding(ctx, spec, softmax);
+  for (let round = 0; ; round++) {
+    const last = round === softmax.rounds;
+    const term: OffsetLoop['term'] = (body, [query, ...known], turned) => {
+      let weights = scoresToWeights(body, softmax, defined(query, 'queries'), keys, loc);
+      for (const inverse of known) weights = nextWeights(body, weights, inverse, loc);
+      const den = turned(sumOffsets(body, weights, loc));
+      return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
-    const weights = scoresToWeights(body, softmax, moved(q, -1), keys, loc);
-    const total = moved(inner.op('ct.sum', [weights], { axis: 'b' }, loc), 1);
-    const terms = moved(body.multiply(weights, values, ['b'], loc), 1);
-    return [
-      inner.op('ct.add', [defined(denSum, 'carried'), total], {}, loc),
-      inner.op('ct.add', [defined(sum, 'carried'), terms], {}, loc),
-    ];
-  });
-  const padding = { constant: (ctx.groups - spec.tokens) * softmax.atZero };
-  const inverse = invert(
-    ctx,
-    spec,
-    head,
-    defined(den, 'den'),
-    defined(softmax.denominators[0], 'interval'),
-    padding,
-  );
-  return { numerator: defined(numerator, 'numerator'), inverse: maskTokens(ctx, spec, inverse) };
+    const zeros = [zero(tokenAxes(tokenBlocks))];
+    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: headSize }]));
+    const loop = { trips: head.trips, stride, queries: [q, ...inverses], zeros, term };
+    const [den, numerator] = run(ctx, loop, loc);
+    const interval = defined(softmax.denominators[round], 'interval');
+    const inverse = invert(ctx, spec, head, defined(den, 'den'), interval, padding);
+    if (last) return { numerator: defined(numerator, 'numerator'), inverse: maskTokens(ctx, spec, inverse) };
+    inverses.push(inverse);
+    padding = nextPadding(ctx, spec, softmax, padding, inverse);
+  }
 }
 
 /** All weights at once, squared and renormalised `rounds` times. */
@@ -238,37 +274,59 @@ function stored(
   values: Value,
 ): Ratio {
   const { loc } = spec;
-  const paddedKeys = ctx.groups - spec.tokens;
-  const total = (weights: Value) => ctx.builder.op('ct.sum', [weights], { axis: 'b' }, loc);
   let weights = scoresToWeights(ctx, softmax, q, keys, loc);
-  let padding: Padding = { constant: paddedKeys * softmax.atZero };
-  let virtualKey: Value | undefined;
+  let padding = knownPadding(ctx, spec, softmax);
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
-    const inverse = invert(ctx, spec, head, total(weights), interval, padding);
+    const inverse = invert(ctx, spec, head, sumOffsets(ctx, weights, loc), interval, padding);
     if (round === softmax.rounds) {
       return {
-        numerator: ctx.multiply(weights, values, ['b'], loc),
+        numerator: ctx.multiply(weights, values, offsetAxes(weights), loc),
         inverse: maskTokens(ctx, spec, inverse),
       };
     }
-    const square = (value: Value) => ctx.multiply(value, value, [], loc);
-    weights = square(ctx.multiply(weights, inverse, [], loc));
-    if (paddedKeys > 0) {
-      const scaled =
-        virtualKey === undefined
-          ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
-          : ctx.multiply(virtualKey, inverse, [], loc);
-      virtualKey = square(scaled);
-      padding = { constant: 0, key: { value: virtualKey, count: paddedKeys } };
-    }
+    weights = nextWeights(ctx, weights, inverse, loc);
+    padding = nextPadding(ctx, spec, softmax, padding, inverse);
   }
+}
+
+/** (weights / den)^2 */
+function nextWeights(ctx: PackContext, weights: Value, inverse: Value, loc: string): Value {
+  const normal = ctx.multiply(weights, inverse, [], loc);
+  return ctx.multiply(normal, normal, [], loc);
+}
+
+function paddedKeys(ctx: PackContext, spec: AttentionSpec): number {
+  return spec.tokenBlocks * ctx.groups - spec.tokens;
 }
 
 interface Padding {
   /** What padded keys add to den, if it is known. */
   readonly constant: number;
   readonly key?: { readonly value: Value; readonly count: number };
+}
+
+/** Before the first round. */
+function knownPadding(ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan): Padding {
+  return { constant: paddedKeys(ctx, spec) * softmax.atZero };
+}
+
+/** The virtual padded key goes through the round that the weights go through. */
+function nextPadding(
+  ctx: PackContext,
+  spec: AttentionSpec,
+  softmax: SoftmaxPlan,
+  padding: Padding,
+  inverse: Value,
+): Padding {
+  const { loc } = spec;
+  const count = paddedKeys(ctx, spec);
+  if (count === 0) return padding;
+  const scaled =
+    padding.key === undefined
+      ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
+      : ctx.multiply(padding.key.value, inverse, [], loc);
+  return { constant: 0, key: { value: ctx.multiply(scaled, scaled, [], loc), count } };
 }
 
 /**
@@ -291,7 +349,7 @@ function invert(
     value: den,
     features: heads,
     featureCount: spec.heads,
-    tokens: ctx.groups,
+    tokens: spec.tokens,
     repeats: 'terms',
   };
   let argument = applyMatrix(ctx, terms, { weight: identity, rows: heads, outAxes: [], factor: scale }, loc);
@@ -322,14 +380,14 @@ function invert(
 
 /** Zero for padded queries, so that the hidden state stays zero there. */
 function maskTokens(ctx: PackContext, spec: AttentionSpec, value: Value): Value {
-  if (spec.tokens === ctx.groups) return value;
+  if (paddedKeys(ctx, spec) === 0) return value;
   const one = ctx.addConstant('one', [1], new Float64Array([1]));
   const features = new Int32Array(ctx.period);
   const mask = ctx.vector(
     one,
     [],
     features,
-    ctx.tokenTable(0, spec.tokens, () => 0),
+    ctx.tokenTable(spec.tokenBlocks, 0, spec.tokens, () => 0),
     1,
     spec.loc,
   );
@@ -340,8 +398,4 @@ function identityMatrix(size: number): Float64Array {
   const data = new Float64Array(size * size);
   for (let i = 0; i < size; i++) data[i * size + i] = 1;
   return data;
-}
-
-function axesOf(value: Value) {
-  return value.type.kind === 'ct' ? value.type.axes : [];
 }

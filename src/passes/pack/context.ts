@@ -4,19 +4,50 @@
  */
 import type { BlockBuilder } from '../../ir/builder.js';
 import type { AttrValue, Constant, Module, Value } from '../../ir/module.js';
+import { boundAttr } from '../../ir/ops/cipher.js';
 import type { Axis } from '../../ir/types.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NodeRanges } from '../ranges.js';
 
 export interface PackOptions {
+  /**
+   * Blocks P of consecutive tokens, a power of two: each has ciphertexts of its own, on the axis `p`, and P
+   * times as many slots per token.
+   */
+  readonly tokenBlocks: number;
   /** Key offsets held in the spare positions of a token's group; 0 lets the cost model choose. */
   readonly offsetsInSlots: number;
   /** Key offsets that are ciphertexts at once; 0 lets the cost model choose. */
   readonly offsetsInArray: number;
+  /** Rotations of K that may be alive at once while key offsets are spread over slots. */
+  readonly spreadLimitBytes: number;
+  /** Rotation keys of the loop over key offsets; where they are larger, the loop carries what it rotates. */
+  readonly offsetKeysLimitBytes: number;
+  /** Rotation steps whose keys are there already, slots. */
+  readonly steps?: readonly number[] | undefined;
 }
 
-export const defaultPackOptions: PackOptions = { offsetsInSlots: 0, offsetsInArray: 0 };
+export const defaultPackOptions: PackOptions = {
+  tokenBlocks: 1,
+  offsetsInSlots: 0,
+  offsetsInArray: 0,
+  spreadLimitBytes: 2 ** 30,
+  offsetKeysLimitBytes: 2 ** 30,
+};
+
+/** Axis of token blocks; the first of every array that has it. */
+export const tokenAxis = 'p';
+
+/** The block axis, if there are several blocks. */
+export function tokenAxes(blocks: number): readonly Axis[] {
+  return blocks === 1 ? [] : [{ name: tokenAxis, size: blocks }];
+}
+
+/** A feature table for every block. */
+export function repeated(features: Int32Array, blocks: number): Int32Array {
+  return Int32Array.from({ length: blocks * features.length }, (_, i) => features[i % features.length] ?? -1);
+}
 
 /** Level that the cost model assumes while levels are not yet planned: the middle of the usable ones. */
 export function typicalLevel(parameters: Parameters): number {
@@ -36,7 +67,7 @@ export class PackContext {
     readonly parameters: Parameters,
     /** Slots per token. */
     readonly period: number,
-    /** Token positions, a power of two; period * groups = slots. */
+    /** Token positions of a ciphertext, a power of two; period * groups = slots. */
     readonly groups: number,
     readonly ranges: NodeRanges,
     readonly options: PackOptions,
@@ -44,7 +75,7 @@ export class PackContext {
     private readonly shared: Shared = {
       constants: new Map(),
       tables: new Map(),
-      steps: new Set(),
+      steps: new Set(options.steps),
       tableNames: new Map(),
     },
   ) {}
@@ -70,6 +101,11 @@ export class PackContext {
 
   get slots(): number {
     return this.parameters.slots;
+  }
+
+  /** Values whose tokens fit one ciphertext have no block axis, all others P blocks. */
+  blocksFor(tokens: number): number {
+    return tokens > this.groups ? this.options.tokenBlocks : 1;
   }
 
   constantOf(name: unknown): Constant {
@@ -108,14 +144,20 @@ export class PackContext {
     return name;
   }
 
-  /** Token table: `inside` for tokens first .. first+count-1, `outside` elsewhere. */
-  tokenTable(first: number, count: number, inside: (t: number) => number, outside = -1): Int32Array {
-    return Int32Array.from({ length: this.groups }, (_, t) =>
+  /** Token table of all blocks: `inside` for tokens first .. first+count-1, `outside` elsewhere. */
+  tokenTable(
+    blocks: number,
+    first: number,
+    count: number,
+    inside: (t: number) => number,
+    outside = -1,
+  ): Int32Array {
+    return Int32Array.from({ length: blocks * this.groups }, (_, t) =>
       t >= first && t < first + count ? inside(t - first) : outside,
     );
   }
 
-  /** A plaintext vector recipe; `tokens` undefined makes it periodic. */
+  /** A plaintext vector recipe; it has the block axis if `tokens` is a table of several blocks. */
   vector(
     constant: string,
     axes: readonly Axis[],
@@ -125,11 +167,12 @@ export class PackContext {
     loc: string,
   ): Value {
     const periodic = tokens === undefined || tokens.every((entry) => entry === 0);
+    const blocks = periodic ? 1 : tokens.length / this.groups;
     const attrs: Record<string, AttrValue> = {
-      axes: axes as unknown as AttrValue,
+      axes: [...tokenAxes(blocks), ...axes] as unknown as AttrValue,
       period: this.period,
       constant,
-      features: this.addTable(features),
+      features: this.addTable(repeated(features, blocks)),
       factor,
     };
     if (!periodic) attrs.tokens = this.addTable(tokens);
@@ -157,6 +200,12 @@ export class PackContext {
     const reduced = steps.map((step) => this.reduce(step));
     for (const step of reduced) if (step !== 0) this.steps.add(step);
     return reduced;
+  }
+
+  /** Notes a bound of |slot| on the op that made the value. */
+  bounded(value: Value, bound: number): Value {
+    this.builder.annotate(value, { [boundAttr]: bound });
+    return value;
   }
 
   rescale(value: Value, loc: string): Value {

@@ -4,7 +4,7 @@
  * on its calibrated interval. Levels and scales stay open; plan-levels decides them.
  */
 import { BlockBuilder, Ids } from '../../ir/builder.js';
-import type { Module, Op, Port, SlotMap, Value } from '../../ir/module.js';
+import type { Func, Module, Op, Port, SlotMap, Value } from '../../ir/module.js';
 import { entryName } from '../../ir/module.js';
 import type { CtType, TensorType } from '../../ir/types.js';
 import { qBasis } from '../../ir/types.js';
@@ -12,23 +12,21 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NonlinearFunction } from '../approximation/index.js';
-import type { NodeRange, NodeRanges } from '../ranges.js';
+import type { NodeRange, NodeRanges, ValueRanges } from '../ranges.js';
 import { packAttention } from './attention.js';
-import { defaultPackOptions, PackContext, type PackOptions } from './context.js';
-import { inputSlots, tokensOf } from './ports.js';
-import { blockAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
+import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
+import { inputSlots, slotMap, tokensOf } from './ports.js';
+import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 import {
   approximateActivation,
-  concatTokens,
-  meanTokens,
   packActivation,
   packLayerNorm,
   plusVector,
   polynomial,
-  selectTokens,
   timesVector,
 } from './nonlinear.js';
+import { concatTokens, meanTokens, selectTokens } from './tokens.js';
 
 const plainAffine = { scale: 1, shift: 0 };
 
@@ -58,30 +56,26 @@ export function packModule(
   module: Module,
   parameters: Parameters,
   ranges: NodeRanges,
-  options: PackOptions = defaultPackOptions,
+  given: Partial<PackOptions> = {},
+  values: ValueRanges = new Map(),
 ): Module {
   invariant(module.phase === 'tensor', 'pack takes the tensor phase');
   const main = defined(
     module.functions.find((f) => f.name === entryName),
     'main',
   );
-  const groups = 2 ** Math.ceil(Math.log2(Math.max(...main.body.ops.map((op) => tokensOf(resultOf(op))))));
-  const period = parameters.slots / groups;
-  if (period < 1) {
-    throw new AegisError({
-      code: 'A110',
-      pass: 'pack',
-      message: `${groups} tokens do not fit ${parameters.slots} slots`,
-      help: 'use a larger ring or a shorter sequence',
-    });
-  }
-  const inputs = main.body.args.map((arg, i) => inputSlots(module, main.body, arg, i, period, groups));
+  const options = { ...defaultPackOptions, ...given };
+  const { tokenBlocks } = options;
+  const groups = groupsOf(main, tokenBlocks);
+  const period = periodOf(parameters.slots, groups);
+  const shape = { period, groups, tokenBlocks };
+  const inputs = main.body.args.map((arg, i) => inputSlots(module, main.body, arg, i, shape));
   const builder = new BlockBuilder(
     new Ids(),
     parameters,
     inputs.map((input): CtType => ({
       kind: 'ct',
-      axes: blockAxes(input.slots.features, period, 'f'),
+      axes: [...tokenAxes(input.slots.blocks ?? 1), ...featureAxes(input.featureCount, period)],
       degree: 1,
       basis: qBasis,
       level: null,
@@ -89,7 +83,7 @@ export function packModule(
     })),
   );
   const ctx = new PackContext(module, parameters, period, groups, ranges, options, builder);
-  const packer = new Packer(ctx, main.body.ops, main.body.results);
+  const packer = new Packer(ctx, main.body.ops, main.body.results, values);
   inputs.forEach((input, i) => {
     packer.values.set(input.value.id, {
       value: defined(builder.args[i], 'argument'),
@@ -122,17 +116,39 @@ export function packModule(
   };
 }
 
+function periodOf(slots: number, groups: number): number {
+  if (groups <= slots) return slots / groups;
+  throw new AegisError({
+    code: 'A110',
+    pass: 'pack',
+    message: `${groups} tokens do not fit ${slots} slots`,
+    help: 'use a larger ring, more token blocks or a shorter sequence',
+  });
+}
+
+/** Token positions of a ciphertext: all tokens, padded to a power of two, cut into blocks. */
+function groupsOf(main: Func, tokenBlocks: number): number {
+  const tokens = Math.max(...main.body.ops.map((op) => tokensOf(resultOf(op))));
+  const positions = 2 ** Math.ceil(Math.log2(tokens));
+  const groups = positions / tokenBlocks;
+  if (Number.isInteger(Math.log2(tokenBlocks)) && groups >= 1 && tokenBlocks >= 1) return groups;
+  throw new AegisError({
+    code: 'A117',
+    pass: 'pack',
+    message: `${tokenBlocks} token blocks cannot hold ${positions} token positions`,
+    help: `use a power of two up to ${positions}`,
+  });
+}
+
 function boundOf(ranges: NodeRanges, input: number): number | undefined {
   const range = ranges.get(-1 - input)?.interval;
   return range === undefined ? undefined : 2 * Math.max(Math.abs(range.min), Math.abs(range.max));
 }
 
 function outputSlots(packed: Packed, ctx: PackContext): SlotMap {
-  return {
-    period: ctx.period,
-    features: packed.features,
-    tokens: ctx.tokenTable(0, packed.tokens, (t) => t * packed.featureCount),
-  };
+  const blocks = blocksOf(packed.value);
+  const tokens = ctx.tokenTable(blocks, 0, packed.tokens, (t) => t * packed.featureCount);
+  return slotMap(ctx.period, blocks, packed.features, tokens);
 }
 
 function resultOf(op: Op): Value {
@@ -144,12 +160,20 @@ class Packer {
   private readonly producers = new Map<number, Op>();
   private readonly users = new Map<number, Op[]>();
   private readonly outputs: ReadonlySet<number>;
+  /** Calibrated bounds of |value| of the tensor values. */
+  private readonly bounds = new Map<number, number>();
 
   constructor(
     private readonly ctx: PackContext,
     ops: readonly Op[],
     results: readonly Value[],
+    calibrated: ValueRanges,
   ) {
+    ops.forEach((op, index) => {
+      const range = calibrated.get(index);
+      if (range === undefined) return;
+      this.bounds.set(resultOf(op).id, Math.max(Math.abs(range.min), Math.abs(range.max)));
+    });
     this.outputs = new Set(results.map((value) => value.id));
     for (const op of ops) {
       this.producers.set(resultOf(op).id, op);
@@ -161,7 +185,15 @@ class Packer {
   packOp(op: Op, index: number): void {
     if (op.kind === 'tensor.rearrange') return;
     if (op.kind === 'tensor.linear' && this.isAbsorbed(op)) return;
-    this.values.set(resultOf(op).id, this.pack(op, index));
+    const packed = this.pack(op, index);
+    // A part of a weighted mean may exceed the mean, but not the values that it weighs.
+    const of = packed.repeats === 'terms' ? (op.operands[2] ?? resultOf(op)) : resultOf(op);
+    this.values.set(resultOf(op).id, { ...packed, value: this.bounded(packed.value, of) });
+  }
+
+  private bounded(value: Value, of: Value, { scale, shift } = plainAffine): Value {
+    const bound = this.bounds.get(of.id);
+    return bound === undefined ? value : this.ctx.bounded(value, Math.abs(scale) * bound + Math.abs(shift));
   }
 
   /** True if every user of a linear layer applies it itself. */
@@ -231,7 +263,7 @@ class Packer {
     const identity = new Float64Array(size * size);
     for (let i = 0; i < size; i++) identity[i * size + i] = 1;
     const weight = this.ctx.addConstant(`identity ${size}`, [size, size], identity);
-    const axes = blockAxes(features, this.ctx.period, 'f');
+    const axes = featureAxes(size, this.ctx.period);
     return {
       ...target,
       value: applyMatrix(this.ctx, found, { weight, rows: features, outAxes: axes, factor: 1 }, loc),
@@ -243,7 +275,7 @@ class Packer {
     const weight = this.ctx.constantOf(op.attrs.weight);
     const size = defined(weight.shape[0], 'output features');
     const features = plainFeatures(size, this.ctx.period);
-    const axes = blockAxes(features, this.ctx.period, 'f');
+    const axes = featureAxes(size, this.ctx.period);
     const value = this.linearInto(op, features, axes, affine);
     return { value, features, featureCount: size, tokens: tokensOf(resultOf(op)), repeats: 'copies' };
   }
@@ -259,7 +291,8 @@ class Packer {
     const weight = this.ctx.keep(op.attrs.weight as string);
     const product = applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor: affine.scale }, op.loc);
     const bias = typeof op.attrs.bias === 'string' ? this.ctx.constantOf(op.attrs.bias).data : undefined;
-    return addBias(this.ctx, product, rows, axes, bias, affine, tokensOf(resultOf(op)), op.loc);
+    const value = addBias(this.ctx, product, rows, axes, bias, affine, tokensOf(resultOf(op)), op.loc);
+    return this.bounded(value, resultOf(op), affine);
   }
 
   private binary(name: string, a: Packed, b: Packed, loc: string): Packed {
@@ -289,6 +322,7 @@ class Packer {
       headSize: width / heads,
       scale: op.attrs.scale as number,
       tokens: tokensOf(values[1]),
+      tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
       loc: op.loc,
     };

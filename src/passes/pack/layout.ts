@@ -3,15 +3,17 @@
  * ciphertexts with a
  * table that says which feature lies at position u of which element; tokens lie in order from t = 0, and
  * every slot of
- * a token that the value does not have is zero.
+ * a token that the value does not have is zero. With token blocks, the first axis is the block p of token
+ * p * groups + t.
  */
 import type { Value } from '../../ir/module.js';
-import { axesCount, type Axis, type CtType } from '../../ir/types.js';
+import { axesCount, axisSize, type Axis, type CtType } from '../../ir/types.js';
 import { invariant } from '../../support/invariant.js';
+import { tokenAxis } from './context.js';
 
 export interface Packed {
   readonly value: Value;
-  /** Feature at element e, position u: `features[e * period + u]`, -1 where there is none. */
+  /** Feature at element e of a block, position u: `features[e * period + u]`, -1 where there is none. */
   readonly features: Int32Array;
   readonly featureCount: number;
   readonly tokens: number;
@@ -28,8 +30,18 @@ export function ctType(value: Value): CtType {
   return value.type;
 }
 
+export function blocksOf(value: Value): number {
+  return axisSize(ctType(value).axes, tokenAxis) ?? 1;
+}
+
+/** All axes but that of token blocks. */
+export function elementAxes(value: Value): readonly Axis[] {
+  return ctType(value).axes.filter((axis) => axis.name !== tokenAxis);
+}
+
+/** Elements of a token block. */
 export function elementsOf(value: Value): number {
-  return axesCount(ctType(value).axes);
+  return axesCount(elementAxes(value));
 }
 
 /** Features in order: feature f at position f mod period of block f / period. */
@@ -38,8 +50,9 @@ export function plainFeatures(featureCount: number, period: number): Int32Array 
   return Int32Array.from({ length: blocks * period }, (_, i) => (i < featureCount ? i : -1));
 }
 
-export function blockAxes(features: Int32Array, period: number, name: string): Axis[] {
-  return [{ name, size: features.length / period }];
+/** The axis of ciphertexts that hold features in order. */
+export function featureAxes(featureCount: number, period: number): Axis[] {
+  return [{ name: 'f', size: Math.ceil(featureCount / period) }];
 }
 
 /**

@@ -3,14 +3,14 @@
  * token to
  * position u where 0 <= u + r < c, so 2c - 1 diagonals need neither masks nor a second level. Baby steps are
  * hoisted per
- * input ciphertext, giant steps are summed in the extended basis.
+ * input ciphertext, giant steps are summed in the extended basis. Token blocks are a batch axis.
  */
 import type { AttrValue, Value } from '../../ir/module.js';
 import type { Axis } from '../../ir/types.js';
 import { axesCount } from '../../ir/types.js';
 import { keySwitchCost, keySwitchTotal } from '../../target/cost.js';
-import { typicalLevel, type PackContext } from './context.js';
-import { elementsOf, readColumns, type Packed } from './layout.js';
+import { tokenAxes, typicalLevel, type PackContext } from './context.js';
+import { blocksOf, elementsOf, readColumns, type Packed } from './layout.js';
 
 /** Switching keys cost memory and time to make: a new one counts as this many key switches. */
 const newKeyInKeySwitches = 3;
@@ -29,9 +29,10 @@ export function applyMatrix(ctx: PackContext, x: Packed, spec: MatrixSpec, loc: 
   const inputs = elementsOf(x.value);
   const columns = readColumns(x);
   const needed = neededDiagonals(ctx.period, spec.rows, columns);
-  const split = chooseSplit(ctx, needed, inputs, axesCount(spec.outAxes));
+  const blocks = blocksOf(x.value);
+  const split = chooseSplit(ctx, needed, blocks * inputs, blocks * axesCount(spec.outAxes));
 
-  const flat = ctx.reshape(x.value, [{ name: 'i', size: inputs }], loc);
+  const flat = ctx.reshape(x.value, [...tokenAxes(blocks), { name: 'i', size: inputs }], loc);
   const babies = ctx.builder.op('ct.rotate', [flat], { axis: 'b', steps: ctx.reduceAll(split.baby) }, loc);
   const axes: Axis[] = [
     ...spec.outAxes,
@@ -137,11 +138,12 @@ export function addBias(
 ): Value {
   if (bias === undefined && affine.shift === 0) return value;
   const width = bias?.length ?? Math.max(...rows) + 1;
-  const padded = tokens < ctx.groups && affine.shift !== 0;
+  const blocks = blocksOf(value);
+  const padded = tokens < blocks * ctx.groups && affine.shift !== 0;
   const data = new Float64Array(width * (padded ? 2 : 1)).fill(affine.shift);
   for (let f = 0; f < width; f++) data[f] = (bias?.[f] ?? 0) * affine.scale + affine.shift;
   const name = ctx.addConstant(`${loc}:bias`, [padded ? 2 : 1, width], data);
-  const table = ctx.tokenTable(0, tokens, () => 0, padded ? width : -1);
+  const table = ctx.tokenTable(blocks, 0, tokens, () => 0, padded ? width : -1);
   const plain = ctx.vector(name, axes, rows, table, 1, loc);
   return ctx.builder.op('ct.add_plain', [value, plain], {}, loc);
 }

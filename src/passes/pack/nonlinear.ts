@@ -8,7 +8,7 @@ import { fitChebyshev, realFunction, type NonlinearFunction } from '../approxima
 import type { Interval } from '../ranges.js';
 import { normalisation, widen, widenPositive } from './approximate.js';
 import type { PackContext } from './context.js';
-import { ctType, type Packed } from './layout.js';
+import { blocksOf, elementAxes, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 
 /** Absolute error of a smooth activation; its outputs are of order one. */
@@ -62,7 +62,7 @@ export function packLayerNorm(
   varianceRange: Interval,
   loc: string,
 ): Packed {
-  const axes = ctType(x.value).axes;
+  const axes = elementAxes(x.value);
   const full = x.featureCount % ctx.period === 0;
   const everywhere = new Int32Array(ctx.period);
   const weight = ctx.addConstant(
@@ -85,14 +85,10 @@ export function packLayerNorm(
 
   const interval = widenPositive({ min: varianceRange.min + epsilon, max: varianceRange.max + epsilon });
   const { scale, shift } = normalisation(interval);
+  const over = axes.map((axis) => axis.name);
   const squares: Packed = {
     ...x,
-    value: ctx.multiply(
-      centred,
-      centred,
-      axes.map((a) => a.name),
-      loc,
-    ),
+    value: ctx.bounded(ctx.multiply(centred, centred, over, loc), x.featureCount * varianceRange.max),
     features: foldBlocks(x.features, ctx.period),
     repeats: 'terms',
   };
@@ -103,7 +99,7 @@ export function packLayerNorm(
     loc,
   );
   const constant = ctx.addConstant(`${loc}:variance shift`, [1], new Float64Array([scale * epsilon + shift]));
-  const tokens = ctx.tokenTable(0, x.tokens, () => 0);
+  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0);
   const t = ctx.builder.op(
     'ct.add_plain',
     [sum, ctx.vector(constant, [], everywhere, tokens, 1, loc)],
@@ -140,9 +136,9 @@ export function timesVector(ctx: PackContext, x: Packed, constant: string, loc: 
       shape.reduce((a, b) => a * b, 1),
       'size',
     ) / width;
-  const tokens = rows === 1 ? undefined : ctx.tokenTable(0, x.tokens, (t) => t * width);
+  const tokens = rows === 1 ? undefined : ctx.tokenTable(blocksOf(x.value), 0, x.tokens, (t) => t * width);
   const features = width === 1 ? x.features.map((f) => Math.min(f, 0)) : x.features;
-  const plain = ctx.vector(ctx.keep(constant), ctType(x.value).axes, features, tokens, 1, loc);
+  const plain = ctx.vector(ctx.keep(constant), elementAxes(x.value), features, tokens, 1, loc);
   return { ...x, value: ctx.timesPlain(x.value, plain, [], loc) };
 }
 
@@ -151,54 +147,8 @@ export function plusVector(ctx: PackContext, x: Packed, constant: string, loc: s
   const { shape } = ctx.constantOf(constant);
   const width = defined(shape.at(-1), 'width');
   const rows = shape.reduce((a, b) => a * b, 1) / width;
-  const tokens = ctx.tokenTable(0, x.tokens, (t) => (rows === 1 ? 0 : t * width));
+  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, (t) => (rows === 1 ? 0 : t * width));
   const features = width === 1 ? x.features.map((f) => Math.min(f, 0)) : x.features;
-  const plain = ctx.vector(ctx.keep(constant), ctType(x.value).axes, features, tokens, 1, loc);
+  const plain = ctx.vector(ctx.keep(constant), elementAxes(x.value), features, tokens, 1, loc);
   return { ...x, value: ctx.builder.op('ct.add_plain', [x.value, plain], {}, loc) };
-}
-
-/** Tokens first .. first+count-1 moved to the front, all others zero: one level. `factor` multiplies. */
-export function selectTokens(
-  ctx: PackContext,
-  x: Packed,
-  first: number,
-  count: number,
-  factor: number,
-  loc: string,
-): Packed {
-  const moved = ctx.rotate(x.value, first * ctx.period, loc);
-  const one = ctx.addConstant('one', [1], new Float64Array([1]));
-  const mask = ctx.vector(
-    one,
-    [],
-    new Int32Array(ctx.period),
-    ctx.tokenTable(0, count, () => 0),
-    factor,
-    loc,
-  );
-  return { ...x, value: ctx.timesPlain(moved, mask, [], loc), tokens: count };
-}
-
-/** Mean over tokens at token 0: log2(groups) rotations, then one level. Padded tokens are zero. */
-export function meanTokens(ctx: PackContext, x: Packed, loc: string): Packed {
-  let { value } = x;
-  for (let step = ctx.period; step < ctx.slots; step *= 2) {
-    value = ctx.builder.op('ct.add', [value, ctx.rotate(value, step, loc)], {}, loc);
-  }
-  return selectTokens(ctx, { ...x, value }, 0, 1, 1 / x.tokens, loc);
-}
-
-/** A constant [n, features] put before or after the tokens of x. */
-export function concatTokens(
-  ctx: PackContext,
-  x: Packed,
-  constant: string,
-  before: boolean,
-  loc: string,
-): Packed {
-  const [count, width] = ctx.constantOf(constant).shape as [number, number];
-  const value = before ? ctx.rotate(x.value, -count * ctx.period, loc) : x.value;
-  const tokens = ctx.tokenTable(before ? 0 : x.tokens, count, (t) => t * width);
-  const plain = ctx.vector(ctx.keep(constant), ctType(value).axes, x.features, tokens, 1, loc);
-  return { ...x, value: ctx.builder.op('ct.add_plain', [value, plain], {}, loc), tokens: x.tokens + count };
 }

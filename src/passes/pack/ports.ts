@@ -5,6 +5,7 @@
 import type { Block, Module, SlotMap, Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
+import { repeated } from './context.js';
 import { plainFeatures } from './layout.js';
 
 export interface PackedInput {
@@ -26,8 +27,7 @@ export function inputSlots(
   block: Block,
   arg: Value,
   index: number,
-  period: number,
-  groups: number,
+  { period, groups, tokenBlocks }: { period: number; groups: number; tokenBlocks: number },
 ): PackedInput {
   const users = block.ops.filter((op) => op.operands.includes(arg));
   const moves = users.filter((op) => op.kind === 'tensor.rearrange');
@@ -63,10 +63,16 @@ export function inputSlots(
   const features = plainFeatures(featureCount, period).map((f) =>
     f < 0 ? -1 : defined(split.features[f], 'offset'),
   );
-  const slotTokens = Int32Array.from({ length: groups }, (_, t) =>
+  const blocks = tokens > groups ? tokenBlocks : 1;
+  const slotTokens = Int32Array.from({ length: blocks * groups }, (_, t) =>
     t < tokens ? defined(split.tokens[t], 'offset') : -1,
   );
-  return { value, slots: { period, features, tokens: slotTokens }, tokens, featureCount };
+  return { value, slots: slotMap(period, blocks, features, slotTokens), tokens, featureCount };
+}
+
+export function slotMap(period: number, blocks: number, features: Int32Array, tokens: Int32Array): SlotMap {
+  if (blocks === 1) return { period, features, tokens };
+  return { period, blocks, features: repeated(features, blocks), tokens };
 }
 
 /** Writes index(t, f) as tokens[t] + features[f], zero (-1) where a whole token or a whole feature is. */

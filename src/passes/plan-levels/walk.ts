@@ -21,6 +21,8 @@ export interface Carrier<H> {
   bootstrap(handle: H, value: Value, op: Op): H;
   /** Emits an op whose ciphertext operands are at one level. */
   emit(op: Op, operands: readonly H[], level: number): H;
+  /** A call: arguments and results are ciphertexts at the callee's boundary level. */
+  call(op: Op, operands: readonly H[], boundary: number): readonly H[];
   loop(
     op: Op,
     initial: readonly H[],
@@ -47,15 +49,28 @@ function isCt(value: Value): boolean {
   return value.type.kind === 'ct';
 }
 
+/** Level at which the ciphertext arguments and results of a function are, by its name. */
+export type Boundaries = ReadonlyMap<string, number>;
+
+export interface FactsOptions {
+  readonly boundaries?: Boundaries;
+  /** Level that the function's results must reach. */
+  readonly exit?: number;
+}
+
 /** What the walk knows about a function before it starts. */
 export class LevelFacts {
   readonly canonical = new Set<number>();
   /** Most levels consumed on a path from an op to the function's results. */
   private readonly remaining = new Map<Op, number>();
 
-  constructor(body: Block) {
+  constructor(
+    body: Block,
+    private readonly options: FactsOptions = {},
+  ) {
     this.findCanonical(body);
-    this.findRemaining(body, new Map());
+    const exit = options.exit ?? 0;
+    this.findRemaining(body, new Map(body.results.map((value) => [value.id, exit])));
   }
 
   remainingLevels(op: Op): number {
@@ -68,7 +83,8 @@ export class LevelFacts {
       op.regions.forEach((region) => this.findCanonical(region));
       const product = op.kind === 'ct.mul' || op.kind === 'ct.contract';
       const inherits = op.operands.filter(isCt).every((value) => this.canonical.has(value.id));
-      const canonical = op.kind === 'ct.rescale' || op.kind === 'loop' || (!product && inherits);
+      const fresh = op.kind === 'ct.rescale' || op.kind === 'loop' || op.kind === 'call';
+      const canonical = fresh || (!product && inherits);
       for (const result of op.results) if (canonical && isCt(result)) this.canonical.add(result.id);
     }
   }
@@ -81,7 +97,9 @@ export class LevelFacts {
         region.results.forEach((value) => need.set(value.id, Math.max(need.get(value.id) ?? 0, after)));
         this.findRemaining(region, need);
       }
-      const total = after + consumedLevels(op);
+      const boundary =
+        op.kind === 'call' ? this.options.boundaries?.get(op.attrs.callee as string) : undefined;
+      const total = boundary ?? after + consumedLevels(op);
       this.remaining.set(op, total);
       for (const operand of op.operands) need.set(operand.id, Math.max(need.get(operand.id) ?? 0, total));
     }
@@ -93,6 +111,7 @@ export interface WalkOptions {
   readonly facts: LevelFacts;
   /** Values to bootstrap where they are made. */
   readonly flagged: ReadonlySet<number>;
+  readonly boundaries?: Boundaries;
 }
 
 export class InfeasibleLevels extends Error {
@@ -111,9 +130,18 @@ export class LevelWalk<H> {
     private readonly values: Map<number, H>,
   ) {}
 
+  /** A function whose results are at level `exit`, bootstrapped where they have fallen below. */
+  func(body: Block, exit: number): readonly H[] {
+    this.block(body);
+    return body.results.map((value) => {
+      const last = body.ops.at(-1);
+      return last === undefined ? this.handle(value) : this.exactly(last, value, exit);
+    });
+  }
+
   block(block: Block): readonly H[] {
     for (const op of block.ops) {
-      const results = op.kind === 'loop' ? this.loop(op) : [this.op(op)];
+      const results = op.kind === 'loop' ? this.loop(op) : op.kind === 'call' ? this.call(op) : [this.op(op)];
       op.results.forEach((result, i) => this.define(result, defined(results[i], 'result'), op));
     }
     return block.results.map((value) => this.handle(value));
@@ -158,11 +186,30 @@ export class LevelWalk<H> {
   private raiseIfNeeded(op: Op, value: Value): void {
     const { facts, parameters } = this.options;
     if (!facts.canonical.has(value.id)) return;
+    const floor = consumedLevels(op) + parameters.bootstrapInputLevel;
+    this.raiseTo(Math.min(facts.remainingLevels(op), floor), op, value);
+  }
+
+  private raiseTo(floor: number, op: Op, value: Value): void {
     const handle = this.handle(value);
-    const level = this.carrier.level(handle);
-    const floor = Math.min(facts.remainingLevels(op), consumedLevels(op) + parameters.bootstrapInputLevel);
-    if (level >= floor) return;
+    if (this.carrier.level(handle) >= floor) return;
     this.values.set(value.id, this.bootstrapped(value, handle, op));
+  }
+
+  /** The value at one level, whatever it is at. */
+  private exactly(op: Op, value: Value, level: number): H {
+    this.raiseTo(level, op, value);
+    const handle = this.handle(value);
+    return this.carrier.level(handle) > level ? this.carrier.adjust(handle, level, op) : handle;
+  }
+
+  private call(op: Op): readonly H[] {
+    const callee = op.attrs.callee as string;
+    const boundary = defined(this.options.boundaries?.get(callee), `boundary level of @${callee}`);
+    const operands = op.operands.map((value) =>
+      isCt(value) ? this.exactly(op, value, boundary) : this.handle(value),
+    );
+    return this.carrier.call(op, operands, boundary);
   }
 
   private loop(op: Op): readonly H[] {
@@ -230,6 +277,7 @@ export function levelCarrier(
       if (after < 0) throw new InfeasibleLevels(op, level);
       return after;
     },
+    call: (op, _operands, boundary) => op.results.map(() => boundary),
     loop: (op, initial, body) => {
       let results: readonly number[] = [];
       onLoop(op, () => {

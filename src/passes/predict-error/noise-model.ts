@@ -9,7 +9,13 @@ import { defined, invariant } from '../../support/invariant.js';
 import type { Op, Value } from '../../ir/module.js';
 import { parseScale, type Scale } from '../../ir/scale.js';
 import { axesCount, type CtType } from '../../ir/types.js';
-import { digitsAt, keyClassFor, type KeyClass, type Parameters } from '../../target/parameters.js';
+import {
+  digitGroupsAt,
+  digitsAt,
+  keyClassFor,
+  type KeyClass,
+  type Parameters,
+} from '../../target/parameters.js';
 
 /** Deviation of fresh errors (DESIGN section 3). */
 const freshDeviation = 3.2;
@@ -52,7 +58,7 @@ export function opNoise(op: Op, element: number, sources: NoiseSources): number 
     case 'ct.relinearize':
     case 'ct.conjugate':
     case 'ct.switch_secret':
-      return slot(switchVariance(parameters, keyClassFor(parameters, type.level), type.level));
+      return slot(switchVariance(op, parameters, type.level));
     case 'ct.rotate':
       return slot(rotateVariance(op, element, type.level, parameters));
     case 'ct.rotate_each':
@@ -119,8 +125,16 @@ function keyVariance(parameters: Parameters, keyClass: KeyClass, level: number):
   }, 0);
 }
 
-function switchVariance(parameters: Parameters, keyClass: KeyClass, level: number): number {
-  return keyVariance(parameters, keyClass, level) + divisionVariance(parameters);
+function switchVariance(op: Op, parameters: Parameters, level: number): number {
+  const keyClass = keyClassFor(parameters, level);
+  return keyVariance(parameters, keyClass, level) + modDownVariance(op, parameters, keyClass, level);
+}
+
+/** One ModDown, or one per group of digits. */
+function modDownVariance(op: Op, parameters: Parameters, keyClass: KeyClass, level: number): number {
+  const groups = op.attrs.digitGroups as number | undefined;
+  const count = groups === undefined ? 1 : new Set(digitGroupsAt(keyClass, level, groups)).size;
+  return count * divisionVariance(parameters);
 }
 
 function isTurn(op: Op, parameters: Parameters, step: number): boolean {
@@ -133,25 +147,24 @@ function rotateVariance(op: Op, element: number, level: number, parameters: Para
   if (!isTurn(op, parameters, defined(steps[element % steps.length], 'step'))) return 0;
   const { lazy } = op.attrs;
   const found = parameters.keyClasses.find((keyClass) => keyClass.name === lazy);
-  return found === undefined
-    ? switchVariance(parameters, keyClassFor(parameters, level), level)
-    : keyVariance(parameters, found, level);
+  return found === undefined ? switchVariance(op, parameters, level) : keyVariance(parameters, found, level);
 }
 
-/** With `sum`, one ModDown for all. */
+/** With `sum`, one ModDown for all elements. */
 function rotateEachVariance(op: Op, element: number, level: number, parameters: Parameters): number {
   const keyClass = keyClassFor(parameters, level);
   const steps = op.attrs.steps as readonly number[];
   const turns = steps.filter((step) => isTurn(op, parameters, step)).length;
   if (op.attrs.sum === true) {
-    return turns === 0 ? 0 : turns * keyVariance(parameters, keyClass, level) + divisionVariance(parameters);
+    const products = turns * keyVariance(parameters, keyClass, level);
+    return turns === 0 ? 0 : products + modDownVariance(op, parameters, keyClass, level);
   }
   const operand = op.operands[0]?.type;
   const axes = operand?.kind === 'ct' ? operand.axes : [];
   const at = axes.findIndex((axis) => axis.name === op.attrs.axis);
   const inner = axesCount(axes.slice(at + 1));
   const step = defined(steps[Math.floor(element / inner) % steps.length], 'step');
-  return isTurn(op, parameters, step) ? switchVariance(parameters, keyClass, level) : 0;
+  return isTurn(op, parameters, step) ? switchVariance(op, parameters, level) : 0;
 }
 
 /**
