@@ -6,6 +6,7 @@ import { defined, invariant } from '../support/invariant.js';
 import type { Block, Func, Op, Value } from '../ir/module.js';
 import { commandArity, componentAxis, digitAxis, viewKinds, type Window } from '../ir/ops/poly.js';
 import { axesCount, type PolyType, type PtType } from '../ir/types.js';
+import { ExchangeEmitter } from './emit-exchange.js';
 import { launchCommands, type Launch, type PlainLayout } from './launch.js';
 import {
   denseLayout,
@@ -22,12 +23,12 @@ import {
 import { Lifetimes } from './lifetimes.js';
 import { finish, type EmittedFunction, type PlainUse } from './finish-function.js';
 import type { Placed } from './place-buffers.js';
-import type { Encoding, PlaintextPool } from './plaintexts.js';
+import type { Encoding, PlaintextUser } from './plaintexts.js';
 import { emptyCommand, type Command, type Opcode } from './plan-view.js';
 
 /** What the functions of a program share. */
 export interface EmitContext {
-  readonly plaintexts: PlaintextPool;
+  readonly plaintexts: PlaintextUser;
   /** Index of a key in the plan. */
   readonly keyIndex: (kind: string, galois: number, keyClass: string) => number;
   readonly nodeIndex: (loc: string) => number;
@@ -62,6 +63,14 @@ class FunctionEmitter {
   private readonly loops: Set<Storage>[] = [];
   private position = 0;
   private commands: Command[] = [];
+  private readonly exchanges = new ExchangeEmitter({
+    layout: (value) => this.layout(value),
+    bind: (value, layout) => this.bind(value, layout),
+    storage: (rows) => this.storage(rows),
+    fresh: (type) => this.fresh(type),
+    copy: (out, a, node) => this.copy(out, a, node),
+    push: (command, used) => this.push(command, used),
+  });
 
   constructor(
     private readonly func: Func,
@@ -166,6 +175,7 @@ class FunctionEmitter {
     else if (op.kind === 'poly.undefined')
       this.bind(defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
     else if (viewKinds.has(op.kind)) this.view(op);
+    else if (op.kind === 'poly.exchange') this.exchanges.emit(op, this.context.nodeIndex(op.loc));
     else this.command(op);
   }
 
@@ -261,6 +271,7 @@ class FunctionEmitter {
         return {
           turnAxis,
           digitCount: defined(digits, 'digit axis').size,
+          firstDigit: (attrs.firstDigit ?? 0) as number,
           keys: galois.map((g) => this.context.keyIndex(attrs.key as string, g, attrs.class as string)),
         };
       }

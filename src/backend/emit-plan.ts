@@ -1,29 +1,44 @@
-/** A poly module as a plan for one rank: functions, keys, plaintexts, ports. */
+/** A poly module as a plan: a program for every rank of the mesh, keys, plaintexts, ports. */
 import { defined, invariant } from '../support/invariant.js';
 import { ephemeralHammingWeight } from '../target/security.js';
-import { digitsAt, type Parameters } from '../target/parameters.js';
-import { entryName, walkOps, type Func, type Module, type Op, type Port } from '../ir/module.js';
+import type { Parameters } from '../target/parameters.js';
+import type { Func, Module, Port } from '../ir/module.js';
 import { axesCount } from '../ir/types.js';
 import { componentAxis } from '../ir/ops/poly.js';
+import { meshSize, type Mesh } from '../ir/sharding.js';
 import { emitFunction, type EmitContext } from './emit-function.js';
 import type { EmittedFunction } from './finish-function.js';
+import { localise } from './localise.js';
 import { PlaintextPool, TablePool } from './plaintexts.js';
 import {
   formatMajor,
   formatMinor,
-  keyKinds,
   type Key,
-  type KeyKind,
+  type LayerBlock,
   type PlanParameters,
   type PlanPort,
+  type PlanProgram,
   type PlanView,
 } from './plan-view.js';
+import {
+  collectKeys,
+  keyName,
+  keyParts,
+  numberCollectives,
+  portPart,
+  reachable,
+  type Collectives,
+} from './ranks.js';
+import { keyBytes, rankMemory } from './rank-memory.js';
 import type { CipherCounts } from './summary.js';
 import { sha256Hex, writeWeights } from './weights.js';
 
 export interface EmitOptions {
   readonly compilerVersion: string;
   readonly strategy: string;
+  readonly mesh: Mesh;
+  /** Which part of a layer an ONNX node belongs to. */
+  readonly blockOf: (loc: string) => LayerBlock;
   readonly counts: CipherCounts;
   /** Numeric scales of the module's inputs and outputs, which poly types no longer carry. */
   readonly inputScales: readonly number[];
@@ -39,25 +54,31 @@ export function emitPlan(
   const functions = reachable(poly);
   const keys = collectKeys(functions, parameters);
   const tables = new TablePool();
-  const plaintexts = new PlaintextPool(poly, tables);
-  const locations: string[] = [];
-  const emitted = emitFunctions(functions, plaintexts, keys, locations, parameters);
+  const pool = new PlaintextPool(tables);
+  const names = new LocationTable();
+  const nodeIndex = (loc: string): number => names.index(loc);
+  const { mesh, blockOf } = options;
+  const collectives = numberCollectives(functions, { mesh, parameters, nodeIndex, blockOf });
+  const site: ProgramSite = { poly: { ...poly, functions }, mesh, keys, pool, nodeIndex, collectives };
+  const emitted = Array.from({ length: meshSize(mesh) }, (_, rank) => emitProgram(site, rank));
 
   const main = defined(functions.at(-1), 'entry function');
   const ports = (
     list: readonly Port[],
     values: Func['body']['args'],
     scales: readonly number[],
-    first: number,
   ): PlanPort[] => {
     invariant(list.length === values.length, 'one port per value of the entry function');
     return list.map((port, i) =>
-      planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'), first + i, tables),
+      planPort(port, defined(values[i], 'value'), defined(scales[i], 'scale'), tables),
     );
   };
-  const inputs = ports(poly.inputs, main.body.args, options.inputScales, 0);
-  const outputs = ports(poly.outputs, main.body.results, options.outputScales, inputs.length);
-  const weights = writeWeights(plaintexts.weights);
+  const inputs = ports(poly.inputs, main.body.args, options.inputScales);
+  const outputs = ports(poly.outputs, main.body.results, options.outputScales);
+  const weights = writeWeights(pool.weights);
+  const { plaintexts } = pool;
+  const planned = planParameters(parameters);
+  const memoryOf = { keys, plaintexts, parameters: planned };
   const view: PlanView = {
     formatMajor,
     formatMinor,
@@ -66,120 +87,74 @@ export function emitPlan(
     sourceHash: poly.sourceHash,
     weightsHash: sha256Hex(weights),
     strategy: options.strategy,
-    mesh: [{ name: 'app', size: 1 }],
-    parameters: planParameters(parameters),
+    mesh: mesh.axes,
+    parameters: planned,
     keys,
     tables: tables.tables,
-    plaintexts: plaintexts.plaintexts,
-    programs: [{ functions: emitted.map((one) => one.func) }],
+    plaintexts,
+    programs: emitted.map((one) => ({ ...one, memory: rankMemory(memoryOf, one.functions, one.keys) })),
     inputs,
     outputs,
-    locations,
+    locations: names.names,
     summary: {
       levels: parameters.maxLevel,
       ...options.counts,
-      keyBytes: keys.reduce((sum, key) => sum + keyBytes(key, parameters), 0),
+      keyBytes: keys.reduce((sum, key) => sum + keyBytes(key, [], parameters), 0),
       weightsBytes: weights.length,
     },
+    collectives: collectives.infos,
   };
   return { view, weights };
 }
 
-/** Functions that the entry reaches, callees first, the entry last. */
-function reachable(module: Module): Func[] {
-  const byName = new Map(module.functions.map((func) => [func.name, func]));
-  const done: Func[] = [];
-  const open = new Set<string>();
-  const visit = (name: string): void => {
-    const func = defined(byName.get(name), `function ${name}`);
-    if (done.includes(func)) return;
-    invariant(!open.has(name), `function ${name} does not call itself`);
-    open.add(name);
-    walkOps(func.body, (op) => {
-      if (op.kind === 'call') visit(op.attrs.callee as string);
-    });
-    done.push(func);
-  };
-  visit(entryName);
-  return done;
+class LocationTable {
+  readonly names: string[] = [];
+  private readonly indices = new Map<string, number>();
+
+  index(loc: string): number {
+    const index = this.indices.get(loc) ?? this.names.length;
+    if (index === this.names.length) this.names.push(loc);
+    this.indices.set(loc, index);
+    return index;
+  }
 }
 
-function emitFunctions(
-  functions: readonly Func[],
-  plaintexts: PlaintextPool,
-  keys: readonly Key[],
-  locations: string[],
-  parameters: Parameters,
-): EmittedFunction[] {
-  const emitted: EmittedFunction[] = [];
+interface ProgramSite {
+  /** Functions callees first, the entry last. */
+  readonly poly: Module;
+  readonly mesh: Mesh;
+  readonly keys: readonly Key[];
+  readonly pool: PlaintextPool;
+  readonly nodeIndex: (loc: string) => number;
+  readonly collectives: Collectives;
+}
+
+function emitProgram(site: ProgramSite, rank: number): Omit<PlanProgram, 'memory'> {
+  const { poly, mesh, keys, pool, nodeIndex, collectives } = site;
+  const parameters = defined(poly.parameters, 'parameters');
+  const local = meshSize(mesh) === 1 ? poly : localise(poly, mesh, rank, collectives.indexOf);
   const keyIndices = new Map(keys.map((key, i) => [keyName(key.kind, key.galois, key.keyClass), i]));
-  const nodes = new Map<string, number>();
+  const emitted: EmittedFunction[] = [];
   const context: EmitContext = {
-    plaintexts,
+    plaintexts: pool.of(local),
     keyIndex: (kind, galois, className) => {
       const keyClass = parameters.keyClasses.findIndex((c) => c.name === className);
       return defined(keyIndices.get(keyName(kind, galois, keyClass)), `key ${kind} ${galois} ${className}`);
     },
-    nodeIndex: (loc) => {
-      const index = nodes.get(loc) ?? nodes.size;
-      if (index === nodes.size) locations.push(loc);
-      nodes.set(loc, index);
-      return index;
-    },
+    nodeIndex,
     callee: (name) => {
-      const index = functions.findIndex((func) => func.name === name);
+      const index = local.functions.findIndex((func) => func.name === name);
       return { ...defined(emitted[index], `callee ${name}`), index };
     },
   };
-  for (const func of functions) emitted.push(emitFunction(func, context));
-  return emitted;
-}
-
-// ---------------------------------------------------------------- keys
-
-function keyName(kind: string, galois: number, keyClass: number): string {
-  return `${kind} ${galois} ${keyClass}`;
-}
-
-/** Highest chain prime among the limbs of a key product. */
-function levelOf(op: Op, parameters: Parameters): number {
-  const type = defined(op.results[0], 'result of a key product').type;
-  invariant(type.kind === 'poly', 'a key product is a poly value');
-  return Math.max(...type.limbs.filter((limb) => limb <= parameters.maxLevel));
-}
-
-/**
- * The key manifest: distinct keys by kind, class and Galois element, each at the highest level of its uses.
- */
-function collectKeys(functions: readonly Func[], parameters: Parameters): Key[] {
-  const found = new Map<string, Key>();
-  for (const func of functions) {
-    walkOps(func.body, (op) => {
-      if (op.kind !== 'poly.key_product') return;
-      const kind = op.attrs.key as KeyKind;
-      const keyClass = parameters.keyClasses.findIndex((c) => c.name === op.attrs.class);
-      const used = levelOf(op, parameters);
-      for (const galois of op.attrs.galois as readonly number[]) {
-        const name = keyName(kind, galois, keyClass);
-        const level = Math.max(used, found.get(name)?.level ?? 0);
-        found.set(name, { kind, galois, keyClass, level });
-      }
-    });
-  }
-  return [...found.values()].sort(
-    (a, b) =>
-      keyKinds.indexOf(a.kind) - keyKinds.indexOf(b.kind) || a.keyClass - b.keyClass || a.galois - b.galois,
-  );
-}
-
-/**
- * Memory of a key: both halves, [digit][component][limb][N] words; the file holds one half and the seed of
- * the other.
- */
-function keyBytes(key: Key, parameters: Parameters): number {
-  const keyClass = defined(parameters.keyClasses[key.keyClass], 'key class');
-  const rows = digitsAt(keyClass, key.level).length * 2 * (key.level + 1 + keyClass.specials);
-  return rows * 2 ** parameters.logN * 8;
+  for (const func of local.functions) emitted.push(emitFunction(func, context));
+  const { args, results } = defined(poly.functions.at(-1), 'entry function').body;
+  return {
+    functions: emitted.map((one) => one.func),
+    keys: keyParts(local.functions, keys, parameters),
+    inputs: args.map((arg, i) => portPart(arg, i, mesh, rank)),
+    outputs: results.map((result, i) => portPart(result, args.length + i, mesh, rank)),
+  };
 }
 
 // ---------------------------------------------------------------- parameters and ports
@@ -203,7 +178,6 @@ function planPort(
   port: Port,
   value: Func['body']['args'][number],
   scale: number,
-  buffer: number,
   tables: TablePool,
 ): PlanPort {
   const slots = defined(port.slots, `slot map of port ${port.name}`);
@@ -222,6 +196,5 @@ function planPort(
     factor: port.factor,
     bound: port.bound ?? 0,
     predictedError: port.predictedError ?? 0,
-    buffer,
   };
 }

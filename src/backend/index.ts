@@ -3,12 +3,18 @@
  * plan.
  */
 import { defined, invariant } from '../support/invariant.js';
+import type { DeviceProfile } from '../target/profile.js';
 import { entryName, type Module, type Value } from '../ir/module.js';
 import { assertVerified } from '../ir/verifier.js';
 import { emitPlan } from './emit-plan.js';
 import { lowerKeyswitch } from './lower-keyswitch.js';
 import { numericScale } from './numeric-scale.js';
-import type { PlanView } from './plan-view.js';
+import type { Placement } from '../ir/placement.js';
+import { meshSize } from '../ir/sharding.js';
+import { insertCollectives } from './insert-collectives.js';
+import { overlapCommunication, type OverlapReport } from './overlap-communication.js';
+import type { PlanView, RankMemory } from './plan-view.js';
+import { peakBytes } from './rank-memory.js';
 import { countCipher } from './summary.js';
 import { assertSchedule } from './verify-schedule.js';
 import { writePlan } from './write-plan.js';
@@ -22,8 +28,12 @@ export { verifySchedule } from './verify-schedule.js';
 
 export interface LowerOptions {
   readonly compilerVersion: string;
-  /** The placement; one device needs none. */
-  readonly strategy: 'coplaced';
+  /** Where the work is done; without one, on one device. */
+  readonly placement?: Placement;
+  /** Costs that communication is overlapped by; without one, and on one rank, collectives stay blocking. */
+  readonly profile?: DeviceProfile;
+  /** False: collectives stay blocking. */
+  readonly overlap?: boolean;
 }
 
 /** What `aegis compile --json` prints, passes aside (CONTRACT). */
@@ -41,14 +51,10 @@ export interface PlanSummary {
   readonly keyBytes: number;
   readonly planBytes: number;
   readonly weightsBytes: number;
-  /** What a run holds at its peak: keys, plaintexts, the frame, inputs and outputs. */
+  /**
+   * What a rank holds at its peak: keys, plaintexts, the frame, inputs and outputs; the largest over ranks.
+   */
   readonly peakBytes: number;
-}
-
-export interface PlanMemory {
-  readonly framePeakBytes: number;
-  readonly keyBytes: number;
-  readonly plaintextBytes: number;
 }
 
 export interface LoweredPlan {
@@ -56,16 +62,20 @@ export interface LoweredPlan {
   readonly plan: Uint8Array;
   readonly weights: Uint8Array;
   readonly summary: PlanSummary;
-  readonly memory: PlanMemory;
+  /** Of the rank that holds most. */
+  readonly memory: RankMemory;
+  /** Undefined where nothing was overlapped. */
+  readonly overlap: OverlapReport | undefined;
 }
 
-/**
- * Lowers a cipher module with concrete levels, and without ct.polynomial and ct.bootstrap, to a plan for one
- * rank.
- */
+/** Lowers a cipher module with concrete levels, and without ct.polynomial and ct.bootstrap, to a plan. */
 export function lowerToPlan(cipher: Module, options: LowerOptions): LoweredPlan {
-  const poly = lowerKeyswitch(cipher);
-  assertVerified(poly, 'lower-keyswitch');
+  const { placement } = options;
+  const sharded = lowerKeyswitch(cipher, placement);
+  assertVerified(sharded, 'lower-keyswitch');
+  const blocking = insertCollectives(sharded);
+  assertVerified(blocking, 'insert-collectives');
+  const { module: poly, report: overlap } = overlapped(blocking, options);
   const body = defined(
     cipher.functions.find((func) => func.name === entryName),
     `function ${entryName}`,
@@ -75,26 +85,36 @@ export function lowerToPlan(cipher: Module, options: LowerOptions): LoweredPlan 
     return numericScale(type.scale, defined(cipher.parameters, 'parameters'));
   };
   const { view, weights } = emitPlan(poly, {
-    ...options,
+    compilerVersion: options.compilerVersion,
+    strategy: placement?.strategy ?? 'coplaced',
+    mesh: placement?.mesh ?? { axes: [{ name: 'app', size: 1 }] },
+    blockOf: (loc) => cipher.blocks?.get(loc) ?? 'rest',
     counts: countCipher(cipher),
     inputScales: body.args.map(scale),
     outputScales: body.results.map(scale),
   });
   assertSchedule(view);
   const plan = writePlan(view);
-  return { poly, plan, weights, ...measure(view, plan) };
+  return { poly, plan, weights, overlap, ...measure(view, plan) };
+}
+
+function overlapped(
+  blocking: Module,
+  options: LowerOptions,
+): { module: Module; report: OverlapReport | undefined } {
+  const { placement, profile } = options;
+  const asked = profile !== undefined && options.overlap !== false;
+  if (!asked || placement === undefined || meshSize(placement.mesh) === 1)
+    return { module: blocking, report: undefined };
+  const { module, report } = overlapCommunication(blocking, { mesh: placement.mesh, profile });
+  assertVerified(module, 'overlap-communication');
+  return { module, report };
 }
 
 function measure(view: PlanView, plan: Uint8Array): Pick<LoweredPlan, 'summary' | 'memory'> {
   const { parameters: p, summary } = view;
-  const rowBytes = 2 ** p.logN * 8;
-  const entry = defined(view.programs[0]?.functions.at(-1), 'entry function');
-  const argumentRows = entry.buffers.reduce((sum, buffer) => sum + (buffer.argument ? buffer.rows : 0), 0);
-  const plaintextBytes = view.plaintexts.reduce(
-    (sum, one) => sum + one.elements * one.limbs.length * one.rowWords * 8,
-    0,
-  );
-  const memory = { framePeakBytes: entry.frameRows * rowBytes, keyBytes: summary.keyBytes, plaintextBytes };
+  const peaks = view.programs.map(({ memory }) => peakBytes(memory));
+  const memory = defined(view.programs[peaks.indexOf(Math.max(...peaks))], 'program').memory;
   return {
     memory,
     summary: {
@@ -109,7 +129,7 @@ function measure(view: PlanView, plan: Uint8Array): Pick<LoweredPlan, 'summary' 
       keyBytes: summary.keyBytes,
       planBytes: plan.length,
       weightsBytes: summary.weightsBytes,
-      peakBytes: memory.framePeakBytes + argumentRows * rowBytes + memory.keyBytes + plaintextBytes,
+      peakBytes: Math.max(...peaks),
     },
   };
 }

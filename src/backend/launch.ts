@@ -35,6 +35,7 @@ export interface Launch {
   readonly keys?: readonly number[];
   readonly galois?: readonly number[];
   readonly digitCount?: number;
+  readonly firstDigit?: number;
   readonly sourceLimbs?: readonly number[];
   readonly scalars?: readonly number[];
 }
@@ -159,6 +160,7 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
     keyDim: keys.length === 0 ? -1 : turnDim,
     keysPerIteration: advance(keys),
     digitCount: launch.digitCount ?? 0,
+    firstDigit: launch.firstDigit ?? 0,
     galois,
     galoisDim: galois.length === 0 ? -1 : turnDim,
     galoisPerIteration: advance(galois),

@@ -46,8 +46,25 @@ function denseStrides(axes: readonly Axis[], unit: number): number[] {
 
 /** Row-major over the axes, limbs innermost, at the start of the storage. */
 export function denseLayout(storage: Storage, type: PolyType): Layout {
-  const strides = denseStrides(type.axes, type.limbs.length);
-  return { storage, offset: 0, axes: type.axes, strides, limbs: type.limbs, limbStride: 1, loopStrides: [] };
+  return packedLayout(storage, 0, type.axes, type.limbs);
+}
+
+/** Row-major over the axes, limbs innermost, from row `offset` on. */
+export function packedLayout(
+  storage: Storage,
+  offset: number,
+  axes: readonly Axis[],
+  limbs: readonly number[],
+): Layout {
+  return {
+    storage,
+    offset,
+    axes,
+    strides: denseStrides(axes, limbs.length),
+    limbs,
+    limbStride: 1,
+    loopStrides: [],
+  };
 }
 
 /** True if the rows lie row-major without gaps, the same in every iteration. */

@@ -39,16 +39,20 @@ export class PlaintextPool {
   readonly weights = new Map<string, Constant>();
   private readonly indices = new Map<string, number>();
 
-  constructor(
-    private readonly module: Module,
-    private readonly tables: TablePool,
-  ) {}
+  constructor(private readonly tables: TablePool) {}
+
+  /** The pool as one module's functions use it. */
+  of(module: Module): PlaintextUser {
+    return {
+      add: (op, encoding) => this.add(new RecipeReader(module, this.tables, this.weights), op, encoding),
+    };
+  }
 
   /** Index of the plaintext array that the recipe op gives under the encoding. */
-  add(op: Op, encoding: Encoding): number {
+  private add(reader: RecipeReader, op: Op, encoding: Encoding): number {
     const { type } = defined(op.results[0], 'recipe');
     invariant(type.kind === 'pt', `${op.kind} gives plaintexts`);
-    const recipe = this.recipe(op);
+    const recipe = reader.recipe(op);
     const exact = recipe.kind === 'residue' || recipe.kind === 'monomial';
     if (op.kind === 'poly.residues') {
       const limbs = op.attrs.limbs as readonly number[];
@@ -58,7 +62,7 @@ export class PlaintextPool {
       recipe,
       elements: axesCount(type.axes),
       period: type.period,
-      rowWords: rowWords(type, defined(this.module.parameters, 'parameters').slots * 2),
+      rowWords: rowWords(type, reader.degree),
       limbs: encoding.limbs,
       scale: exact ? 1 : encoding.scale,
     };
@@ -69,8 +73,26 @@ export class PlaintextPool {
     this.plaintexts.push(plaintext);
     return this.plaintexts.length - 1;
   }
+}
 
-  private recipe(op: Op): Recipe {
+/** Gives plaintexts of recipe ops their index in the plan. */
+export interface PlaintextUser {
+  readonly add: (op: Op, encoding: Encoding) => number;
+}
+
+/** Recipe ops of a module as recipes of the plan. */
+class RecipeReader {
+  constructor(
+    private readonly module: Module,
+    private readonly tables: TablePool,
+    private readonly weights: Map<string, Constant>,
+  ) {}
+
+  get degree(): number {
+    return defined(this.module.parameters, 'parameters').slots * 2;
+  }
+
+  recipe(op: Op): Recipe {
     const { attrs } = op;
     const ints = (name: string): readonly number[] => attrs[name] as readonly number[];
     switch (op.kind) {

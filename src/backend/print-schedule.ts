@@ -35,9 +35,8 @@ function printFunction(
       command.body.forEach((inner) => print(inner, `${indent}  `));
       lines.push(`${indent}}`);
     } else {
-      lines.push(
-        `${indent}${command.op === 'call' ? callText(command, functions) : launchText(command)}${note}`,
-      );
+      const text = command.op === 'call' ? callText(command, functions) : commandText(plan, command);
+      lines.push(`${indent}${text}${note}`);
     }
   };
   func.commands.forEach((command) => print(command, '    '));
@@ -48,6 +47,15 @@ function callText(command: Command, functions: readonly PlanFunction[]): string 
   const plaintexts = command.plainBindings.map((slot) => `p${slot}`);
   const name = functions[command.callee]?.name ?? String(command.callee);
   return `call @${name}(${[...bindings, ...plaintexts].join(', ')}) frame +${command.frameOffset}`;
+}
+
+function commandText(plan: PlanView, command: Command): string {
+  const { op, collective, blocking, a, out } = command;
+  if (op === 'wait') return `wait for collective ${collective}`;
+  if (op !== 'collective') return launchText(command);
+  const { kind, rows } = defined(plan.collectives[collective], 'collective');
+  const blocks = [viewText('b', a) || '-', viewText('b', out) || '-'].join(' -> ');
+  return `${blocking ? '' : 'start '}collective ${collective} ${kind}(${blocks}) rows [${excerpt(rows)}]`;
 }
 
 function launchText(command: Command): string {

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { invariant } from '../support/invariant.js';
 import type { Constant } from '../ir/module.js';
+import { littleEndian } from '../ir/printer.js';
 
 /**
  * F32 where every value is a float, which is what models hold; F64 where the compiler computed finer values.
@@ -14,19 +15,16 @@ function tensorBytes(
   constant: Constant,
 ): { readonly dtype: 'F32' | 'F64'; readonly bytes: Uint8Array } {
   const { data } = constant;
+  const single = Float32Array.from(data);
   let exact = true;
-  for (const value of data) {
+  for (let i = 0; i < data.length; i++) {
+    const value = data[i] as number;
     invariant(Number.isFinite(value), `constant ${name} is finite`);
-    if (Math.fround(value) !== value) exact = false;
+    if (single[i] !== value) exact = false;
   }
-  const width = exact ? 4 : 8;
-  const bytes = new Uint8Array(data.length * width);
-  const view = new DataView(bytes.buffer);
-  data.forEach((value, i) => {
-    if (exact) view.setFloat32(i * 4, value, true);
-    else view.setFloat64(i * 8, value, true);
-  });
-  return { dtype: exact ? 'F32' : 'F64', bytes };
+  return exact
+    ? { dtype: 'F32', bytes: littleEndian(single, 4) }
+    : { dtype: 'F64', bytes: littleEndian(data, 8) };
 }
 
 /**

@@ -4,51 +4,20 @@
  * every rule that fixes bits.
  */
 import { defined, invariant } from '../../support/invariant.js';
-import { digitsAt, keyClassFor, type KeyClass } from '../../target/parameters.js';
+import { keyClassFor, type KeyClass } from '../../target/parameters.js';
 import type { Attrs, Op, Value } from '../../ir/module.js';
-import { componentAxis, digitAxis, limbRange, specialLimbs } from '../../ir/ops/poly.js';
-import { axisSize, type PolyType } from '../../ir/types.js';
-import { inverseMod, polyOf, shapeOf, type Scope } from './scope.js';
-
-/** Level of an array without special limbs. */
-export function levelOf(value: Value): number {
-  return polyOf(value).limbs.length - 1;
-}
+import { componentAxis, digitGroupAxis, limbRange, specialLimbs } from '../../ir/ops/poly.js';
+import type { Window } from '../../ir/ops/poly-array.js';
+import { onAxis, partial, sameSharding, slicedSharding } from '../../ir/sharding.js';
+import { axisSize, withoutAxes, type Axis, type PolyType, type Sharding } from '../../ir/types.js';
+import { fillGroups, modUp, undefinedGroups, zeroGroups, type Digits, type SwitchForm } from './decompose.js';
+import { inverseMod, levelOf, polyOf, shapeOf, shardingOf, type Scope } from './scope.js';
 
 function classNamed(s: Scope, name: string): KeyClass {
   return defined(
     s.parameters.keyClasses.find((c) => c.name === name),
     `key class ${name}`,
   );
-}
-
-/**
- * Digits [axes..][digit] of an array of single polynomials, on its own limbs and the special primes of the
- * class.
- */
-export function modUp(s: Scope, c: Value, keyClass: KeyClass): Value {
-  const type = polyOf(c);
-  const level = levelOf(c);
-  invariant(
-    level <= keyClass.level,
-    `key class ${keyClass.name} ends at level ${keyClass.level}, not ${level}`,
-  );
-  const digits = digitsAt(keyClass, level);
-  const limbs = [...type.limbs, ...specialLimbs(s.parameters, keyClass.specials)];
-  const coefficients = s.op('poly.intt', [c]);
-  let out = s.undefined({ ...type, limbs, axes: [...type.axes, { name: digitAxis, size: digits.length }] });
-  digits.forEach(({ first, count }, digit) => {
-    const own = limbRange(first, count);
-    const axes = { [digitAxis]: [digit, 1] as const };
-    out = s.into('poly.copy', [s.limbs(c, own)], out, { axes, limbs: own }, { over: [] });
-    // The limbs before and after the digit are two runs in memory.
-    for (const others of [limbs.slice(0, first), limbs.slice(first + count)]) {
-      if (others.length === 0) continue;
-      const converted = s.op('poly.base_convert', [s.limbs(coefficients, own)], { limbs: others });
-      out = s.into('poly.ntt', [converted], out, { axes, limbs: others });
-    }
-  });
-  return out;
 }
 
 /** Divides by the product of the special primes, rounding to nearest: limbs q + P to limbs q. */
@@ -66,12 +35,18 @@ export function rescale(s: Scope, value: Value): Value {
 
 /** (a - a mod D) / D on `limbs`, D the product of the primes `divided`, with the centred remainder. */
 function divide(s: Scope, value: Value, divided: readonly number[], limbs: readonly number[]): Value {
-  const coefficients = s.op('poly.intt', [s.limbs(value, divided)]);
-  const converted = s.op('poly.base_convert', [coefficients], { limbs });
+  const coefficients = s.allLimbs(s.op('poly.intt', [s.limbs(value, divided)]));
+  const attrs = { limbs, ...shardingOf(polyOf(value)) };
+  const converted = s.op('poly.base_convert', [coefficients], attrs);
   const remainder = s.op('poly.ntt', [converted]);
   const divisor = divided.reduce((product, limb) => product * s.prime(limb), 1n);
   const scalars = limbs.map((limb) => Number(inverseMod(divisor, s.prime(limb))));
   return s.op('poly.sub_scale', [s.limbs(value, limbs), remainder], { scalars });
+}
+
+/** Shardings of sums of products of digits: complete, as the array `like` lies. */
+function completed(value: Value, like: readonly Sharding[]): readonly Sharding[] {
+  return polyOf(value).sharding.map((one, m) => (one.kind === 'partial' ? onAxis(like, m) : one));
 }
 
 /** Two components [axes..][component] of c under the key, after ModDown. */
@@ -80,14 +55,50 @@ function keySwitch(
   c: Value,
   keyClass: KeyClass,
   key: 'relinearize' | 'to_sparse' | 'to_dense',
+  form: SwitchForm,
 ): Value {
-  const product = s.op('poly.key_product', [modUp(s, c, keyClass)], {
-    key,
-    class: keyClass.name,
-    galois: [0],
-    over: [],
-  });
-  return modDown(s, product, keyClass.specials);
+  const attrs = { key, class: keyClass.name, galois: [0], over: [] };
+  const digits = modUp(s, c, keyClass, form);
+  const { sharding } = polyOf(c);
+  if (digits.groups !== undefined) return groupedProduct(s, digits, polyOf(c).axes, attrs, sharding);
+  const product = s.op('poly.key_product', [digits.value], attrs);
+  return modDown(s, s.lay(product, completed(product, sharding)), keyClass.specials);
+}
+
+/** Key products of each group of digits, divided by P, then added, complete as `sharding` says. */
+function groupedProduct(
+  s: Scope,
+  digits: Digits,
+  axes: readonly Axis[],
+  attrs: Attrs,
+  sharding: readonly Sharding[],
+): Value {
+  const type = { ...polyOf(digits.value), axes: [...axes, { name: componentAxis, size: 2 }], sharding };
+  const sums = fillGroups(s, digits, undefinedGroups(s, digits, type), (part, first, target, window) =>
+    s.into('poly.key_product', [part], target, window, {
+      ...attrs,
+      ...first,
+      ...sharedWork(polyOf(part).sharding, sharding),
+    }),
+  );
+  return sumOfQuotients(s, sums, digits.keyClass, sharding);
+}
+
+/** ModDown of the partial sums of all groups, then their sum. */
+function sumOfQuotients(s: Scope, sums: Value, keyClass: KeyClass, sharding: readonly Sharding[]): Value {
+  const quotients = modDown(s, s.lay(sums, completed(sums, sharding)), keyClass.specials);
+  const total = s.op('poly.copy', [quotients], { over: [digitGroupAxis] });
+  return s.lay(total, sharding);
+}
+
+/**
+ * How work on `operand` is shared so that it comes out as `sharding` says, where the operand is replicated.
+ */
+function sharedWork(operand: readonly Sharding[], sharding: readonly Sharding[]): Attrs {
+  const asked = sharding.map((one, m) =>
+    onAxis(operand, m).kind === 'replicated' ? one : onAxis(operand, m),
+  );
+  return shardingOf({ sharding: asked });
 }
 
 // ---------------------------------------------------------------- rotations
@@ -156,35 +167,71 @@ function turnAttrs(turn: Turn): Attrs {
   return turn.axis === undefined ? { galois: turn.galois } : { galois: turn.galois, axis: turn.axis };
 }
 
-/** Key product of the digits of c1 plus P*c0: what the automorphism is applied to, in limbs q + P. */
-function rotationProduct(s: Scope, c0: Value, digits: Value, keyClass: KeyClass, turn: Turn): Value {
-  const attrs = { key: 'galois', class: keyClass.name, over: [], ...turnAttrs(turn) };
-  const product = s.op('poly.key_product', [digits], attrs);
-  return addLifted(s, c0, product, keyClass, { [componentAxis]: [0, 1] }, { accumulate: true });
+const firstComponent = { axes: { [componentAxis]: [0, 1] } } as const;
+
+/**
+ * Key product of digits plus P*c0, in limbs q + P: what the automorphism is applied to. `shared`: among
+ * ranks.
+ */
+function rotationProduct(s: Scope, c0: Value, digits: Digits, turn: Turn, shared: Attrs = {}): Value {
+  const product = s.op('poly.key_product', [digits.value], { ...rotationKey(digits, turn), ...shared });
+  return addLifted(s, c0, product, digits.keyClass, firstComponent.axes, { accumulate: true });
+}
+
+function rotationKey(digits: Digits, turn: Turn): Attrs {
+  return { key: 'galois', class: digits.keyClass.name, over: [], ...turnAttrs(turn) };
+}
+
+/** The same after ModDown. `axes`: of the products, `component` aside. */
+function rotationQuotient(
+  s: Scope,
+  c0: Value,
+  digits: Digits,
+  turn: Turn,
+  axes: readonly Axis[],
+  sharding: readonly Sharding[],
+): Value {
+  if (digits.groups === undefined) {
+    const shared = sharedWork(polyOf(digits.value).sharding, sharding);
+    const product = rotationProduct(s, c0, digits, turn, shared);
+    return modDown(s, s.lay(product, completed(product, sharding)), digits.keyClass.specials);
+  }
+  const quotient = groupedProduct(s, digits, axes, rotationKey(digits, turn), sharding);
+  // (P c0 + x) / P = c0 + x / P, exactly.
+  return s.into('poly.copy', [c0], quotient, firstComponent, { over: [], accumulate: true });
 }
 
 function turned(s: Scope, value: Value, turn: Turn, over: readonly string[] = []): Value {
   return s.op('poly.automorphism', [value], { ...turnAttrs(turn), over });
 }
 
-export function conjugate(s: Scope, a: Value): Value {
+export function conjugate(s: Scope, a: Value, form: SwitchForm): Value {
   const keyClass = keyClassFor(s.parameters, levelOf(a));
   const turn = { galois: [2 ** (s.parameters.logN + 1) - 1] };
-  const digits = modUp(s, s.component(a, 1), keyClass);
-  const product = rotationProduct(s, s.component(a, 0), digits, keyClass, turn);
-  return turned(s, modDown(s, product, keyClass.specials), turn);
+  const [c0, c1] = [s.component(a, 0), s.component(a, 1)];
+  const digits = modUp(s, c1, keyClass, form);
+  return turned(s, rotationQuotient(s, c0, digits, turn, polyOf(c0).axes, polyOf(a).sharding), turn);
 }
 
 /** ct.rotate: one ModUp for all steps. */
-export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
+export function rotate(s: Scope, op: Op, a: Value, result: PolyType, form: SwitchForm): Value {
   const { axis, lazy } = op.attrs as { axis: string; lazy?: string };
   const steps = op.attrs.steps as readonly number[];
   const keyClass = lazy === undefined ? keyClassFor(s.parameters, levelOf(a)) : classNamed(s, lazy);
   const runs = runsOf(steps, (step) => normalStep(s, step) !== 0);
-  const digits = runs.some((run) => run.rotated) ? modUp(s, s.component(a, 1), keyClass) : undefined;
-  const product = (turn: Turn): Value => {
-    const value = rotationProduct(s, s.component(a, 0), defined(digits, 'digits'), keyClass, turn);
-    return lazy === undefined ? modDown(s, value, keyClass.specials) : value;
+  const found = runs.some((run) => run.rotated) ? modUp(s, s.component(a, 1), keyClass, form) : undefined;
+  const product = (run: Run): Value => {
+    const sharding = result.sharding.map((one) => slicedSharding(one, axis, run.start, run.size));
+    const c0 = s.component(a, 0);
+    const digits = defined(found, 'digits');
+    const turn = turnOf(run);
+    if (lazy === undefined) {
+      const axes = [...polyOf(c0).axes, { name: axis, size: run.size }];
+      return rotationQuotient(s, c0, digits, turn, axes, sharding);
+    }
+    const shared = sharedWork(polyOf(digits.value).sharding, sharding);
+    const value = rotationProduct(s, c0, digits, turn, shared);
+    return s.lay(value, completed(value, sharding));
   };
   const turnOf = (run: Run): Turn => ({
     axis,
@@ -192,18 +239,13 @@ export function rotate(s: Scope, op: Op, a: Value, result: PolyType): Value {
   });
 
   const [only, second] = runs;
-  if (only?.rotated === true && second === undefined) return turned(s, product(turnOf(only)), turnOf(only));
+  if (only?.rotated === true && second === undefined) return turned(s, product(only), turnOf(only));
   let out = s.undefined(result);
   for (const run of runs) {
     const axes = { [axis]: [run.start, run.size] as const };
     if (run.rotated) {
-      out = s.into(
-        'poly.automorphism',
-        [product(turnOf(run))],
-        out,
-        { axes },
-        { ...turnAttrs(turnOf(run)), over: [] },
-      );
+      const attrs = { ...turnAttrs(turnOf(run)), over: [] };
+      out = s.into('poly.automorphism', [product(run)], out, { axes }, attrs);
     } else if (lazy === undefined) out = s.into('poly.copy', [a], out, { axes }, { over: [] });
     else out = liftedInto(s, a, out, keyClass, axes);
   }
@@ -220,15 +262,25 @@ function liftedInto(
 ): Value {
   const special = specialLimbs(s.parameters, keyClass.specials);
   const lifted = addLifted(s, a, out, keyClass, axes, { accumulate: false });
-  const nothing = shapeOf({ ...polyOf(a), axes: [], limbs: special });
+  const nothing = shapeOf({ ...polyOf(a), axes: [], limbs: special, sharding: [] });
   return s.into('poly.zero', [], lifted, { axes, limbs: special }, nothing);
+}
+
+interface RotateEach {
+  readonly a: Value;
+  readonly axis: string;
+  readonly keyClass: KeyClass;
+  readonly runs: readonly Run[];
+  readonly turnOf: (run: Run) => Turn;
+  readonly form: SwitchForm;
+  readonly result: PolyType;
 }
 
 /**
  * ct.rotate_each: one ModUp and one key per element; with `sum` the sum is made in basis qp, before one
- * ModDown.
+ * ModDown (or one per group of digits).
  */
-export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value {
+export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType, form: SwitchForm): Value {
   const axis = op.attrs.axis as string;
   const steps = op.attrs.steps as readonly number[];
   const stride = (op.attrs.loopStride ?? 0) as number;
@@ -240,78 +292,116 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType): Value 
     const iterations = limbRange(0, stride === 0 ? 1 : s.tripCount);
     return { axis, galois: iterations.flatMap((i) => own.map((step) => galoisOf(s, step + i * stride))) };
   };
-  const product = (run: Run): Value => {
-    const part = s.slice(a, axis, run.start, run.size);
-    return rotationProduct(
-      s,
-      s.component(part, 0),
-      modUp(s, s.component(part, 1), keyClass),
-      keyClass,
-      turnOf(run),
-    );
-  };
-  return op.attrs.sum === true
-    ? rotateEachSum(s, a, axis, keyClass, runs, (run) => [product(run), turnOf(run)])
-    : rotateEachApart(s, a, axis, keyClass, runs, (run) => [product(run), turnOf(run)], result);
+  const site = { a, axis, keyClass, runs, turnOf, form, result };
+  if (op.attrs.sum !== true) return rotateEachApart(s, site);
+  const turning = runs.filter((run) => run.rotated);
+  const first = turning[0];
+  // Nothing is rotated: P*c, then ModDown, would give c back exactly.
+  if (first === undefined) return s.lay(s.op('poly.copy', [a], { over: [axis] }), result.sharding);
+  const own = runDigits(s, site, first);
+  const digitsOf = (run: Run): Digits => (run === first ? own : runDigits(s, site, run));
+  const summed = own.groups === undefined ? rotateEachSum : rotateEachGrouped;
+  return summed(s, site, turning, digitsOf);
 }
 
-type Rotated = (run: Run) => readonly [product: Value, turn: Turn];
+function elementsOf(s: Scope, { a, axis }: RotateEach, run: Run): Value {
+  return s.slice(a, axis, run.start, run.size);
+}
 
-function rotateEachSum(
-  s: Scope,
-  a: Value,
-  axis: string,
-  keyClass: KeyClass,
-  runs: readonly Run[],
-  rotated: Rotated,
-): Value {
+function runDigits(s: Scope, site: RotateEach, run: Run): Digits {
+  return modUp(s, s.component(elementsOf(s, site, run), 1), site.keyClass, site.form);
+}
+
+type DigitsOf = (run: Run) => Digits;
+
+function rotateEachSum(s: Scope, site: RotateEach, turning: readonly Run[], digitsOf: DigitsOf): Value {
+  const { axis, keyClass, runs, turnOf, result } = site;
   let sum: Value | undefined;
-  for (const run of runs.filter((r) => r.rotated)) {
-    const [product, turn] = rotated(run);
+  for (const run of turning) {
+    const turn = turnOf(run);
+    const digits = digitsOf(run);
+    const product = rotationProduct(s, s.component(elementsOf(s, site, run), 0), digits, turn);
+    const attrs = { ...turnAttrs(turn), over: [axis], accumulate: true };
     sum =
       sum === undefined
         ? turned(s, product, turn, [axis])
-        : s.into(
-            'poly.automorphism',
-            [product],
-            sum,
-            {},
-            { ...turnAttrs(turn), over: [axis], accumulate: true },
-          );
+        : s.into('poly.automorphism', [product], sum, {}, attrs);
   }
-  // Nothing is rotated: P*c, then ModDown, would give c back exactly.
-  if (sum === undefined) return s.op('poly.copy', [a], { over: [axis] });
+  let total = defined(sum, 'sum of rotations');
   for (const run of runs.filter((r) => !r.rotated)) {
-    const part = s.slice(a, axis, run.start, run.size);
-    sum = addLifted(s, part, sum, keyClass, {}, { over: [axis], accumulate: true });
+    const options = { over: [axis], accumulate: true };
+    total = addLifted(s, elementsOf(s, site, run), total, keyClass, {}, options);
   }
-  return modDown(s, sum, keyClass.specials);
+  // A sum over a sharded axis, or of digits of several ranks, is completed before it is rounded.
+  return modDown(s, s.lay(total, result.sharding), keyClass.specials);
 }
 
-function rotateEachApart(
-  s: Scope,
-  a: Value,
-  axis: string,
-  keyClass: KeyClass,
-  runs: readonly Run[],
-  rotated: Rotated,
-  result: PolyType,
-): Value {
-  const [only, second] = runs;
-  if (only?.rotated === true && second === undefined) {
-    const [product, turn] = rotated(only);
-    return turned(s, modDown(s, product, keyClass.specials), turn);
+/** Sums over elements of each group of digits, their ModDowns added, then what needs no key. */
+function rotateEachGrouped(s: Scope, site: RotateEach, turning: readonly Run[], digitsOf: DigitsOf): Value {
+  const { a, axis, keyClass, runs, turnOf, result } = site;
+  let sums: Value | undefined;
+  for (const run of turning) {
+    const turn = turnOf(run);
+    const digits = digitsOf(run);
+    const type = groupType(a, axis, polyOf(digits.value).limbs);
+    // A rank without elements of a run adds nothing to its partial sum, which is zero then.
+    const shared = type.sharding.some((one) => one.kind === 'partial');
+    const target = sums ?? (shared ? zeroGroups : undefinedGroups)(s, digits, type);
+    const attrs = { ...turnAttrs(turn), over: [axis], accumulate: shared || sums !== undefined };
+    sums = fillGroups(s, digits, target, (part, first, out, window) => {
+      const product = s.op('poly.key_product', [part], { ...rotationKey(digits, turn), ...first });
+      return s.into('poly.automorphism', [product], out, window, attrs);
+    });
   }
+  let total = sumOfQuotients(s, defined(sums, 'sums of groups'), keyClass, result.sharding);
+  for (const run of runs) {
+    const part = elementsOf(s, site, run);
+    total = run.rotated
+      ? addSum(s, 'poly.automorphism', s.component(part, 0), total, firstComponent, {
+          ...turnAttrs(turnOf(run)),
+          over: [axis],
+        })
+      : addSum(s, 'poly.copy', part, total, {}, { over: [axis] });
+  }
+  return total;
+}
+
+/** Sum over an axis of products in `limbs`. */
+function groupType(a: Value, axis: string, limbs: readonly number[]): PolyType {
+  const type = polyOf(a);
+  const sharding = type.sharding.map((one): Sharding =>
+    one.kind === 'split' && one.axis === axis ? partial : one,
+  );
+  return { ...type, axes: withoutAxes(type.axes, [axis]), limbs, sharding };
+}
+
+/** Adds what a command makes of `a`, summed over an axis, to a window of `target`. */
+function addSum(s: Scope, kind: string, a: Value, target: Value, window: Window, attrs: Attrs): Value {
+  const { sharding } = polyOf(target);
+  const alike = polyOf(a).sharding.every(
+    (one, m) => one.kind === 'replicated' || sameSharding(one, onAxis(sharding, m)),
+  );
+  if (alike) return s.into(kind, [a], target, window, { ...attrs, accumulate: true });
+  const sum = s.lay(s.op(kind, [a], attrs), sharding);
+  return s.into('poly.copy', [sum], target, window, { over: [], accumulate: true });
+}
+
+function rotateEachApart(s: Scope, site: RotateEach): Value {
+  const { a, axis, runs, turnOf, result } = site;
+  const quotient = (run: Run): Value => {
+    const own = elementsOf(s, site, run);
+    const c0 = s.component(own, 0);
+    const digits = runDigits(s, site, run);
+    return rotationQuotient(s, c0, digits, turnOf(run), polyOf(c0).axes, polyOf(own).sharding);
+  };
+  const [only, second] = runs;
+  if (only?.rotated === true && second === undefined) return turned(s, quotient(only), turnOf(only));
   let out = s.undefined(result);
   for (const run of runs) {
     const axes = { [axis]: [run.start, run.size] as const };
-    if (!run.rotated) {
-      out = s.into('poly.copy', [s.slice(a, axis, run.start, run.size)], out, { axes }, { over: [] });
-      continue;
-    }
-    const [product, turn] = rotated(run);
-    const down = modDown(s, product, keyClass.specials);
-    out = s.into('poly.automorphism', [down], out, { axes }, { ...turnAttrs(turn), over: [] });
+    out = run.rotated
+      ? s.into('poly.automorphism', [quotient(run)], out, { axes }, { ...turnAttrs(turnOf(run)), over: [] })
+      : s.into('poly.copy', [s.slice(a, axis, run.start, run.size)], out, { axes }, { over: [] });
   }
   return out;
 }
@@ -321,20 +411,21 @@ function rotateEachApart(
 /** Centred residues modulo q_0 on every limb of the chain. */
 export function modRaise(s: Scope, a: Value): Value {
   invariant(levelOf(a) === 0, 'ct.mod_raise takes level 0');
-  const coefficients = s.op('poly.intt', [a]);
+  const coefficients = s.allLimbs(s.op('poly.intt', [a]));
   const raised = s.op('poly.base_convert', [coefficients], {
     limbs: limbRange(0, s.parameters.maxLevel + 1),
+    ...shardingOf(polyOf(a)),
   });
   return s.op('poly.ntt', [raised]);
 }
 
-export function switchSecret(s: Scope, a: Value, to: string): Value {
+export function switchSecret(s: Scope, a: Value, to: string, form: SwitchForm): Value {
   invariant(to === 'sparse' || to === 'dense', `unknown secret ${to}`);
   const [keyClass, key] =
     to === 'sparse'
       ? [classNamed(s, 'sparse'), 'to_sparse' as const]
       : [classNamed(s, 'top'), 'to_dense' as const];
-  const switched = keySwitch(s, s.component(a, 1), keyClass, key);
+  const switched = keySwitch(s, s.component(a, 1), keyClass, key, form);
   return s.into(
     'poly.copy',
     [s.component(a, 0)],
@@ -344,9 +435,10 @@ export function switchSecret(s: Scope, a: Value, to: string): Value {
   );
 }
 
-export function relinearize(s: Scope, a: Value): Value {
+export function relinearize(s: Scope, a: Value, form: SwitchForm): Value {
   invariant(axisSize(polyOf(a).axes, componentAxis) === 3, 'ct.relinearize takes three components');
-  const switched = keySwitch(s, s.component(a, 2), keyClassFor(s.parameters, levelOf(a)), 'relinearize');
+  const keyClass = keyClassFor(s.parameters, levelOf(a));
+  const switched = keySwitch(s, s.component(a, 2), keyClass, 'relinearize', form);
   return s.op('poly.add', [s.slice(a, componentAxis, 0, 2), switched]);
 }
 

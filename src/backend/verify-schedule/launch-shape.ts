@@ -1,0 +1,90 @@
+/** What kernels.h states about the commands, and what a launch must look like whatever the rows. */
+import { maxRank } from '../launch.js';
+import type { Command, Opcode, Plaintext, View } from '../plan-view.js';
+
+export interface OpTraits {
+  /** Operands besides the output. */
+  readonly reads: readonly ('a' | 'b')[];
+  readonly plain?: true;
+  /** Operands that the output may be. */
+  readonly over?: readonly ('a' | 'b')[];
+  /** May sum dimensions and accumulate. */
+  readonly sums?: true;
+  /** Polynomials at componentStride, of the output and of the operands; `digits`: digitCount. */
+  readonly components?: readonly [number, number | 'digits'];
+}
+
+export type Kernel = Exclude<Opcode, 'loop' | 'call' | 'collective' | 'wait'>;
+
+export const traits: Readonly<Record<Kernel, OpTraits>> = {
+  zero: { reads: [] },
+  copy: { reads: ['a'], sums: true },
+  add: { reads: ['a', 'b'], over: ['a', 'b'] },
+  sub: { reads: ['a', 'b'], over: ['a', 'b'] },
+  add_plain: { reads: ['a'], plain: true, over: ['a'] },
+  contract: { reads: ['a'], plain: true, sums: true },
+  tensor: { reads: ['a', 'b'], sums: true, components: [3, 2] },
+  ntt: { reads: ['a'], over: ['a'] },
+  intt: { reads: ['a'], over: ['a'] },
+  base_convert: { reads: ['a'] },
+  sub_scale: { reads: ['a', 'b'], over: ['a', 'b'] },
+  key_product: { reads: ['a'], sums: true, components: [2, 'digits'] },
+  automorphism: { reads: ['a'], sums: true },
+};
+
+export function shapeProblem(command: Command, trait: OpTraits, primes: number): string | undefined {
+  const { dims, reduceRank, limbs, out } = command;
+  if (dims.length > maxRank) return `${dims.length} batch dimensions`;
+  if (dims.some((size) => size < 1) || reduceRank > dims.length) {
+    return `dimensions [${dims.join()}], ${reduceRank} summed`;
+  }
+  if (trait.sums !== true && (reduceRank > 0 || command.accumulate)) {
+    return 'this command neither sums nor accumulates';
+  }
+  if (limbs.length === 0 || limbs.some((limb) => limb >= primes)) {
+    return `limbs [${limbs.join()}] of ${primes} primes`;
+  }
+  if (out !== null && out.strides.slice(dims.length - reduceRank).some((stride) => stride !== 0)) {
+    return 'the output moves along a summed dimension';
+  }
+  if (command.op === 'sub_scale' && command.scalars.length !== limbs.length) {
+    return 'not one scalar for each limb';
+  }
+  return undefined;
+}
+
+/** `trips` of the innermost loop. */
+export function turnProblem(command: Command, trips: number): string | undefined {
+  const product = command.op === 'key_product';
+  const dim = product ? command.keyDim : command.galoisDim;
+  const entries = product ? command.keys : command.galois;
+  const perIteration = product ? command.keysPerIteration : command.galoisPerIteration;
+  if (dim >= command.dims.length) return `keys or rotations along dimension ${dim}`;
+  const needed = (command.dims[dim] ?? 1) + (trips - 1) * perIteration;
+  return entries.length < needed ? `${entries.length} keys or rotations, not ${needed}` : undefined;
+}
+
+/** Is every row of the operand `plain` one of the plaintext, of the launch's limb? */
+export function plainFits(command: Command, plain: View, plaintext: Plaintext): boolean {
+  const count = plaintext.limbs.length;
+  const rows = plaintext.elements * count;
+  let starts = [plain.offset];
+  command.dims.forEach((size, d) => {
+    const stride = plain.strides[d] ?? 0;
+    if (stride === 0) return;
+    starts = Array.from({ length: size * starts.length }, (_, i) => {
+      const k = i % starts.length;
+      return (starts[k] ?? 0) + ((i - k) / starts.length) * stride;
+    });
+  });
+  return starts.every((start) =>
+    command.limbs.every((limb, j) => {
+      const row = start + j * plain.limbStride;
+      return row >= 0 && row < rows && plaintext.limbs[row % count] === limb;
+    }),
+  );
+}
+
+export function sameNumbers(x: readonly number[], y: readonly number[]): boolean {
+  return x.length === y.length && x.every((value, i) => value === y[i]);
+}
