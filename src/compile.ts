@@ -3,7 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { lowerToPlan, type PlanSummary } from './backend/index.js';
+import type { PlanSummary } from './backend/index.js';
+import { lowerWithin, place, type PlacedModule, type PlacementOptions } from './compile/place.js';
 import type { Samples } from './data/index.js';
 import { importModel } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
@@ -12,6 +13,7 @@ import { printModule } from './ir/printer.js';
 import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
 import { affordableRuns, probesOf } from './passes/measure-bounds.js';
+import { layerBlocks } from './passes/layer-blocks.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
 import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
@@ -27,7 +29,7 @@ import {
 } from './target/parameters.js';
 import type { SecurityBits } from './target/security.js';
 
-export const compilerVersion = 'aegis 0.1.0';
+export { compilerVersion } from './compile/place.js';
 
 export interface ShapeOptions {
   /** Value of the sequence dimension, where the model leaves it open. */
@@ -36,7 +38,7 @@ export interface ShapeOptions {
   readonly dims?: Readonly<Record<string, number>> | undefined;
 }
 
-export interface CompileOptions extends ShapeOptions {
+export interface CompileOptions extends ShapeOptions, PlacementOptions {
   readonly ring: RingName;
   readonly security?: SecurityBits | undefined;
   /** Accept parameters below the security level; the plan and all made from it say INSECURE. */
@@ -47,6 +49,8 @@ export interface CompileOptions extends ShapeOptions {
   /** Folder for the IR after every pass. */
   readonly dumpIr?: string | undefined;
   readonly pack?: Partial<PackOptions> | undefined;
+  /** Isomorphic layers from which on they are compiled once; 0 for never, by default three. */
+  readonly outline?: number | undefined;
   readonly onProgress?: ((pass: string, fraction: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -64,6 +68,9 @@ export interface CompileResult {
   readonly summary: CompileSummary;
   readonly warnings: readonly Diagnostic[];
 }
+
+/** Blocks that DESIGN section 4 allows. */
+const maxTokenBlocks = 8;
 
 /** Random inputs for models compiled without samples: enough to find ranges, and no more than that. */
 const randomSamples = 8;
@@ -97,14 +104,14 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   checkRanges(ranges, tensor);
 
   const parameters = parametersFor(options, tensor);
-  const context = { parameters, ranges, pack: { ...defaultPack, ...options.pack } };
-  const result = await step('passes', () =>
-    runPipeline(tensor, context, seconds, (pass, module) => dump(pass.name, module)),
+  const { module, passes, dumped } = await step('passes', () =>
+    fastest({ tensor, ranges, parameters }, options),
   );
-  reports.splice(-1, 1, ...result.reports);
-  const cipher = await step('predict-error', () => predicted(result.module, tensor, ranges));
+  reports.splice(-1, 1, ...passes);
+  for (const [name, one] of dumped) dump(name, one);
+  const cipher = await step('predict-error', () => predicted(module.cipher, tensor, ranges, warnings));
   dump('predict-error', cipher);
-  const lowered = await step('lower', () => lowerToPlan(cipher, { compilerVersion, strategy: 'coplaced' }));
+  const lowered = await step('lower', () => lowerWithin({ ...module, cipher }, options));
   dump('lower-keyswitch', lowered.poly);
   return {
     tensor,
@@ -115,6 +122,89 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     summary: { ...lowered.summary, passes: reports },
     warnings,
   };
+}
+
+interface Candidate {
+  readonly module: PlacedModule;
+  readonly passes: readonly PassReport[];
+  readonly dumped: readonly (readonly [string, Module])[];
+}
+
+/** The placed module that is predicted to be fastest among the ways to cut tokens into blocks. */
+function fastest(source: Source, options: CompileOptions): Candidate {
+  const made = packedModules(source, options, blockCounts(options)).map(
+    ({ cipher, passes, dumped }): Candidate => {
+      const start = seconds();
+      const module = place(cipher, options);
+      return { module, dumped, passes: [...passes, { name: 'co-place', seconds: seconds() - start }] };
+    },
+  );
+  return made.reduce((a, b) =>
+    (b.module.report?.seconds ?? Infinity) < (a.module.report?.seconds ?? Infinity) ? b : a,
+  );
+}
+
+interface Source {
+  readonly tensor: Module;
+  readonly ranges: Ranges;
+  readonly parameters: Parameters;
+}
+
+interface PackedModule {
+  readonly tokenBlocks: number;
+  readonly cipher: Module;
+  readonly passes: readonly PassReport[];
+  readonly dumped: readonly (readonly [string, Module])[];
+}
+
+/** The cipher module for each number of token blocks; numbers that the tokens do not allow are left out. */
+function packedModules(
+  { tensor, ranges, parameters }: Source,
+  options: CompileOptions,
+  counts: readonly number[],
+): PackedModule[] {
+  const blocks = layerBlocks(tensor);
+  return counts.flatMap((tokenBlocks) => {
+    const pack = { ...defaultPack, ...options.pack, tokenBlocks };
+    const context = { parameters, ranges, pack, outline: options.outline };
+    const dumped: [string, Module][] = [];
+    try {
+      const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
+      return [{ tokenBlocks, cipher: { ...run.module, blocks }, passes: run.reports, dumped }];
+    } catch (error) {
+      if (tokenBlocks > 1 && counts.length > 1 && error instanceof AegisError) return [];
+      throw error;
+    }
+  });
+}
+
+/**
+ * Cipher modules of a model, one for each number of token blocks, without predicted errors: what compare
+ * places and
+ * simulates.
+ */
+export async function packVariants(
+  modelPath: string,
+  options: CompileOptions,
+  counts: readonly number[],
+): Promise<readonly PackedModule[]> {
+  const { module: tensor } = importModel(modelPath, { ...options, shapes: shapesOf(options) });
+  await new Promise((resolve) => setImmediate(resolve));
+  const ranges = options.ranges ?? calibrateOn(tensor, options.samples, []);
+  checkRanges(ranges, tensor);
+  return packedModules({ tensor, ranges, parameters: parametersFor(options, tensor) }, options, counts);
+}
+
+/** Ways to cut tokens into blocks that are tried. */
+function blockCounts({ devices = 1, strategy = 'coplaced', pack }: CompileOptions): number[] {
+  if (pack?.tokenBlocks !== undefined) return [pack.tokenBlocks];
+  return strategy === 'coplaced' || strategy === 'app' ? tokenBlockCounts(devices) : [1];
+}
+
+/** One block, or one for each device. */
+export function tokenBlockCounts(devices: number): number[] {
+  const least = 2 ** Math.ceil(Math.log2(devices));
+  return least > 1 && least <= maxTokenBlocks ? [1, least] : [1];
 }
 
 /** Runs a model in the clear on samples and returns what compile needs to choose approximations. */
@@ -235,9 +325,21 @@ function randomInputs(tensor: Module): Record<string, Float64Array>[] {
   );
 }
 
-function predicted(cipher: Module, tensor: Module, ranges: Ranges): Module {
+/** The module with predicted errors, unless there is no input to run it on or a run takes minutes. */
+function predicted(cipher: Module, tensor: Module, ranges: Ranges, warnings: Diagnostic[]): Module {
   const all = probesOf(ranges);
   const runs = affordableRuns(cipher, all.length + defaultPredictOptions.runs);
+  if (all.length === 0 || runs === 0) {
+    warnings.push({
+      code: 'A105',
+      message:
+        all.length === 0
+          ? 'the ranges hold no calibration inputs: the output error is not predicted'
+          : 'a clear run of this plan takes minutes: the output error is not predicted',
+      help: 'compile the model at a shorter length, with samples, to see its error',
+    });
+    return cipher;
+  }
   const noisyRuns = Math.min(defaultPredictOptions.runs, Math.max(1, runs - 1));
   const probes = all.slice(0, Math.max(1, runs - noisyRuns));
   const references = probes.map((probe) => runTensor(tensor, probe));

@@ -8,6 +8,7 @@ import yargs from 'yargs';
 import { AegisError, renderDiagnostic, type Diagnostic } from '../support/diagnostics.js';
 import type { Invoke } from './command.js';
 import { calibrateCommand } from './commands/calibrate.js';
+import { compareCommand } from './commands/compare.js';
 import { compileCommand } from './commands/compile.js';
 import { decryptCommand } from './commands/decrypt.js';
 import { demoCommand } from './commands/demo.js';
@@ -15,7 +16,10 @@ import { doctorCommand } from './commands/doctor.js';
 import { encryptCommand } from './commands/encrypt.js';
 import { inspectCommand } from './commands/inspect.js';
 import { keygenCommand } from './commands/keygen.js';
+import { lowerCommand } from './commands/lower.js';
+import { profileCommand } from './commands/profile.js';
 import { runCommand } from './commands/run.js';
+import { simulateCommand } from './commands/simulate.js';
 import { verifyCommand } from './commands/verify.js';
 import { Interrupted, type Context, type MakeContext } from './context.js';
 
@@ -29,12 +33,16 @@ const commands = [
   doctorCommand,
   calibrateCommand,
   compileCommand,
+  lowerCommand,
   inspectCommand,
   verifyCommand,
   keygenCommand,
   encryptCommand,
   runCommand,
   decryptCommand,
+  simulateCommand,
+  compareCommand,
+  profileCommand,
 ];
 
 class UsageError extends Error {}

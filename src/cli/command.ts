@@ -1,6 +1,9 @@
 /** The one form in which commands are declared, and what all of them share. */
 import type { Argv, CommandModule, InferredOptionTypes, Options, PositionalOptions } from 'yargs';
 import { parseTake, readSamples, type Samples } from '../data/index.js';
+import { defaultProfile, maxDevices, type PlacementOptions } from '../compile/place.js';
+import { strategies, type Strategy } from '../passes/co-place/options.js';
+import { loadProfile } from '../target/profile.js';
 import type { Context } from './context.js';
 
 type Definitions = Readonly<Record<string, Options>>;
@@ -85,6 +88,54 @@ export const shapeOptions = {
   },
 } as const;
 
+export const tokenBlocksOption = {
+  type: 'number',
+  requiresArg: true,
+  choices: [1, 2, 4, 8],
+  describe: 'blocks of tokens in ciphertexts of their own; the fastest unless given',
+} as const;
+
+/** Where the work of a plan is done. */
+export const placementOptions = {
+  devices: { type: 'number', requiresArg: true, default: 1, describe: 'ranks of the plan' },
+  strategy: { choices: strategies, default: 'coplaced', describe: 'how work is shared out among devices' },
+  profile: {
+    ...text,
+    default: defaultProfile,
+    describe: 'device that the plan is made for: a name, or a file',
+  },
+  overlap: { type: 'boolean', default: true, describe: 'hide communication behind computation' },
+  'memory-limit': { ...text, describe: 'bytes that a device may hold, or 8GiB; other plans are refused' },
+} as const;
+
+interface PlacementArgs {
+  readonly devices: number;
+  readonly strategy: string;
+  readonly profile: string;
+  readonly overlap: boolean;
+  readonly memoryLimit?: string | undefined;
+}
+
+export function checkPlacementOptions(args: PlacementArgs): string | undefined {
+  if (!Number.isSafeInteger(args.devices) || args.devices < 1 || args.devices > maxDevices) {
+    return `--devices is not a number from 1 to ${maxDevices}`;
+  }
+  if (args.memoryLimit !== undefined && parseByteCount(args.memoryLimit) === undefined) {
+    return '--memory-limit is not a number of bytes';
+  }
+  return undefined;
+}
+
+export function placementOf(args: PlacementArgs): PlacementOptions {
+  return {
+    devices: args.devices,
+    strategy: args.strategy as Strategy,
+    profile: loadProfile(args.profile),
+    overlap: args.overlap,
+    memoryLimit: args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit),
+  };
+}
+
 /** `name=value` pairs. Throws what is wrong, as a usage error. */
 export function parseDims(pairs: readonly string[] | undefined): Record<string, number> {
   return Object.fromEntries(
@@ -132,4 +183,23 @@ export function parseByteCount(given: string): number | undefined {
   const power = ['', 'K', 'M', 'G', 'T'].indexOf((match[2] ?? '').toUpperCase());
   const bytes = Math.floor(Number(match[1]) * 1024 ** power);
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : undefined;
+}
+
+/** Of a device profile. */
+export const profileOption = {
+  type: 'string',
+  demandOption: true,
+  requiresArg: true,
+  describe: 'device profile: a100-40g-nvlink, h200, ... or a file of aegis profile',
+} as const;
+
+export const kernelSpeedOption = {
+  type: 'number',
+  default: 1,
+  requiresArg: true,
+  describe: 'kernels this many times as fast, communication as it is',
+} as const;
+
+export function checkKernelSpeed({ kernelSpeed }: { kernelSpeed: number }): string | undefined {
+  return kernelSpeed > 0 && Number.isFinite(kernelSpeed) ? undefined : '--kernel-speed is not above 0';
 }

@@ -1,6 +1,13 @@
 /** What `inspect` says about a plan. Numbers first (the JSON), text made from the same numbers. */
 import { digitsAt } from '../target/parameters.js';
-import type { Command, Key, PlanFunction, PlanView, Plaintext } from '../backend/plan-view.js';
+import {
+  layerBlocks,
+  type Command,
+  type Key,
+  type PlanFunction,
+  type PlanView,
+} from '../backend/plan-view.js';
+import { peakBytes } from '../backend/rank-memory.js';
 import { defined } from '../support/invariant.js';
 import {
   bold,
@@ -101,7 +108,7 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
       launches: sumOf(defined(launches[i], `launches of ${func.name}`)),
     })),
     launches: sorted(defined(launches.at(-1), 'entry function')),
-    memory: memoryOf(plan, functions),
+    memory: memoryOf(plan),
   };
 }
 
@@ -138,19 +145,14 @@ function countLaunches(functions: readonly PlanFunction[]): Map<string, number>[
   return known;
 }
 
-function memoryOf(plan: PlanView, functions: readonly PlanFunction[]): MemoryDescription {
-  const rowBytes = 2 ** plan.parameters.logN * wordBytes;
-  const entry = defined(functions.at(-1), 'entry function');
-  const argumentRows = entry.buffers.reduce((sum, { argument, rows }) => sum + (argument ? rows : 0), 0);
+/** Of the rank that holds most. */
+function memoryOf({ programs }: PlanView): MemoryDescription {
+  const { memory } = programs.reduce((a, b) => (peakBytes(b.memory) > peakBytes(a.memory) ? b : a));
   return {
-    frameBytes: (entry.frameRows + argumentRows) * rowBytes,
-    plaintextBytes: plan.plaintexts.reduce((sum, one) => sum + plaintextBytes(one), 0),
-    keyBytes: plan.summary.keyBytes,
+    frameBytes: memory.frame + memory.ports,
+    plaintextBytes: memory.plaintexts,
+    keyBytes: memory.keys,
   };
-}
-
-function plaintextBytes({ elements, limbs, rowWords }: Plaintext): number {
-  return elements * limbs.length * rowWords * wordBytes;
 }
 
 export interface KeyDescription {
@@ -225,14 +227,37 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
           .join(', '),
       ],
     ])}`,
+    ...(plan.programs.length > 1 ? [`${bold(style, 'ranks')}\n${formatFields(rankFields(plan))}`] : []),
     `${bold(style, 'bytes')}\n${formatFields([
       ['plan', formatBytes(d.planBytes)],
       ['weights', formatBytes(d.weightsBytes)],
       ['eval.keys', `${formatBytes(d.keyFileBytes)}, ${plan.keys.length} keys`],
     ])}`,
-    `${bold(style, 'memory of a run')}\n${formatFields(memoryFields(d.memory))}`,
+    `${bold(style, memoryTitle(plan))}\n${formatFields(memoryFields(d.memory))}`,
   ];
   return `${blocks.join('\n\n')}\n`;
+}
+
+function memoryTitle({ programs }: PlanView): string {
+  return programs.length > 1 ? 'memory of the largest rank' : 'memory of a run';
+}
+
+function rankFields({ programs, strategy, collectives }: PlanView): [string, string][] {
+  const received = (block: string): number =>
+    collectives.reduce((sum, one) => sum + (one.block === block ? Math.max(...one.receivedBytes) : 0), 0);
+  const peaks = programs.map((program) => formatBytes(peakBytes(program.memory)));
+  return [
+    ['placement', `${programs.length} ranks, ${strategy}`],
+    ['memory', peaks.join(', ')],
+    [
+      'received',
+      layerBlocks.map((block) => `${block} ${formatBytes(received(block))}`).join(', ') + ' at most, a rank',
+    ],
+    [
+      'collectives',
+      `${collectives.length}, run ${collectives.reduce((sum, one) => sum + one.executions, 0)} times`,
+    ],
+  ];
 }
 
 export function memoryFields(memory: MemoryDescription): [string, string][] {

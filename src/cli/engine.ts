@@ -50,6 +50,13 @@ export async function cipherBeside(plan: LoadedPlan, given?: string): Promise<Mo
   return module;
 }
 
+/** A cipher module from its text. */
+export async function readCipher(path: string): Promise<Module> {
+  const module = parseModule(await readFile(path, 'utf8'));
+  assertVerified(module, 'read cipher module');
+  return module;
+}
+
 function belongsTo({ sourceHash, parameters, outputs }: Module, view: PlanView): boolean {
   return (
     sourceHash === view.sourceHash

@@ -37,6 +37,10 @@ export function parseRanges(text: string, source: string): Ranges {
   nodes.forEach((node, i) => {
     if (!isNode(node)) throw bad(source, `nodes[${i}] is not a calibrated range`);
   });
+  const { values } = root;
+  if (values !== undefined && !(Array.isArray(values) && values.every(isValueRange))) {
+    throw bad(source, '"values" is not a list of intervals');
+  }
   probes.forEach((probe, i) => {
     if (!isRecord(probe) || !Object.values(probe).every(isNumbers)) {
       throw bad(source, `probes[${i}] is not a sample`);
@@ -56,6 +60,10 @@ function isNode(node: unknown): boolean {
   return [attention['logSumExp'], attention['logSquareSum']].every(
     (list) => Array.isArray(list) && list.length > 0 && list.every(isInterval),
   );
+}
+
+function isValueRange(value: unknown): boolean {
+  return isRecord(value) && Number.isSafeInteger(value['op']) && isInterval(value);
 }
 
 function isInterval(value: unknown): value is Interval {

@@ -3,7 +3,7 @@ import type { CompileOptions, CompileResult } from '../../compile.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
 import type { Module } from '../../ir/module.js';
-import { AegisError, renderDiagnostic } from '../../support/diagnostics.js';
+import { renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
 import type { SecurityBits } from '../../target/security.js';
 import {
@@ -11,11 +11,14 @@ import {
   checkShapeOptions,
   defineCommand,
   outputOption,
-  parseByteCount,
+  checkPlacementOptions,
+  placementOf,
+  placementOptions,
   parseDims,
   readTaken,
   sampleOptions,
   shapeOptions,
+  tokenBlocksOption,
 } from '../command.js';
 import type { Context } from '../context.js';
 import { formatFields, formatBytes, formatError, formatSeconds, insecureNotice } from '../format.js';
@@ -40,11 +43,8 @@ export const compileCommand = defineCommand({
     },
     security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
     insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
-    'memory-limit': {
-      type: 'string',
-      requiresArg: true,
-      describe: 'refuse a plan that needs more: bytes, or 8GiB',
-    },
+    ...placementOptions,
+    'token-blocks': tokenBlocksOption,
     'emit-cipher': {
       type: 'string',
       requiresArg: true,
@@ -67,10 +67,7 @@ export const compileCommand = defineCommand({
     if (args.ranges !== undefined && args.samples !== undefined) {
       return 'give --ranges or --samples, not both';
     }
-    if (args.memoryLimit !== undefined && parseByteCount(args.memoryLimit) === undefined) {
-      return '--memory-limit is not a number of bytes';
-    }
-    return checkSampleOptions(args) ?? checkShapeOptions(args);
+    return checkSampleOptions(args) ?? checkShapeOptions(args) ?? checkPlacementOptions(args);
   },
   run: async (args, context) => {
     await checkInputs([args.model, args.ranges, args.samples].filter((path) => path !== undefined));
@@ -87,10 +84,11 @@ export const compileCommand = defineCommand({
         ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
         samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
         dumpIr: args.dumpIr,
+        ...placementOf(args),
+        ...(args.tokenBlocks === undefined ? {} : { pack: { tokenBlocks: args.tokenBlocks } }),
       },
       context,
     );
-    checkMemory(result, args.memoryLimit === undefined ? undefined : parseByteCount(args.memoryLimit));
     await writePlanFiles(args.output, result, args.emitCipher);
     if (context.json) context.out.write(`${JSON.stringify(result.summary)}\n`);
     else context.out.write(summaryText(args.output, result, context));
@@ -129,15 +127,6 @@ export async function writePlanFiles(
   ]);
   // One that an earlier compile left would be taken for this plan's.
   if (!small) await rm(`${path}.cipher`, { force: true });
-}
-
-function checkMemory({ summary }: CompileResult, limitBytes: number | undefined): void {
-  if (limitBytes === undefined || summary.peakBytes <= limitBytes) return;
-  throw new AegisError({
-    code: 'B110',
-    message: `a run needs ${summary.peakBytes} bytes but --memory-limit allows ${limitBytes}`,
-    help: 'raise --memory-limit, or compile for a smaller --seq-len',
-  });
 }
 
 function constantBytes(module: Module): number {

@@ -31,6 +31,9 @@ interface RuntimeReport {
   readonly kernels: readonly string[];
   readonly chosenKernels: string;
   readonly sodium: string;
+  /** The library of the mpi channel; '' if there is none, and why. */
+  readonly mpi: string;
+  readonly mpiProblem: string;
 }
 
 export const doctorCommand = defineCommand({
@@ -61,7 +64,15 @@ async function examine(): Promise<DoctorReport> {
     runtimeProblem: typeof found === 'string' ? found : null,
     nvidiaDriver: nvidiaDriver(),
     gpus: gpuCount(),
-    possible: { compile: true, keygen: able, encrypt: able, run: able, decrypt: able, cuda: false },
+    possible: {
+      compile: true,
+      keygen: able,
+      encrypt: able,
+      run: able,
+      decrypt: able,
+      mpi: (runtime?.mpi ?? '') !== '',
+      cuda: false,
+    },
   };
 }
 
@@ -117,6 +128,7 @@ function reportText(r: DoctorReport, style: Style): string {
         : [
             ['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`],
             ['libsodium', r.runtime.sodium],
+            ['MPI', r.runtime.mpi === '' ? `none: ${r.runtime.mpiProblem}` : r.runtime.mpi],
           ],
     ),
     bold(style, 'possible here'),
@@ -124,6 +136,7 @@ function reportText(r: DoctorReport, style: Style): string {
       ['compile', 'yes'],
       ['keygen, encrypt, decrypt', yes(r.runtime !== null, noRuntime)],
       ['run on the CPU', yes(r.runtime !== null, noRuntime)],
+      ['run several ranks', r.possible['mpi'] === true ? 'as threads or with mpirun' : 'as threads'],
       ['run on a GPU', yes(r.possible['cuda'] === true, 'this version has no CUDA backend')],
     ]),
     '',

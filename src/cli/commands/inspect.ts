@@ -1,15 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { lowerToPlan, printSchedule, readPlan } from '../../backend/index.js';
 import { printModule } from '../../ir/printer.js';
-import { parseModule } from '../../ir/parser.js';
-import { assertVerified } from '../../ir/verifier.js';
 import type { Module } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { checkShapeOptions, defineCommand, parseDims, shapeOptions } from '../command.js';
 import type { Context } from '../context.js';
 import { describeKeys, describePlan, keysText, memoryFields, planText } from '../describe-plan.js';
 import { describeModule, moduleText, nodeOpsText, opsOfNode } from '../describe-module.js';
-import { cipherBeside, loadPlan, type LoadedPlan } from '../engine.js';
+import { cipherBeside, loadPlan, readCipher, type LoadedPlan } from '../engine.js';
 import { checkInputs } from '../files.js';
 import { formatFields, formatTable, insecureNotice } from '../format.js';
 
@@ -73,12 +71,6 @@ async function kindOf(path: string): Promise<'plan' | 'cipher' | 'model'> {
     message: `${path} is neither a plan nor a cipher module nor an ONNX model`,
     help: 'make a plan with aegis compile',
   });
-}
-
-async function readCipher(path: string): Promise<Module> {
-  const module = parseModule(await readFile(path, 'utf8'));
-  assertVerified(module, 'inspect');
-  return module;
 }
 
 async function inspectPlan(plan: LoadedPlan, wanted: Wanted, context: Context): Promise<void> {
@@ -155,7 +147,7 @@ function inPhase(module: Module, phase: PhaseName): Module | string {
     );
   }
   if (phase === 'tensor') throw noPhase('a cipher module holds no tensor phase', 'inspect the ONNX file');
-  const lowered = lowerToPlan(module, { compilerVersion: 'inspect', strategy: 'coplaced' });
+  const lowered = lowerToPlan(module, { compilerVersion: 'inspect' });
   return phase === 'poly' ? lowered.poly : printSchedule(readPlan(lowered.plan));
 }
 

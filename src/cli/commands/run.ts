@@ -13,7 +13,11 @@ export const runCommand = defineCommand({
     in: { type: 'string', demandOption: true, requiresArg: true, describe: 'request of aegis encrypt' },
     output: { ...outputOption, describe: 'response to write' },
     backend: { choices: ['cpu', 'cuda'], default: 'cpu', describe: 'where the kernels run' },
-    channel: { choices: ['local', 'mpi', 'nccl'], default: 'local', describe: 'how ranks talk' },
+    channel: {
+      choices: ['local', 'mpi', 'nccl'],
+      default: 'local',
+      describe: 'ranks are threads, or processes of mpirun',
+    },
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
   examples: [['aegis run model.aegis --keys keys/eval.keys --in request.ct -o response.ct', 'on all cores']],
@@ -39,15 +43,18 @@ export const runCommand = defineCommand({
       context,
     );
     const { insecure } = plan.view.parameters;
+    // Processes of other ranks leave the output to the first one.
+    if (!report.root) return;
     if (context.json) {
-      const { outputSha256, seconds, ranks } = report;
-      context.out.write(`${JSON.stringify({ outputSha256, seconds, ranks, insecure })}\n`);
+      const { outputSha256, seconds, ranks, processPeakBytes } = report;
+      context.out.write(`${JSON.stringify({ outputSha256, seconds, ranks, processPeakBytes, insecure })}\n`);
       return;
     }
     const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
+    const onRanks = report.ranks.length > 1 ? ` on each of ${report.ranks.length} ranks` : '';
     context.out.write(
       `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, `
-        + `at most ${formatBytes(peakBytes)}\n`
+        + `at most ${formatBytes(peakBytes)}${onRanks}\n`
         + `sha256 ${report.outputSha256}\n`,
     );
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
