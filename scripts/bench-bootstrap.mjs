@@ -107,7 +107,7 @@ function statistics(expected, got) {
 
 const module = mergeDuplicates(lazyModDown(expandBootstrap(bootstrapModule())));
 assertVerified(module, 'bench');
-const lowered = lowerToPlan(module, { compilerVersion, strategy: 'coplaced' });
+const lowered = lowerToPlan(module, { compilerVersion });
 const folder = options.out ?? (await mkdtemp(join(tmpdir(), 'aegis-bootstrap-')));
 await mkdir(folder, { recursive: true });
 const at = (name) => join(folder, name);
