@@ -1,4 +1,6 @@
 /** From a cipher module built in a test to decrypted slots, by way of the plan's bytes. */
+import { expect } from 'vitest';
+import type { Placement } from '../../src/ir/placement.js';
 import { lowerToPlan, readPlan, type LoweredPlan } from '../../src/backend/index.js';
 import type { PlanView } from '../../src/backend/plan-view.js';
 import { BlockBuilder, Ids } from '../../src/ir/builder.js';
@@ -6,7 +8,9 @@ import type { Constant, Func, Module, Port, Value } from '../../src/ir/module.js
 import { canonicalScale, type Scale } from '../../src/ir/scale.js';
 import { axesCount, qBasis, type Axis, type CtType, type PtType, type Type } from '../../src/ir/types.js';
 import { assertVerified } from '../../src/ir/verifier.js';
+import type { DeviceProfile } from '../../src/target/profile.js';
 import { defaultLiteral, makeParameters, type Parameters } from '../../src/target/parameters.js';
+import { placementsOf } from './placements.js';
 import { PlanRunner, type Slots, type Weights } from './run-plan.js';
 import { Random, type Complex, type Row } from './toy-ckks.js';
 
@@ -98,8 +102,46 @@ export interface OracleRun {
   readonly outputs: readonly (readonly Slots[])[];
 }
 
-export function lower(module: Module): LoweredPlan {
-  return lowerToPlan(module, { compilerVersion: 'test', strategy: 'coplaced' });
+export function lower(module: Module, placement?: Placement, profile?: DeviceProfile): LoweredPlan {
+  return lowerToPlan(module, {
+    compilerVersion: 'test',
+    ...(placement === undefined ? {} : { placement }),
+    ...(profile === undefined ? {} : { profile }),
+  });
+}
+
+/** Links so slow that communication is worth hiding on rows of this size. */
+export const slowLinks: DeviceProfile = {
+  format: 1,
+  name: 'slow links',
+  provenance: {},
+  memoryBytes: 2 ** 30,
+  memoryBandwidth: 1e9,
+  modularRate: 1e8,
+  efficiency: 1,
+  launchSeconds: 1e-7,
+  link: { bandwidth: 2e8, latencySeconds: 1e-7, background: true },
+  measured: null,
+};
+
+/** The same module on several ranks gives the same rows, with communication overlapped or not. */
+function checkPlacements(module: Module, weights: Weights, encrypted: Row[][], expected: Row[][]): void {
+  for (const placement of placementsOf(module)) {
+    for (const profile of [undefined, slowLinks]) {
+      const lowered = lower(module, placement, profile);
+      const plan = readPlan(lowered.plan);
+      const rows = new PlanRunner(plan, weights).run(encrypted);
+      const overlap = profile === undefined ? '' : ', overlapped';
+      const ranks = `${placement.strategy} on ${plan.programs.length} ranks${overlap}`;
+      rows.forEach((output, o) =>
+        output.forEach((row, i) => expect(row, `${ranks}: output ${o}, row ${i}`).toEqual(expected[o]![i])),
+      );
+      if (lowered.overlap !== undefined) {
+        const { exposedBefore, exposedAfter } = lowered.overlap;
+        expect(exposedAfter).toBeLessThanOrEqual(exposedBefore);
+      }
+    }
+  }
 }
 
 /** Lowers, writes, reads back and runs a module on random inputs in [-1, 1]^2, or real ones. */
@@ -129,6 +171,7 @@ export function runOracle(
     );
   });
   const results = runner.run(encrypted);
+  checkPlacements(module, weights, encrypted, results);
   const rows = (output: number, element: number): Row[][] => {
     const limbs = plan.outputs[output]!.level + 1;
     const start = element * 2 * limbs;

@@ -102,13 +102,9 @@ describe('the plan file', () => {
     });
     expect(view.parameters.primes).toEqual(toyParameters.primes);
     expect(view.weightsHash).toBe(createHash('sha256').update(weights).digest('hex'));
-    expect(view.inputs).toMatchObject([
-      { name: 'x0', elements: 2, period: slotCount, level: 7, buffer: 0, factor: 1 },
-    ]);
-    expect(view.outputs.map((port) => [port.level, port.buffer])).toEqual([
-      [6, 1],
-      [7, 2],
-    ]);
+    expect(view.inputs).toMatchObject([{ name: 'x0', elements: 2, period: slotCount, level: 7, factor: 1 }]);
+    expect(view.outputs.map((port) => port.level)).toEqual([6, 7]);
+    expect(view.programs[0]!.outputs.map((part) => part.buffer)).toEqual([1, 2]);
     expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: 2, level: 7 }]);
     expect(view.plaintexts.map((p) => [p.recipe.kind, p.elements, p.rowWords])).toEqual([
       ['residue', 1, 1],

@@ -1,6 +1,18 @@
-/** Runs a plan command by command on big integers: each kernel as runtime/hal/kernels.h states it. */
+/**
+ * Runs a plan command by command on big integers: each kernel as runtime/hal/kernels.h states it. The ranks
+ * run
+ * in lockstep, each until a collective that others have not started.
+ */
 import { expect } from 'vitest';
-import type { Command, Plaintext, PlanFunction, PlanView, View } from '../../src/backend/plan-view.js';
+import type {
+  Command,
+  Plaintext,
+  PlanFunction,
+  PlanView,
+  PortPart,
+  View,
+} from '../../src/backend/plan-view.js';
+import { blockRows, Exchange, type Receipt } from './exchange.js';
 import { centre, inverse, mod, type Complex, type Row, ToyScheme, type ToyKey } from './toy-ckks.js';
 
 export interface Weights {
@@ -17,13 +29,27 @@ interface Frame {
   /** Plan plaintext of each slot. */
   readonly plaintexts: readonly number[];
   readonly iterations: number[];
+  /** Started and not waited for, by collective. */
+  readonly inFlight: Map<number, Transfer>;
+}
+interface Transfer {
+  readonly receipt: Receipt;
+  readonly send: readonly Row[];
+  readonly sendAt: Region | undefined;
+  readonly receiveAt: Region | undefined;
 }
 
 type Vec = readonly number[];
 
+/** Inputs and outputs as rows [port][element][component][limb], whatever parts the ranks hold. */
+export function runPlan(plan: PlanView, inputs: readonly Row[][], weights: Weights = {}): Row[][] {
+  return new PlanRunner(plan, weights).run(inputs);
+}
+
+/** What the ranks share: keys and encoded plaintexts. */
 export class PlanRunner {
   readonly scheme: ToyScheme;
-  private readonly keys: ToyKey[];
+  readonly keys: readonly ToyKey[];
   private readonly encoded = new Map<number, Row[]>();
 
   constructor(
@@ -34,59 +60,247 @@ export class PlanRunner {
     this.keys = plan.keys.map((key) => this.scheme.makeKey(key));
   }
 
-  /** Inputs and outputs as rows [element][component][limb]. */
+  /** Inputs and outputs as rows [element][component][limb] of the whole ports. */
   run(inputs: readonly Row[][]): Row[][] {
-    const functions = this.plan.programs[0]!.functions;
-    const entry = functions.at(-1)!;
-    const buffers = entry.buffers
-      .filter((buffer) => buffer.argument)
-      .map((buffer, i) => {
-        const rows = inputs[i] ?? new Array<Row>(buffer.rows);
-        expect(rows.length).toBe(buffer.rows);
-        return { rows, base: 0 };
-      });
-    const memory: Region = { rows: new Array<Row>(entry.frameRows), base: 0 };
-    this.call(entry, buffers, [], memory);
-    return buffers.slice(inputs.length).map((region) => region.rows);
+    const exchange = new Exchange(this.plan);
+    const args = this.plan.programs.map((_, rank) => this.arguments(rank, inputs));
+    let running = this.plan.programs.map((_, rank) => {
+      const steps = new RankRunner(this, rank, exchange).run(args[rank]!);
+      return { steps, waits: steps.next() };
+    });
+    for (;;) {
+      running = running.filter(({ waits }) => waits.done !== true);
+      if (running.length === 0) break;
+      let moved = false;
+      for (const one of running) {
+        if (one.waits.done === true || !one.waits.value.ready()) continue;
+        one.waits = one.steps.next();
+        moved = true;
+      }
+      const stuck = running.map(({ waits }) => (waits.done === true ? '' : waits.value.what));
+      expect(moved, `deadlock: ${stuck.join('; ')}`).toBe(true);
+    }
+    return this.plan.outputs.map((_, i) => this.gather(i, args));
   }
 
-  private call(
+  /** Places of a part's rows in the whole port; a part without rows holds nothing. */
+  private partRows(rank: number, part: PortPart, port: { elements: number; level: number }): number[] {
+    const { rows } = this.plan.programs[rank]!.functions.at(-1)!.buffers[part.buffer]!;
+    if (rows === 0) return [];
+    const all = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+    const elements = part.elements.length > 0 ? part.elements : all(port.elements);
+    const limbs = part.limbs.length > 0 ? part.limbs : all(port.level + 1);
+    const list = elements.flatMap((e) =>
+      [0, 1].flatMap((component) => limbs.map((limb) => (e * 2 + component) * (port.level + 1) + limb)),
+    );
+    expect(list.length, `rows of buffer ${part.buffer} of rank ${rank}`).toBe(rows);
+    return list;
+  }
+
+  private arguments(rank: number, inputs: readonly Row[][]): Region[] {
+    const program = this.plan.programs[rank]!;
+    const regions = program.functions
+      .at(-1)!
+      .buffers.filter((buffer) => buffer.argument)
+      .map(({ rows }): Region => ({ rows: new Array<Row>(rows), base: 0 }));
+    program.inputs.forEach((part, i) => {
+      const port = this.plan.inputs[i]!;
+      expect(inputs[i]!.length).toBe(port.elements * 2 * (port.level + 1));
+      this.partRows(rank, part, port).forEach((row, k) => {
+        regions[part.buffer]!.rows[k] = inputs[i]![row]!;
+      });
+    });
+    return regions;
+  }
+
+  /** Every row of an output is on some rank; where several hold it, they hold the same. */
+  private gather(output: number, args: readonly (readonly Region[])[]): Row[] {
+    const port = this.plan.outputs[output]!;
+    const rows = new Array<Row>(port.elements * 2 * (port.level + 1));
+    this.plan.programs.forEach((program, rank) => {
+      const part = program.outputs[output]!;
+      this.partRows(rank, part, port).forEach((row, k) => {
+        const value = args[rank]![part.buffer]!.rows[k];
+        expect(value, `row ${row} of output ${output} on rank ${rank} was written`).toBeDefined();
+        if (rows[row] !== undefined) {
+          expect(value, `row ${row} of output ${output} is the same on rank ${rank}`).toEqual(rows[row]);
+        }
+        rows[row] = value!;
+      });
+    });
+    for (let row = 0; row < rows.length; row++) {
+      expect(rows[row], `row ${row} of output ${output} is on some rank`).toBeDefined();
+    }
+    return rows;
+  }
+
+  /** Rows [element][limb], each checked to be as repetitive as its row_words say. */
+  encode(id: number): Row[] {
+    const known = this.encoded.get(id);
+    if (known !== undefined) return known;
+    const p = this.plan.plaintexts[id]!;
+    const { n } = this.scheme.ring;
+    const rows = Array.from({ length: p.elements }, (_, element) =>
+      p.limbs.map((limb, j) => {
+        const row = this.encodeRow(p, element, limb, j);
+        const block = n / p.rowWords;
+        row.forEach((value, k) => expect(value).toBe(row[Math.floor(k / block) * block]));
+        return row;
+      }),
+    ).flat();
+    this.encoded.set(id, rows);
+    return rows;
+  }
+
+  private encodeRow(p: Plaintext, element: number, limb: number, j: number): Row {
+    const { ring } = this.scheme;
+    const { recipe } = p;
+    const q = ring.primes[limb]!;
+    if (recipe.kind === 'residue') return new Array<bigint>(ring.n).fill(BigInt(recipe.residues[j]!));
+    if (recipe.kind === 'monomial')
+      return ring.ntt(
+        Array.from({ length: ring.n }, (_, i) => (i === recipe.power ? 1n : 0n)),
+        limb,
+      );
+    const slots = Array.from({ length: ring.n / 2 }, (_, s) => ({ re: this.slot(p, element, s), im: 0 }));
+    return ring.ntt(
+      ring.encode(slots, p.scale).map((x) => mod(x, q)),
+      limb,
+    );
+  }
+
+  /** Value of one slot, as src/ir/ops/plain.ts states the recipes. */
+  private slot(p: Plaintext, element: number, s: number): number {
+    const { recipe, period } = p;
+    const table = (i: number): Int32Array => this.plan.tables[i]!.values;
+    switch (recipe.kind) {
+      case 'constant':
+        return recipe.values[element]!;
+      case 'vector': {
+        const tokens = recipe.tokens < 0 ? undefined : table(recipe.tokens);
+        const features = table(recipe.features);
+        const group = tokens === undefined ? period : features.length / p.elements;
+        const feature = features[element * group + (s % group)]!;
+        const groups = this.scheme.ring.n / 2 / group;
+        const block = Math.floor((element * (tokens?.length ?? groups)) / groups / p.elements);
+        const token = tokens === undefined ? 0 : tokens[block * groups + Math.floor(s / group)]!;
+        return feature < 0 || token < 0
+          ? 0
+          : recipe.factor * this.weights[recipe.weight]!.data[feature + token]!;
+      }
+      default:
+        throw new Error(`the oracle does not encode ${recipe.kind}`);
+    }
+  }
+}
+
+class RankRunner {
+  private readonly plan: PlanView;
+  private readonly scheme: ToyScheme;
+  private readonly functions: readonly PlanFunction[];
+  /** Limbs of the keys that the rank holds. */
+  private readonly keyLimbs: ReadonlyMap<number, Vec>;
+
+  constructor(
+    private readonly shared: PlanRunner,
+    private readonly rank: number,
+    private readonly exchange: Exchange,
+  ) {
+    this.plan = shared.plan;
+    this.scheme = shared.scheme;
+    const program = this.plan.programs[rank]!;
+    this.functions = program.functions;
+    this.keyLimbs = new Map(program.keys.map(({ key, limbs }) => [key, limbs]));
+  }
+
+  *run(args: readonly Region[]): Generator<Receipt, void> {
+    const entry = this.functions.at(-1)!;
+    yield* this.call(entry, args, [], { rows: new Array<Row>(entry.frameRows), base: 0 });
+  }
+
+  private *call(
     func: PlanFunction,
     args: readonly Region[],
     plainArgs: readonly number[],
     frame: Region,
-  ): void {
+  ): Generator<Receipt, void> {
     const buffers = func.buffers.map((buffer, i) =>
       buffer.argument ? args[i]! : { rows: frame.rows, base: frame.base + buffer.offset },
     );
     const plaintexts = func.plaintexts.map((slot, i) => (slot.argument ? plainArgs[i]! : slot.plaintext));
-    this.block(func.commands, { func, buffers, plaintexts, iterations: [] }, frame);
+    const f: Frame = { func, buffers, plaintexts, iterations: [], inFlight: new Map() };
+    yield* this.block(func.commands, f, frame);
+    expect([...f.inFlight.keys()], `in flight at the end of ${func.name}`).toEqual([]);
   }
 
-  private block(commands: readonly Command[], f: Frame, memory: Region): void {
+  private *block(commands: readonly Command[], f: Frame, memory: Region): Generator<Receipt, void> {
     for (const command of commands) {
       if (command.op === 'loop') {
         for (let i = 0; i < command.tripCount; i++) {
           f.iterations.push(i);
-          this.block(command.body, f, memory);
+          yield* this.block(command.body, f, memory);
           f.iterations.pop();
         }
       } else if (command.op === 'call') {
-        const callee = this.plan.programs[0]!.functions[command.callee]!;
+        const callee = this.functions[command.callee]!;
         const args = command.bindings.map(({ buffer, offset }) => {
           const region = f.buffers[buffer]!;
           return { rows: region.rows, base: region.base + offset };
         });
         const frame = { rows: memory.rows, base: memory.base + command.frameOffset };
-        this.call(
-          callee,
-          args,
-          command.plainBindings.map((slot) => f.plaintexts[slot]!),
-          frame,
-        );
-      } else this.launch(command, f);
+        const plainArgs = command.plainBindings.map((slot) => f.plaintexts[slot]!);
+        yield* this.call(callee, args, plainArgs, frame);
+      } else if (command.op === 'collective') {
+        this.start(command, f);
+        if (command.blocking) yield* this.wait(command, f);
+      } else if (command.op === 'wait') yield* this.wait(command, f);
+      else this.launch(command, f);
     }
   }
+
+  // -------------------------------------------------------------- collectives
+
+  private blockAt(view: View | null, f: Frame): Region | undefined {
+    if (view === null) return undefined;
+    const { region, row } = this.at(view, f, [], 0, 0);
+    return { rows: region.rows, base: row };
+  }
+
+  /** The receive block has no value until the wait. */
+  private start(c: Command, f: Frame): void {
+    const info = this.plan.collectives[c.collective]!;
+    const { send, receive } = blockRows(info, info.group.indexOf(this.rank));
+    const [sendAt, receiveAt] = [this.blockAt(c.a, f), this.blockAt(c.out, f)];
+    const rows = Array.from({ length: send }, (_, i) => {
+      const value = sendAt?.rows[sendAt.base + i];
+      expect(value, `rank ${this.rank} sends row ${i} of collective ${c.collective}`).toBeDefined();
+      return value!;
+    });
+    for (let i = 0; i < receive; i++) delete receiveAt!.rows[receiveAt!.base + i];
+    expect(f.inFlight.has(c.collective), `collective ${c.collective} is in flight already`).toBe(false);
+    const receipt = this.exchange.start(this.rank, c.collective, rows);
+    f.inFlight.set(c.collective, { receipt, send: rows, sendAt, receiveAt });
+  }
+
+  private *wait(c: Command, f: Frame): Generator<Receipt, void> {
+    const transfer = f.inFlight.get(c.collective);
+    expect(transfer, `collective ${c.collective} is in flight`).toBeDefined();
+    f.inFlight.delete(c.collective);
+    const { receipt, send, sendAt, receiveAt } = transfer!;
+    yield receipt;
+    send.forEach((row, i) =>
+      expect(sendAt!.rows[sendAt!.base + i] === row, `rank ${this.rank} leaves row ${i} in flight`).toBe(
+        true,
+      ),
+    );
+    receipt.rows().forEach((row, i) => {
+      const at = receiveAt!.base + i;
+      expect(receiveAt!.rows[at], `row ${i} of a receive block in flight`).toBeUndefined();
+      receiveAt!.rows[at] = row;
+    });
+  }
+
+  // -------------------------------------------------------------- kernels
 
   private at(
     view: View,
@@ -185,11 +399,11 @@ export class PlanRunner {
       case 'sub_scale':
         return set(zip(a(), b(), (x, y) => mod(x - y, q) * BigInt(c.scalars[j]!)));
       case 'key_product': {
-        const key = this.keys[this.turn(c.keys, c.keyDim, c.keysPerIteration, f, index)]!;
+        const key = this.key(this.turn(c.keys, c.keyDim, c.keysPerIteration, f, index), limb);
         for (const component of [0, 1]) {
           const total = new Array<bigint>(ring.n).fill(0n);
           for (let d = 0; d < c.digitCount; d++) {
-            const row = key[d]![component]!.get(limb)!;
+            const row = key[c.firstDigit + d]![component]!.get(limb)!;
             a(d).forEach((x, i) => {
               total[i]! += x * row[i]!;
             });
@@ -208,6 +422,14 @@ export class PlanRunner {
       default:
         throw new Error(`${c.op} is no kernel`);
     }
+  }
+
+  private key(key: number, limb: number): ToyKey {
+    const limbs = this.keyLimbs.get(key);
+    expect(limbs, `rank ${this.rank} holds key ${key}`).toBeDefined();
+    const held = limbs!.length === 0 || limbs!.includes(limb);
+    expect(held, `rank ${this.rank} holds limb ${limb} of key ${key}`).toBe(true);
+    return this.shared.keys[key]!;
   }
 
   private turn(entries: Vec, dim: number, perIteration: number, f: Frame, index: Vec): number {
@@ -231,66 +453,10 @@ export class PlanRunner {
 
   private plain(c: Command, f: Frame, index: Vec, limb: number): Row {
     const view = c.plain!;
-    const rows = this.encode(f.plaintexts[view.buffer]!);
+    const rows = this.shared.encode(f.plaintexts[view.buffer]!);
     return rows[
       view.offset + index.reduce((sum, i, d) => sum + i * (view.strides[d] ?? 0), 0) + limb * view.limbStride
     ]!;
-  }
-
-  /** Rows [element][limb], each checked to be as repetitive as its row_words say. */
-  private encode(id: number): Row[] {
-    const known = this.encoded.get(id);
-    if (known !== undefined) return known;
-    const p = this.plan.plaintexts[id]!;
-    const { n } = this.scheme.ring;
-    const rows = Array.from({ length: p.elements }, (_, element) =>
-      p.limbs.map((limb, j) => {
-        const row = this.encodeRow(p, element, limb, j);
-        const block = n / p.rowWords;
-        row.forEach((value, k) => expect(value).toBe(row[Math.floor(k / block) * block]));
-        return row;
-      }),
-    ).flat();
-    this.encoded.set(id, rows);
-    return rows;
-  }
-
-  private encodeRow(p: Plaintext, element: number, limb: number, j: number): Row {
-    const { ring } = this.scheme;
-    const { recipe } = p;
-    const q = ring.primes[limb]!;
-    if (recipe.kind === 'residue') return new Array<bigint>(ring.n).fill(BigInt(recipe.residues[j]!));
-    if (recipe.kind === 'monomial')
-      return ring.ntt(
-        Array.from({ length: ring.n }, (_, i) => (i === recipe.power ? 1n : 0n)),
-        limb,
-      );
-    const slots = Array.from({ length: ring.n / 2 }, (_, s) => ({ re: this.slot(p, element, s), im: 0 }));
-    return ring.ntt(
-      ring.encode(slots, p.scale).map((x) => mod(x, q)),
-      limb,
-    );
-  }
-
-  /** Value of one slot, as src/ir/ops/plain.ts states the recipes. */
-  private slot(p: Plaintext, element: number, s: number): number {
-    const { recipe, period } = p;
-    const table = (i: number): Int32Array => this.plan.tables[i]!.values;
-    switch (recipe.kind) {
-      case 'constant':
-        return recipe.values[element]!;
-      case 'vector': {
-        const tokens = recipe.tokens < 0 ? undefined : table(recipe.tokens);
-        const group = tokens === undefined ? period : this.scheme.ring.n / 2 / tokens.length;
-        const feature = table(recipe.features)[element * group + (s % group)]!;
-        const token = tokens === undefined ? 0 : tokens[Math.floor(s / group)]!;
-        return feature < 0 || token < 0
-          ? 0
-          : recipe.factor * this.weights[recipe.weight]!.data[feature + token]!;
-      }
-      default:
-        throw new Error(`the oracle does not encode ${recipe.kind}`);
-    }
   }
 }
 

@@ -45,10 +45,9 @@ type Edit<T> = (value: T) => Partial<T>;
 
 /** A plan with one function edited. */
 function withFunction(plan: PlanView, name: string, edit: Edit<PlanFunction>): PlanView {
-  const functions = plan.programs[0]!.functions.map((func) =>
-    func.name === name ? { ...func, ...edit(func) } : func,
-  );
-  return { ...plan, programs: [{ functions }] };
+  const program = plan.programs[0]!;
+  const functions = program.functions.map((func) => (func.name === name ? { ...func, ...edit(func) } : func));
+  return { ...plan, programs: [{ ...program, functions }] };
 }
 
 /** Edits the first command, at any depth, that `pick` accepts. */
@@ -131,7 +130,7 @@ describe('verifySchedule', () => {
     }));
     expect(verifySchedule(twice).join('\n')).toMatch(/twice/);
     const partly = withFunction(plan, 'main', (func) => ({ commands: func.commands.slice(0, -3) }));
-    expect(verifySchedule(partly).join('\n')).toMatch(/output y0 is not written in full/);
+    expect(verifySchedule(partly).join('\n')).toMatch(/output 0 is not written in full/);
   });
 
   it('finds wrong shapes, keys, plaintexts and calls', () => {

@@ -83,9 +83,15 @@ describe('an encrypted run', () => {
       outputSha256: expect.stringMatching(/^[0-9a-f]{64}$/),
       seconds: expect.any(Number),
       insecure: true,
+      processPeakBytes: expect.any(Number),
     });
     expect(ranks).toEqual([
-      { rank: 0, peakBytes: expect.any(Number), staticBytes: expect.any(Number), collectives: [] },
+      expect.objectContaining({
+        rank: 0,
+        peakBytes: expect.any(Number),
+        staticBytes: expect.any(Number),
+        collectives: [],
+      }),
     ]);
     const decrypted = await ok(
       'decrypt',

@@ -1,59 +1,115 @@
 /**
- * Trained models run encrypted at the `small` ring: the class of ONNX Runtime, the error within its
- * prediction.
+ * Trained models run encrypted at the `small` ring: the class of ONNX Runtime, the error within its prediction.
+ * On several ranks they give the same ciphertexts, and hold and move the bytes that their plan predicts.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readPlan, type LoweredPlan } from '../../src/backend/index.js';
+import { lowerPlaced, place } from '../../src/compile/place.js';
 import { compile, sampleInputs } from '../../src/compile.js';
 import { readSamples, takeSamples } from '../../src/data/index.js';
-import { decrypt, encrypt, keygen, run } from '../../src/executor/index.js';
+import { decrypt, encrypt, keygen, run, type RunReport } from '../../src/executor/index.js';
+import type { Module } from '../../src/ir/module.js';
+import { strategies } from '../../src/passes/co-place/index.js';
 import { defined } from '../../src/support/invariant.js';
 import { argmax, calibrated, example, largestDifference, oneOfEach, samplesPath } from './models.js';
 
 const count = 3;
 const timeoutMs = 1_200_000;
 
-describe('trained models, encrypted', () => {
-  it.each([example, ...oneOfEach].map((path) => [basename(path), path] as const))(
-    '%s',
-    async (_, path) => {
-      const folder = mkdtempSync(join(tmpdir(), 'aegis-corpus-'));
-      const at = (name: string) => join(folder, name);
-      try {
-        const samples = await readSamples(samplesPath(path));
-        const { plan, weights, cipher, tensor } = await compile(path, {
-          ring: 'small',
-          insecure: true,
-          samples: takeSamples(samples, { from: 0, to: calibrated }),
-        });
-        const { name, predictedError } = defined(cipher.outputs[0], 'output');
-        const predicted = defined(predictedError, 'predicted error');
-        expect(predicted).toBeLessThanOrEqual(0.25);
-        writeFileSync(at('plan.aegis'), plan);
-        writeFileSync(at('plan.aegis.weights'), weights);
-        await keygen({ plan: at('plan.aegis'), directory: folder });
-        const inputs = sampleInputs(tensor, samples);
-        for (let i = calibrated; i < calibrated + count; i++) {
-          const files = { plan: at('plan.aegis'), in: at('request.ct'), out: at('response.ct') };
-          await encrypt({
-            plan: files.plan,
-            key: at('public.key'),
-            inputs: defined(inputs[i], 'input'),
-            out: files.in,
-          });
-          await run({ ...files, keys: at('eval.keys') });
-          const { outputs } = await decrypt({ plan: files.plan, key: at('secret.key'), in: files.out });
-          const got = defined(outputs[name], 'logits');
-          const expected = defined(samples.logits?.[i], 'expected logits');
-          expect(argmax(got)).toBe(argmax(expected));
-          expect(largestDifference(got, expected)).toBeLessThanOrEqual(predicted);
-        }
-      } finally {
-        rmSync(folder, { recursive: true, force: true });
-      }
+/** `npm run test:full` takes all strategies, on 2 and 4 ranks, with and without overlap. */
+const full = process.env.AEGIS_TEST_FULL !== undefined;
+const placements = (full ? strategies : (['coplaced'] as const)).flatMap((strategy) =>
+  (full ? [2, 4] : [4]).flatMap((devices) =>
+    (full ? [true, false] : [true]).map((overlap) => ({ strategy, devices, overlap })),
+  ),
+);
+
+const models = [example, ...oneOfEach].map((path) => [basename(path), path] as const);
+
+describe.each(models)('trained models, encrypted: %s', (_, path) => {
+  const folder = mkdtempSync(join(tmpdir(), 'aegis-corpus-'));
+  const at = (name: string): string => join(folder, name);
+  const write = ({ plan, weights }: Pick<LoweredPlan, 'plan' | 'weights'>): void => {
+    writeFileSync(at('plan.aegis'), plan);
+    writeFileSync(at('plan.aegis.weights'), weights);
+  };
+  const files = { plan: at('plan.aegis'), in: at('request.ct'), out: at('response.ct') };
+  const runPlan = (): Promise<RunReport> => run({ ...files, keys: at('eval.keys') });
+
+  let cipher: Module;
+  /** Of the request that is left for the other placements. */
+  let outputSha256 = '';
+  const results: { readonly got: Float64Array; readonly expected: ArrayLike<number> }[] = [];
+
+  beforeAll(async () => {
+    const samples = await readSamples(samplesPath(path));
+    const compiled = await compile(path, {
+      ring: 'small',
+      insecure: true,
+      samples: takeSamples(samples, { from: 0, to: calibrated }),
+    });
+    cipher = compiled.cipher;
+    const { name } = defined(cipher.outputs[0], 'output');
+    write(compiled);
+    await keygen({ plan: files.plan, directory: folder });
+    const inputs = sampleInputs(compiled.tensor, samples);
+    for (let i = calibrated; i < calibrated + count; i++) {
+      await encrypt({
+        plan: files.plan,
+        key: at('public.key'),
+        inputs: defined(inputs[i], 'input'),
+        out: files.in,
+      });
+      ({ outputSha256 } = await runPlan());
+      const { outputs } = await decrypt({ plan: files.plan, key: at('secret.key'), in: files.out });
+      results.push({
+        got: defined(outputs[name], 'logits'),
+        expected: defined(samples.logits?.[i], 'expected logits'),
+      });
+    }
+  }, timeoutMs);
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('the class of ONNX Runtime', () => {
+    const predicted = defined(cipher.outputs[0]?.predictedError, 'predicted error');
+    expect(predicted).toBeLessThanOrEqual(0.25);
+    expect(results).toHaveLength(count);
+    for (const { got, expected } of results) {
+      expect(argmax(got)).toBe(argmax(expected));
+      expect(largestDifference(got, expected)).toBeLessThanOrEqual(predicted);
+    }
+  });
+
+  it.each(placements)(
+    '$strategy on $devices ranks, overlap $overlap',
+    async (options) => {
+      const lowered = lowerPlaced(place(cipher, options), options);
+      write(lowered);
+      const report = await runPlan();
+      expect(report.outputSha256).toBe(outputSha256);
+      expectPredicted(report, lowered.plan);
     },
     timeoutMs,
   );
 });
+
+/** Memory of every rank, and what it received in every collective, as the plan says. */
+function expectPredicted(report: RunReport, plan: Uint8Array): void {
+  const { programs, collectives } = readPlan(plan);
+  expect(report.ranks.map(({ rank }) => rank)).toEqual(programs.map((_, rank) => rank));
+  for (const { rank, peakBytes, staticBytes, collectives: counted } of report.ranks) {
+    const { ports, frame, keys, plaintexts } = defined(programs[rank], 'program').memory;
+    expect(staticBytes).toBe(keys + plaintexts);
+    expect(peakBytes).toBe(ports + frame + keys + plaintexts);
+    const predicted = collectives.flatMap(({ group, executions, receivedBytes: bytes }, id) =>
+      group.includes(rank) ? [{ id, executions, bytes: bytes[group.indexOf(rank)] }] : [],
+    );
+    expect(predicted.length).toBeGreaterThan(0);
+    expect(
+      counted.map(({ id, executions, receivedBytes }) => ({ id, executions, bytes: receivedBytes })),
+    ).toEqual(predicted);
+  }
+}

@@ -20,6 +20,7 @@ const good = {
       attention: { scores: interval, logSumExp: [interval], logSquareSum: [interval] },
     },
   ],
+  values: [{ op: 3, ...interval }],
   probes: [{ x: [1, 2] }],
 };
 
@@ -38,6 +39,11 @@ describe('ranges file', () => {
     expect(parseRanges(JSON.stringify(good), 'r.json')).toEqual(good);
   });
 
+  it('may be older and hold no values', () => {
+    const { values: _, ...older } = good;
+    expect(parseRanges(JSON.stringify(older), 'r.json')).toEqual(older);
+  });
+
   it.each([
     ['no JSON', 'hello'],
     ['another format', JSON.stringify({ ...good, format: 'x' })],
@@ -50,6 +56,7 @@ describe('ranges file', () => {
       'an attention without its ranges',
       JSON.stringify({ ...good, nodes: [{ ...good.nodes[0], kind: 'attention' }] }),
     ],
+    ['a value without its op', JSON.stringify({ ...good, values: [interval] })],
     ['a probe that is no numbers', JSON.stringify({ ...good, probes: [{ x: ['1'] }] })],
   ])('is refused by code: %s', (_what, text) => {
     expect(codeOf(text)).toBe('D106');

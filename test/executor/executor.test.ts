@@ -147,7 +147,7 @@ describe('refusals', () => {
     await writeFile(foreign, bytes);
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), weights: foreign }))).toBe('R113');
     expect(await codeOf(run({ ...runFiles(f.path('no.ct')), backend: 'cuda' }))).toBe('R404');
-    expect(await codeOf(run({ ...runFiles(f.path('no.ct')), channel: 'mpi' }))).toBe('R404');
+    expect(await codeOf(run({ ...runFiles(f.path('no.ct')), channel: 'nccl' }))).toBe('R404');
   });
 
   it('checks inputs against the calibrated range', async () => {

@@ -53,7 +53,7 @@ describe('kernel tables', () => {
       () => 0,
       () => undefined,
     );
-    const { plan, weights } = lowerToPlan(cipher, { compilerVersion: 'test', strategy: 'coplaced' });
+    const { plan, weights } = lowerToPlan(cipher, { compilerVersion: 'test' });
     writeFileSync(at('plan.aegis'), plan);
     writeFileSync(at('plan.aegis.weights'), weights);
     await keygen({ plan: at('plan.aegis'), directory: folder, seed: 1 });

@@ -93,6 +93,7 @@ class Chaos {
       { kind: 'partial' },
       { kind: 'at', rank: this.below(8) },
       { kind: 'split', axis: this.name(), owners: this.some(4, () => this.below(4)) },
+      { kind: 'limbs', owners: this.some(4, () => this.below(5) - 1) },
     ]);
   }
   attr(depth: number): AttrValue {

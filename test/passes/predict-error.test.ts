@@ -4,8 +4,9 @@ import type { Module, Value } from '../../src/ir/module.js';
 import { expandBootstrap } from '../../src/passes/expand-bootstrap.js';
 import { expandPolynomial } from '../../src/passes/expand-polynomial.js';
 import { bootstrapNoise } from '../../src/passes/predict-error/bootstrap-noise.js';
+import { opNoise } from '../../src/passes/predict-error/noise-model.js';
 import { approximationMargin, predictError, withPredictedErrors } from '../../src/passes/predict-error.js';
-import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
+import { defaultLiteral, digitGroupsAt, keyClassFor, makeParameters } from '../../src/target/parameters.js';
 import { ct, mainModule, randomValues, tiny, tokenPort } from '../ir/build.js';
 
 const tokens = 8;
@@ -90,6 +91,26 @@ describe('predict-error', () => {
     const noise = predictError(m, [{ x }], exact(m)).parts.y?.noise ?? 0;
     expect(noise).toBeGreaterThan(2 ** -30);
     expect(noise).toBeLessThan(2 ** -21);
+  });
+
+  it('counts a ModDown for each group of digits', () => {
+    const turned = (attrs: object) =>
+      module(4, (op, value) => {
+        const parts = op('ct.reshape', [value], { axes: [{ name: 'g', size: 1 }] });
+        return op('ct.rotate_each', [parts], { axis: 'g', steps: [3], sum: true, ...attrs });
+      });
+    const op = turned({ digitGroups: 2 }).functions[0]?.body.ops[1];
+    const plain = turned({}).functions[0]?.body.ops[1];
+    const sources = {
+      parameters: tiny,
+      magnitude: () => 1,
+      bootstrap: () => 0,
+      modelledRange: () => undefined,
+    };
+    if (op === undefined || plain === undefined) throw new Error('no rotation');
+    // Two digits at level 4; ModDown outweighs the products.
+    const groups = new Set(digitGroupsAt(keyClassFor(tiny, 4), 4, 2)).size;
+    expect((opNoise(op, 0, sources) / opNoise(plain, 0, sources)) ** 2).toBeCloseTo(groups, 1);
   });
 
   it('gives a bootstrap the noise of its EvalMod', () => {
