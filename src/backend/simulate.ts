@@ -2,16 +2,11 @@
  * What a plan would take on devices of a profile: the commands of every rank on the clock of the cost model
  * (docs/cost-model.md). Reads the plan that would run, nothing else.
  */
+import { peakBytes } from './rank-memory.js';
 import { collectiveSeconds } from '../target/kernel-cost.js';
 import type { DeviceProfile } from '../target/profile.js';
 import { defined } from '../support/invariant.js';
-import {
-  layerBlocks,
-  type CollectiveInfo,
-  type LayerBlock,
-  type PlanView,
-  type RankMemory,
-} from './plan-view.js';
+import { layerBlocks, type CollectiveInfo, type LayerBlock, type PlanView } from './plan-view.js';
 import { runEvents, type RankTimes } from './simulate/engine.js';
 import { ProgramCosts, type OpcodeSeconds } from './simulate/items.js';
 import { Tracer, type Trace } from './simulate/trace.js';
@@ -94,10 +89,6 @@ export function simulate(plan: PlanView, options: SimulateOptions): Simulation {
     opcodes: defined(costs[slowest], 'slowest rank').entryTotals().opcodes,
     trace: tracer?.trace(),
   };
-}
-
-export function peakBytes({ ports, frame, keys, plaintexts }: RankMemory): number {
-  return ports + frame + keys + plaintexts;
 }
 
 function byBlock<T>(make: (block: LayerBlock) => T): Record<LayerBlock, T> {

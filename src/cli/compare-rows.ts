@@ -1,11 +1,9 @@
 /** Rows of `simulate` and `compare` (CONTRACT): simulations beside a plan for one device. */
 import { readPlan } from '../backend/index.js';
 import { simulate, type ByBlock, type Simulation } from '../backend/simulate.js';
+import type { Strategy } from '../passes/co-place/index.js';
 import { AegisError } from '../support/diagnostics.js';
 import type { DeviceProfile } from '../target/profile.js';
-
-export const strategies = ['coplaced', 'app', 'replicate', 'limb'] as const;
-export type Strategy = (typeof strategies)[number];
 
 export interface Row {
   readonly strategy: string;

@@ -20,7 +20,8 @@ import {
   tokenBlocksOption,
 } from '../command.js';
 import { comparePage } from '../compare-html.js';
-import { compareVariants, strategies, type Strategy } from '../compare-rows.js';
+import { strategies, type Strategy } from '../../passes/co-place/index.js';
+import { compareVariants } from '../compare-rows.js';
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import { insecureNotice } from '../format.js';
 import { comparisonText } from '../simulation-text.js';
