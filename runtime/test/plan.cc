@@ -306,7 +306,8 @@ void checkOperandChecks(Checker& checker) {
   refuse("R236", "a key dimension below -1",
          [](PlanT& p) { command(p, plan::Opcode_KeyProduct).key_dim = -2; });
   refuse("R236", "no digits", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).digit_count = 0; });
-  refuse("R236", "digits beyond the last", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).first_digit = 1; });
+  refuse("R236", "digits beyond the last",
+         [](PlanT& p) { command(p, plan::Opcode_KeyProduct).first_digit = 1; });
   refuse("R236", "too many digits", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).digit_count = 4; });
   refuse("R236", "limbs that the key does not have",
          [](PlanT& p) { p.parameters->key_classes[0]->specials = 1; });
