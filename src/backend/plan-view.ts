@@ -3,6 +3,7 @@
  * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
 import type { LayerBlock } from '../ir/module.js';
+import { kernelKinds } from '../target/profile.js';
 
 export type { LayerBlock };
 
@@ -10,25 +11,7 @@ export const formatMajor = 2;
 export const formatMinor = 0;
 
 /** In the order of the schema's enum. */
-export const opcodes = [
-  'zero',
-  'copy',
-  'add',
-  'sub',
-  'add_plain',
-  'contract',
-  'tensor',
-  'ntt',
-  'intt',
-  'base_convert',
-  'sub_scale',
-  'key_product',
-  'automorphism',
-  'loop',
-  'call',
-  'collective',
-  'wait',
-] as const;
+export const opcodes = [...kernelKinds, 'loop', 'call', 'collective', 'wait'] as const;
 export type Opcode = (typeof opcodes)[number];
 
 /** In the order of the schema's enums. */

@@ -77,6 +77,17 @@ export const sampleOptions = {
   take: { ...text, describe: 'samples from a up to b, not b itself: a:b' },
 } as const;
 
+/** The ring, and how much security is asked of it. */
+export const ringOptions = {
+  ring: {
+    choices: ['tiny', 'small', 'secure'],
+    default: 'secure',
+    describe: 'tiny and small need --insecure',
+  },
+  security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
+  insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
+} as const;
+
 /** Sizes of inputs whose ONNX shapes are symbolic. */
 export const shapeOptions = {
   'seq-len': { type: 'number', requiresArg: true, describe: 'tokens of every symbolic sequence axis' },

@@ -20,7 +20,10 @@ const lengths = process.env.AEGIS_TEST_FULL === undefined ? [256] : [256, 512, 1
 const growthLimit = 2.1;
 const timeoutMs = 900_000;
 
-describe.skipIf(!existsSync('dist/compile.js'))('one layer on two ranks', () => {
+const built = existsSync('dist/compile.js');
+if (!built) console.log('skipped: long sequences need dist; npm run build makes it');
+
+describe.skipIf(!built)('one layer on two ranks', () => {
   let rows: readonly Row[] = [];
 
   beforeAll(async () => {

@@ -1,4 +1,5 @@
 import { packVariants, tokenBlockCounts } from '../../compile.js';
+import { maxDevices } from '../../compile/place.js';
 import { VariantLowering } from '../../compile/variants.js';
 import { readRanges } from '../../data/index.js';
 import { defined } from '../../support/invariant.js';
@@ -15,6 +16,7 @@ import {
   placementOptions,
   profileOption,
   readTaken,
+  ringOptions,
   sampleOptions,
   shapeOptions,
   tokenBlocksOption,
@@ -25,8 +27,6 @@ import { compareVariants } from '../compare-rows.js';
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import { insecureNotice } from '../format.js';
 import { comparisonText } from '../simulation-text.js';
-
-const maxDevices = 1024;
 
 export const compareCommand = defineCommand({
   command: 'compare <model>',
@@ -39,13 +39,7 @@ export const compareCommand = defineCommand({
     ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
     ...sampleOptions,
     ...shapeOptions,
-    ring: {
-      choices: ['tiny', 'small', 'secure'],
-      default: 'secure',
-      describe: 'tiny and small need --insecure',
-    },
-    security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
-    insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
+    ...ringOptions,
     'kernel-speed': kernelSpeedOption,
     'token-blocks': tokenBlocksOption,
     overlap: placementOptions.overlap,
@@ -117,7 +111,7 @@ export const compareCommand = defineCommand({
 
 /** Rising and different. */
 function parseDevices(text: string): number[] | undefined {
-  if (!/^\d{1,4}(,\d{1,4})*$/.test(text)) return undefined;
+  if (!/^\d{1,2}(,\d{1,2})*$/.test(text)) return undefined;
   const devices = [...new Set(text.split(',').map(Number))].sort((a, b) => a - b);
   return devices.every((count) => count >= 1 && count <= maxDevices) ? devices : undefined;
 }

@@ -16,6 +16,7 @@ import {
   placementOptions,
   parseDims,
   readTaken,
+  ringOptions,
   sampleOptions,
   shapeOptions,
   tokenBlocksOption,
@@ -36,13 +37,7 @@ export const compileCommand = defineCommand({
     ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
     ...sampleOptions,
     ...shapeOptions,
-    ring: {
-      choices: ['tiny', 'small', 'secure'],
-      default: 'secure',
-      describe: 'tiny and small need --insecure',
-    },
-    security: { type: 'number', choices: [128, 192, 256], default: 128, describe: 'bits of security' },
-    insecure: { type: 'boolean', default: false, describe: 'accept less security: for tests only' },
+    ...ringOptions,
     ...placementOptions,
     'token-blocks': tokenBlocksOption,
     'emit-cipher': {
