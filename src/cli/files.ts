@@ -16,18 +16,21 @@ export async function checkOutputs(paths: readonly string[]): Promise<void> {
     const folder = dirname(path);
     const found = await stat(path).catch(() => undefined);
     if (found?.isDirectory() === true) diagnostics.report({ code: 'C102', message: `${path} is a folder` });
-    const writable = await access(folder, constants.W_OK).then(
-      () => true,
-      () => false,
-    );
-    if (!writable) {
-      diagnostics.report({
-        code: 'C102',
-        message: `${path} cannot be written: ${folder} is missing or not writable`,
-      });
+    const problem = await folderProblem(folder);
+    if (problem !== undefined) {
+      diagnostics.report({ code: 'C102', message: `${path} cannot be written: ${folder} is ${problem}` });
     }
   }
   diagnostics.throwIfAny();
+}
+
+async function folderProblem(folder: string): Promise<string | undefined> {
+  const found = await stat(folder).catch(() => undefined);
+  if (found?.isDirectory() === false) return 'no folder';
+  return access(folder, constants.W_OK).then(
+    () => undefined,
+    () => 'missing or not writable',
+  );
 }
 
 /** Error C103: input files that are missing, all of them. */

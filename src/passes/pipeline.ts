@@ -6,6 +6,7 @@ import { assertVerified } from '../ir/verifier.js';
 import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
+import { dropLevels } from './drop-levels.js';
 import { expandBootstrap } from './expand-bootstrap.js';
 import { expandPolynomial } from './expand-polynomial.js';
 import { lazyModDown } from './lazy-mod-down.js';
@@ -95,6 +96,13 @@ export const cipherPipeline: readonly Pass[] = [
     to: 'cipher',
     summary: 'bootstraps become calls of functions: SlotsToCoeffs, ModRaise, CoeffsToSlots, EvalMod',
     run: (module) => expandBootstrap(module),
+  },
+  {
+    name: 'drop-levels',
+    from: 'cipher',
+    to: 'cipher',
+    summary: 'values are made at the lowest level that their users take, and adjusted outside of loops',
+    run: (module) => dropLevels(module),
   },
   {
     name: 'lazy-mod-down',
