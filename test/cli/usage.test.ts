@@ -107,9 +107,13 @@ describe('errors in the input', () => {
   });
 
   it('are found before long work: outputs that cannot be written', async () => {
-    const { status, err } = await aegis('compile', model, '-o', join(folder, 'missing', 'x.aegis'));
-    expect(status).toBe(1);
-    expect(err).toContain('error[C102]');
+    const file = join(folder, 'a-file');
+    writeFileSync(file, '');
+    for (const parent of [join(folder, 'missing'), file]) {
+      const { status, err } = await aegis('compile', model, '-o', join(parent, 'x.aegis'));
+      expect(status).toBe(1);
+      expect(err).toContain(`error[C102]: ${join(parent, 'x.aegis')} cannot be written: ${parent} is`);
+    }
   });
 
   it('have a code each: take, samples, kind of file, ranges', async () => {

@@ -28,10 +28,8 @@ describe.skipIf(!built)('one layer on two ranks', () => {
 
   beforeAll(async () => {
     const shape = ['--width', '16', '--heads', '2', '--ffn', '32'];
-    // As many key offsets at once at every length: the cost model would take more where memory is left.
-    const pack = ['--offsets-in-array', '8'];
     const options = ['--tokens', lengths.join(), '--devices', String(devices), '--one-rank', '--json'];
-    const script = ['scripts/long-sequences.mjs', ...shape, ...pack, ...options];
+    const script = ['scripts/long-sequences.mjs', ...shape, ...options];
     const { stdout } = await promisify(execFile)(process.execPath, script);
     rows = stdout
       .trim()

@@ -42,8 +42,11 @@ export interface AttentionShape {
   readonly carried: boolean;
 }
 
-/** Copies of K and V, and scores, of a token block that may be alive at once; the loop takes the rest. */
-const workingLimitBytes = 2 ** 32;
+/**
+ * Copies of K and V, and scores, of a token block that may be alive at once, for each coefficient of the
+ * ring: 4 GiB at N = 2^16. The loop takes the rest.
+ */
+const workingBytesPerCoefficient = 2 ** 16;
 /** Products in a typical exp' (degree 15 to 31). */
 const exponentialProducts = 9;
 const exponentialDepth = 5;
@@ -126,7 +129,8 @@ function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape,
   const { headSize: d, tokenBlocks: p } = spec;
   const { offsetsInSlots: u, babyOffsets: v, offsetsInArray: b, trips: g } = shape;
   const working = 2 * d * b * p + (exponentialProducts + 1) * b * p * p;
-  const limit = g === 1 ? workingLimitBytes : p * workingLimitBytes;
+  const blockLimit = workingBytesPerCoefficient * 2 ** parameters.logN;
+  const limit = g === 1 ? blockLimit : p * blockLimit;
   if (b > 1 && working * ciphertextBytes(ctx) > limit) return Infinity;
   const hoisted = (count: number) => unit.modUp + count * (unit.keyProduct + unit.modDown);
   const giants = u === v ? 0 : (u / v) * (unit.modUp + unit.keyProduct) + unit.modDown;
