@@ -25,7 +25,8 @@ const usage = `npm run long-sequences -- [options]
   --ring small
   --samples 2            clear runs that calibrate; the encrypted input is another one
   --blocks N             token blocks: all that compile tries unless given
-  --offsets-in-slots N, --offsets-in-array N, --offset-keys-limit BYTES
+  --offsets-in-slots N, --offsets-in-array N, --offsets-together N,
+  --offset-keys-limit BYTES
                          as in docs/passes/pack.md
   --threads N            all cores unless given
   --one-rank             runs a plan for one rank on the same request too, and compares the outputs' bits
@@ -46,6 +47,7 @@ const { values: options } = parseArgs({
     blocks: { type: 'string' },
     'offsets-in-slots': { type: 'string' },
     'offsets-in-array': { type: 'string' },
+    'offsets-together': { type: 'string' },
     'offset-keys-limit': { type: 'string' },
     threads: { type: 'string', default: String(cpus().length) },
     'one-rank': { type: 'boolean', default: false },
@@ -73,6 +75,7 @@ const packOptions = {
   tokenBlocks: 'blocks',
   offsetsInSlots: 'offsets-in-slots',
   offsetsInArray: 'offsets-in-array',
+  offsetsTogether: 'offsets-together',
   offsetKeysLimitBytes: 'offset-keys-limit',
 };
 const pack = Object.fromEntries(

@@ -22,7 +22,7 @@ const cases: readonly [string, Partial<PackOptions>][] = [
   ['two blocks, looped', { tokenBlocks: 2, offsetsInSlots: 2, offsetsInArray: 1 }],
   [
     'two blocks, the loop carries its queries',
-    { tokenBlocks: 2, offsetsInSlots: 1, offsetsInArray: 2, offsetKeysLimitBytes: 0 },
+    { tokenBlocks: 2, offsetsInSlots: 1, offsetsInArray: 2, offsetsTogether: 2, offsetKeysLimitBytes: 0 },
   ],
 ];
 

@@ -57,6 +57,16 @@ const cases: readonly [string, TinyShape, Partial<PackOptions>][] = [
     { ...base, tokens: 15 },
     { tokenBlocks: 2, offsetsInSlots: 1, offsetsInArray: 2, offsetKeysLimitBytes: 0 },
   ],
+  [
+    'queries carried one step at a time',
+    { ...base, tokens: 15 },
+    { tokenBlocks: 2, offsetsInSlots: 1, offsetsInArray: 2, offsetsTogether: 1, offsetKeysLimitBytes: 0 },
+  ],
+  [
+    'queries carried two steps at a time',
+    { ...base, tokens: 15 },
+    { tokenBlocks: 2, offsetsInSlots: 1, offsetsInArray: 2, offsetsTogether: 2, offsetKeysLimitBytes: 0 },
+  ],
   ['queries carried, one block', base, { offsetsInSlots: 2, offsetsInArray: 1, offsetKeysLimitBytes: 0 }],
   [
     'offsets spread over slots by baby and giant steps',
@@ -71,7 +81,7 @@ const cases: readonly [string, TinyShape, Partial<PackOptions>][] = [
   [
     'passes with carried queries, one block',
     { ...base, tokens: 7, sharpness: 12 },
-    { offsetsInSlots: 1, offsetsInArray: 2, offsetKeysLimitBytes: 0 },
+    { offsetsInSlots: 1, offsetsInArray: 2, offsetsTogether: 2, offsetKeysLimitBytes: 0 },
   ],
   ['rounds of renormalisation, padded', { ...base, tokens: 6, sharpness: 12 }, { tokenBlocks: 2 }],
   [

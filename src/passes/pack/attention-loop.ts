@@ -10,6 +10,8 @@ import { ctType } from './layout.js';
 export interface OffsetLoop {
   /** G; stride * trips = N/2. */
   readonly trips: number;
+  /** R; divides `trips`. */
+  readonly together: number;
   readonly stride: number;
   /** What an iteration takes in its own frame: Q, and the inverses of earlier rounds. */
   readonly queries: readonly Value[];
@@ -41,17 +43,44 @@ export const turnedLoop: LoopForm = (ctx, { trips, stride, queries, zeros, term 
     };
     const frame = queries.map((value) => moved(value, -1));
     const terms = term(body, frame, (sum) => moved(sum, 1));
-    return sums.map((sum, i) => inner.op('ct.add', [sum, defined(terms[i], 'term')], {}, loc));
+    return added(body, sums, terms, loc);
   });
 };
 
-/** The same with one key: g falls from trips - 1, and rot(Q, -stride (trips - 1)) = rot(Q, stride). */
-export const carriedLoop: LoopForm = (ctx, { trips, stride, queries, zeros, term }, loc) =>
-  ctx.builder.loop(trips, [...zeros, ...queries], loc, (inner, carried) => {
+/**
+ * The same with R keys for R = `together` iterations: g falls from trips - 1, and rot(Q, -stride (trips - 1))
+ * = rot(Q, stride). The R queries come from one decomposition and meet keys and values that are read once.
+ */
+export const carriedLoop: LoopForm = (ctx, { trips, together, stride, queries, zeros, term }, loc) =>
+  ctx.builder.loop(trips / together, [...zeros, ...queries], loc, (inner, carried) => {
     const body = ctx.within(inner);
-    const rotated = carried.map((value) => body.rotate(value, stride, loc));
-    const frame = rotated.slice(zeros.length);
-    const terms = term(body, frame, (sum) => sum);
-    const sums = terms.map((value, i) => inner.op('ct.add', [defined(rotated[i], 'sum'), value], {}, loc));
-    return [...sums, ...frame];
+    const sums = carried.slice(0, zeros.length).map((sum) => body.rotate(sum, stride * together, loc));
+    const turns = Array.from({ length: together }, (_, r) => stride * (r + 1));
+    const turned = carried
+      .slice(zeros.length)
+      .map((query) => inner.op('ct.rotate', [query], { axis: turnAxis, steps: ctx.reduceAll(turns) }, loc));
+    const last = turned.map((query) =>
+      inner.op('ct.index', [query], { axis: turnAxis, index: together - 1 }, loc),
+    );
+    if (together === 1) {
+      const terms = term(body, last, (sum) => sum);
+      return [...added(body, sums, terms, loc), ...last];
+    }
+    const back = ctx.reduceAll(turns.map((_, r) => stride * (together - 1 - r)));
+    const terms = term(body, turned, (sum) =>
+      inner.op('ct.rotate_each', [sum], { axis: turnAxis, steps: back, sum: true }, loc),
+    );
+    return [...added(body, sums, terms, loc), ...last];
   });
+
+/** Iterations that go together. */
+const turnAxis = 'r';
+
+function added(
+  { builder }: PackContext,
+  sums: readonly Value[],
+  terms: readonly Value[],
+  loc: string,
+): Value[] {
+  return sums.map((sum, i) => builder.op('ct.add', [sum, defined(terms[i], 'term')], {}, loc));
+}

@@ -40,6 +40,8 @@ export interface AttentionShape {
    * instead of G. Noise of G rotations adds up.
    */
   readonly carried: boolean;
+  /** R: steps of a carried loop that go together. */
+  readonly together: number;
 }
 
 /**
@@ -47,6 +49,10 @@ export interface AttentionShape {
  * ring: 4 GiB at N = 2^16. The loop takes the rest.
  */
 const workingBytesPerCoefficient = 2 ** 16;
+/** Steps that go together: each further one saves less. */
+const largestTogether = 8;
+/** Scores, weights and products of the steps of a token block that go together, for each coefficient. */
+const togetherBytesPerCoefficient = 2 ** 18;
 /** Products in a typical exp' (degree 15 to 31). */
 const exponentialProducts = 9;
 const exponentialDepth = 5;
@@ -63,7 +69,7 @@ export function chooseAttentionShape(
 ): AttentionShape {
   const { groups } = ctx;
   const shape = cheapestShape(ctx, spec, headSlots, rounds);
-  if (shape !== undefined) return shape;
+  if (shape !== undefined) return { ...shape, together: stepsTogether(ctx, spec, shape) };
   throw new AegisError({
     code: 'A112',
     node: spec.loc,
@@ -93,12 +99,34 @@ function cheapestShape(
       const trips = groups / (offsetsInSlots * offsetsInArray);
       if (!wanted(options.offsetsInArray, offsetsInArray)) continue;
       const carried = trips > 1 && trips * typicalKeyBytes(ctx) > options.offsetKeysLimitBytes;
-      const shape = { offsetsInSlots, babyOffsets, offsetsInArray, trips, carried };
+      if (carried && options.offsetsTogether !== 0 && trips % options.offsetsTogether !== 0) continue;
+      const shape = { offsetsInSlots, babyOffsets, offsetsInArray, trips, carried, together: 1 };
       const cost = shapeCost(ctx, spec, shape, rounds);
       if (cost < bestCost) [best, bestCost] = [shape, cost];
     }
   }
   return best;
+}
+
+/** As many as fit: each saves a decomposition of Q, a ModDown of the sums and a pass over K and V. */
+function stepsTogether(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape): number {
+  const { offsetsTogether: asked } = ctx.options;
+  if (!shape.carried) return 1;
+  if (asked !== 0) return asked;
+  const { offsetsInArray: b, trips } = shape;
+  const alive = (exponentialProducts + 1) * b * spec.tokenBlocks + spec.headSize;
+  let together = 1;
+  while (
+    2 * together <= Math.min(largestTogether, trips)
+    && 2 * together * alive * ciphertextBytes(ctx) <= togetherBytesPerCoefficient * 2 ** ctx.parameters.logN
+  ) {
+    together *= 2;
+  }
+  return together;
+}
+
+function blockLimit({ parameters }: PackContext): number {
+  return workingBytesPerCoefficient * 2 ** parameters.logN;
 }
 
 function typicalKeyBytes(ctx: PackContext): number {
@@ -129,8 +157,7 @@ function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape,
   const { headSize: d, tokenBlocks: p } = spec;
   const { offsetsInSlots: u, babyOffsets: v, offsetsInArray: b, trips: g } = shape;
   const working = 2 * d * b * p + (exponentialProducts + 1) * b * p * p;
-  const blockLimit = workingBytesPerCoefficient * 2 ** parameters.logN;
-  const limit = g === 1 ? blockLimit : p * blockLimit;
+  const limit = g === 1 ? blockLimit(ctx) : p * blockLimit(ctx);
   if (b > 1 && working * ciphertextBytes(ctx) > limit) return Infinity;
   const hoisted = (count: number) => unit.modUp + count * (unit.keyProduct + unit.modDown);
   const giants = u === v ? 0 : (u / v) * (unit.modUp + unit.keyProduct) + unit.modDown;

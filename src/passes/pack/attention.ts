@@ -21,6 +21,8 @@
  *
  *     Q <- rot(Q, s)      den <- rot(den, s) + sum_b E[b]      O[j] <- rot(O[j], s) + sum_b E[b] Vb[j, b]
  *
+ * R of these steps go together on an axis r: R queries from one decomposition, K and V read once for all R.
+ *
  * With rounds k >= 1 the first softmax is taken at temperature 2^k and then squared and renormalised k times
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
  * (one iteration, G = 1), or made again in a pass for each round.
@@ -253,7 +255,14 @@ function streamed(
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
     if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: headSize }]));
-    const loop = { trips: head.trips, stride, queries: [q, ...inverses], zeros, term };
+    const loop = {
+      trips: head.trips,
+      together: head.together,
+      stride,
+      queries: [q, ...inverses],
+      zeros,
+      term,
+    };
     const [den, numerator] = run(ctx, loop, loc);
     const interval = defined(softmax.denominators[round], 'interval');
     const inverse = invert(ctx, spec, head, defined(den, 'den'), interval, padding);

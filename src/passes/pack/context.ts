@@ -20,6 +20,8 @@ export interface PackOptions {
   readonly offsetsInSlots: number;
   /** Key offsets that are ciphertexts at once; 0 lets the cost model choose. */
   readonly offsetsInArray: number;
+  /** Steps of a carried loop over key offsets that go together; 0 lets the cost model choose. */
+  readonly offsetsTogether: number;
   /** Rotations of K that may be alive at once while key offsets are spread over slots. */
   readonly spreadLimitBytes: number;
   /** Rotation keys of the loop over key offsets; where they are larger, the loop carries what it rotates. */
@@ -32,6 +34,7 @@ export const defaultPackOptions: PackOptions = {
   tokenBlocks: 1,
   offsetsInSlots: 0,
   offsetsInArray: 0,
+  offsetsTogether: 0,
   spreadLimitBytes: 2 ** 30,
   offsetKeysLimitBytes: 2 ** 30,
 };
