@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <poll.h>
 #include <string>
 #include <unistd.h>
 
@@ -17,6 +18,9 @@ namespace {
 
 constexpr int kUserError = 1, kUsage = 2, kInternal = 70, kInterrupted = 130;
 constexpr uint32_t kMaxThreads = 4096;
+// mpirun sends SIGTERM to all, and SIGKILL a second later or as soon as the first of them ends (Open MPI 4
+// sleeps in between, and SIGCHLD wakes it): who ended at once would silence those that have not run yet.
+constexpr int kLingerMs = 500;
 
 constexpr const char* kHelp =
     "aegis-exec PLAN --keys eval.keys --in REQUEST.ct -o RESPONSE.ct [options]\n"
@@ -46,9 +50,13 @@ struct UsageError {
 std::atomic<bool> interrupted{false};
 
 // A second Ctrl-C does not wait for the kernel at work. _exit leaves a temporary file behind at worst.
-// A launcher of MPI ends the other processes with SIGTERM when one has failed: each says where it was.
+// A launcher of MPI ends the other processes with SIGTERM when one has failed: each says where it was, and
+// stays until the others have, too.
 extern "C" void onSignal(int signal) {
-  if (signal == SIGTERM && writePendingCollective(STDERR_FILENO)) _exit(kInterrupted);
+  if (signal == SIGTERM && writePendingCollective(STDERR_FILENO)) {
+    poll(nullptr, 0, kLingerMs);
+    _exit(kInterrupted);
+  }
   if (interrupted.exchange(true)) _exit(kInterrupted);
 }
 

@@ -111,6 +111,8 @@ interface Ended {
   readonly out: string;
   readonly err: string;
   readonly seconds: number;
+  /** Of performance.now(). */
+  readonly endedAt: number;
 }
 
 /**
@@ -146,7 +148,8 @@ function mpirun(
   return new Promise((resolve) => {
     child.on('close', (status) => {
       clearInterval(watch);
-      resolve({ status, ...text, seconds: (performance.now() - start) / 1000 });
+      const endedAt = performance.now();
+      resolve({ status, ...text, seconds: (endedAt - start) / 1000, endedAt });
     });
   });
 }
@@ -173,10 +176,13 @@ function hasRequest(pid: number): boolean {
   }
 }
 
-/** Ranks that said in which collective, for which node, they stopped. */
-function ranksNamed({ out, err }: Ended): number[] {
-  const messages = (out + err).matchAll(/rank (\d) (?:stopped|gave up|failed)[^\n]*? for node \\?"\w+/g);
-  return [...new Set(Array.from(messages, (match) => Number(match[1])))].sort();
+const stopped = /rank (\d) (?:stopped|gave up|failed)[^\n]*? collective \d+ \([a-z-]+\) for node \\?"\w+/g;
+const pending = /rank (\d) (?:stopped|gave up) in collective \d+ \([a-z-]+\) for node \\?"\w+/g;
+
+/** Ranks that said where they were, by a message like this. */
+function ranksNamed({ out, err }: Ended, message: RegExp): number[] {
+  const ranks = Array.from((out + err).matchAll(message), (match) => Number(match[1]));
+  return [...new Set(ranks)].sort();
 }
 
 describe.skipIf(!mpi)('ranks as processes', () => {
@@ -208,7 +214,8 @@ describe.skipIf(!mpi)('ranks as processes', () => {
       });
       expect(ended.seconds).toBeLessThan(10);
       expect(ended.status).not.toBe(0);
-      expect(ranksNamed(ended)).toEqual(expect.arrayContaining([0, 1, 3]));
+      expect(ranksNamed(ended, stopped)).toEqual(expect.arrayContaining([0, 1, 3]));
+      expect(ranksNamed(ended, pending)).not.toEqual([]);
       expect(readdirSync(folder).filter((name) => name.startsWith('none'))).toEqual([]);
     },
     60_000,
@@ -217,20 +224,24 @@ describe.skipIf(!mpi)('ranks as processes', () => {
   it.each(['SIGSTOP', 'SIGKILL'] as const)(
     'ends soon after %s of a rank',
     async (signal) => {
-      let sent = 0;
-      // Rank 0 is busy, so that the signal finds the others waiting for it.
+      let seen = 0;
+      let sentAt = 0;
+      // Rank 0 is busy for three seconds, so that the signal finds the others waiting for it.
       const ended = await mpirun(
         4,
         'none.ct',
         { AEGIS_FAULT: 'rank=0,collective=1,kind=slow', AEGIS_CHANNEL_TIMEOUT: '4' },
         (pids) => {
-          if (pids.every(hasRequest) && sent++ === 20) process.kill(pids[1] ?? 0, signal);
+          if (!pids.every(hasRequest) || seen++ !== 50) return;
+          process.kill(pids[1] ?? 0, signal);
+          sentAt = performance.now();
         },
       );
-      expect(sent).toBeGreaterThan(20);
-      expect(ended.seconds).toBeLessThan(15);
+      expect(seen).toBeGreaterThan(50);
+      expect((ended.endedAt - sentAt) / 1000).toBeLessThan(10);
       expect(ended.status).not.toBe(0);
-      expect(ranksNamed(ended).length).toBeGreaterThanOrEqual(3);
+      expect(ranksNamed(ended, stopped)).toEqual(expect.arrayContaining([0, 2, 3]));
+      expect(ranksNamed(ended, pending)).toEqual(expect.arrayContaining([2, 3]));
       expect(readdirSync(folder).filter((name) => name.startsWith('none'))).toEqual([]);
     },
     60_000,

@@ -15,7 +15,7 @@
 namespace aegis {
 namespace {
 
-constexpr auto kGrace = std::chrono::milliseconds(600), kPoll = std::chrono::milliseconds(20);
+constexpr auto kGrace = std::chrono::milliseconds(400), kPoll = std::chrono::milliseconds(20);
 
 // Two lines: the handler reads one while the other is written.
 struct Line {
@@ -81,7 +81,8 @@ void abortMpiJob(int status) {
   const AegisMpi* api = active.load();
   if (api == nullptr) return;
   // The others are told, and say where they were. Asking for messages keeps the ones of this process going.
-  for (auto left = kGrace; left.count() > 0; left -= kPoll) {
+  const auto end = std::chrono::steady_clock::now() + kGrace;
+  while (std::chrono::steady_clock::now() < end) {
     int found = 0;
     uint32_t from = 0;
     api->probe(0, &found, &from);

@@ -28,6 +28,10 @@ constexpr uint64_t kMaxMessageBytes = uint64_t(1) << 30;
 // Of a reduction: what a rank holds of every other rank's rows at a time.
 constexpr uint64_t kReduceChunkBytes = uint64_t(4) << 20;
 constexpr auto kBeatPeriod = std::chrono::milliseconds(200);
+// Who waits looks for silent ranks every kLookPeriod; its sleeps are short at first.
+constexpr auto kLookPeriod = std::chrono::milliseconds(20);
+constexpr auto kSpin = std::chrono::microseconds(200), kShortWait = std::chrono::microseconds(200'000);
+constexpr auto kShortSleep = std::chrono::microseconds(50), kLongSleep = std::chrono::microseconds(500);
 constexpr size_t kReasonBytes = 512;
 // Starting is a collective of MPI's own, without a time-out.
 constexpr auto kStartLimit = std::chrono::seconds(120);
@@ -140,17 +144,23 @@ class Link {
   void waitFor(const std::function<bool()>& step, const std::function<std::vector<uint32_t>()>& missing,
                const std::string& place, double seconds) {
     StallWatch watch;
-    for (uint32_t idle = 0; !step(); idle++) {
+    const auto start = Clock::now();
+    auto nextLook = start;
+    while (!step()) {
       beat();
       refuseIfFailed(place);
-      if (idle < 200) {
-        std::this_thread::yield();
-        continue;
+      // By the clock, not by turns: on an overloaded machine a turn, in which MPI yields, takes tens of ms.
+      const auto now = Clock::now();
+      if (now >= nextLook) {
+        nextLook = now + kLookPeriod;
+        for (const uint32_t other : missing())
+          if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
       }
-      std::this_thread::sleep_for(std::chrono::microseconds(idle < 2000 ? 50 : 500));
-      if (idle % 16 != 0) continue;
-      for (const uint32_t other : missing())
-        if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
+      if (now - start < kSpin) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(now - start < kShortWait ? kShortSleep : kLongSleep);
+      }
     }
   }
 

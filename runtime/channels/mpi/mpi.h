@@ -19,8 +19,9 @@ std::string mpiLibrary(std::string* why = nullptr);
 // for their messages; else does nothing.
 void abortMpiJob(int status);
 
-// Async-signal-safe: writes to `file` what this process was waiting for, if it runs in an MPI job. Rank,
-// collective, kind and node in one line, made ready beforehand. False outside of MPI jobs.
+// Async-signal-safe: if this process runs in an MPI job, writes to `file` in which collective it is, or after
+// which one, or that it is before its first. Rank, collective, kind and node are in one line, made ready
+// beforehand. False outside of MPI jobs.
 bool writePendingCollective(int file);
 
 }  // namespace aegis
