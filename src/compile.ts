@@ -4,7 +4,13 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import type { PlanSummary } from './backend/index.js';
-import { lowerWithin, place, type PlacedModule, type PlacementOptions } from './compile/place.js';
+import {
+  lowerPlaced,
+  lowerWithin,
+  place,
+  type PlacedModule,
+  type PlacementOptions,
+} from './compile/place.js';
 import type { Samples } from './data/index.js';
 import { importModel } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
@@ -107,7 +113,9 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   const { module, passes, dumped } = await step('passes', () =>
     fastest({ tensor, ranges, parameters }, options),
   );
-  reports.splice(-1, 1, ...passes);
+  const tried = defined(reports.pop(), 'report of all passes').seconds;
+  const others = tried - passes.reduce((sum, one) => sum + one.seconds, 0);
+  reports.push(...passes, { name: 'other token blocks', seconds: others });
   for (const [name, one] of dumped) dump(name, one);
   const cipher = await step('predict-error', () => predicted(module.cipher, tensor, ranges, warnings));
   dump('predict-error', cipher);
@@ -130,7 +138,10 @@ interface Candidate {
   readonly dumped: readonly (readonly [string, Module])[];
 }
 
-/** The placed module that is predicted to be fastest among the ways to cut tokens into blocks. */
+/**
+ * Among the ways to cut tokens into blocks the placed module that is predicted to be fastest within the
+ * memory limit; the smallest one if none is.
+ */
 function fastest(source: Source, options: CompileOptions): Candidate {
   const made = packedModules(source, options, blockCounts(options)).map(
     ({ cipher, passes, dumped }): Candidate => {
@@ -139,9 +150,26 @@ function fastest(source: Source, options: CompileOptions): Candidate {
       return { module, dumped, passes: [...passes, { name: 'co-place', seconds: seconds() - start }] };
     },
   );
-  return made.reduce((a, b) =>
-    (b.module.report?.seconds ?? Infinity) < (a.module.report?.seconds ?? Infinity) ? b : a,
-  );
+  return chooseWithin(options.memoryLimit, made, options);
+}
+
+/** Estimates of memory would not do: plans are lowered until one fits. */
+function chooseWithin(
+  limit: number | undefined,
+  made: readonly Candidate[],
+  options: CompileOptions,
+): Candidate {
+  const secondsOf = ({ module }: Candidate): number => module.report?.seconds ?? Infinity;
+  const sorted = [...made].sort((a, b) => secondsOf(a) - secondsOf(b));
+  const fastest = defined(sorted[0], 'candidate');
+  if (limit === undefined || sorted.length === 1) return fastest;
+  let smallest = { candidate: fastest, peakBytes: Infinity };
+  for (const candidate of sorted) {
+    const { peakBytes } = lowerPlaced(candidate.module, options).summary;
+    if (peakBytes <= limit) return candidate;
+    if (peakBytes < smallest.peakBytes) smallest = { candidate, peakBytes };
+  }
+  return smallest.candidate;
 }
 
 interface Source {
@@ -196,9 +224,17 @@ export async function packVariants(
 }
 
 /** Ways to cut tokens into blocks that are tried. */
-function blockCounts({ devices = 1, strategy = 'coplaced', pack }: CompileOptions): number[] {
+function blockCounts(options: CompileOptions): number[] {
+  const { devices = 1, strategy = 'coplaced', pack, memoryLimit } = options;
   if (pack?.tokenBlocks !== undefined) return [pack.tokenBlocks];
-  return strategy === 'coplaced' || strategy === 'app' ? tokenBlockCounts(devices) : [1];
+  if (strategy !== 'coplaced' && strategy !== 'app') return [1];
+  const counts = tokenBlockCounts(devices);
+  // Fewer blocks take less memory.
+  return memoryLimit === undefined ? counts : powersOfTwo(Math.max(...counts));
+}
+
+function powersOfTwo(largest: number): number[] {
+  return Array.from({ length: Math.log2(largest) + 1 }, (_, i) => 2 ** i);
 }
 
 /** One block, or one for each device. */

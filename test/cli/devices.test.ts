@@ -12,6 +12,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const model = 'examples/digits-vit/digits_vit.onnx';
 const samples = 'examples/digits-vit/digits_vit.samples.json';
+const taken = ['--samples', samples, '--take', '0:16'];
 const file = (name: string): string => join(folder, name);
 const ok = async (...argv: string[]): Promise<string> => {
   const { status, out, err } = await aegis(...argv);
@@ -26,7 +27,6 @@ const run = async (plan: string, ...options: string[]): Promise<Record<string, u
 
 describe('several devices', () => {
   beforeAll(async () => {
-    const taken = ['--samples', samples, '--take', '0:16'];
     const small = ['--ring', 'small', '--insecure', '--devices', '2', '--token-blocks', '2'];
     await ok('compile', model, ...taken, ...small, '-o', file('two.aegis'));
     await ok('lower', file('two.aegis.cipher'), '-o', file('one.aegis'));
@@ -58,6 +58,19 @@ describe('several devices', () => {
     expect(codesOf(outcome)).toEqual(['B110']);
     expect(readdirSync(folder).filter((name) => name.startsWith('no.'))).toEqual([]);
   });
+
+  it('cuts tokens into fewer blocks where the fastest plan does not fit', async () => {
+    const small = ['--ring', 'small', '--insecure', '--devices', '4', '--json'];
+    const peakOf = async (...options: string[]): Promise<number> => {
+      const out = await ok('compile', model, ...taken, ...small, ...options, '-o', file('fit.aegis'));
+      return (JSON.parse(out) as { peakBytes: number }).peakBytes;
+    };
+    const free = await peakOf();
+    const [one, four] = [await peakOf('--token-blocks', '1'), await peakOf('--token-blocks', '4')];
+    expect([one, four]).toContain(free);
+    const limit = String(Math.max(one, four) - 1);
+    expect(await peakOf('--memory-limit', limit)).toBeLessThan(Math.max(one, four));
+  }, 300_000);
 
   it('refuses unknown profiles and wrong device counts', async () => {
     const lower = (...options: string[]) =>
