@@ -34,15 +34,17 @@ struct Rows {
   ptrdiff_t componentStride = 0;  // between the polynomials c0, c1, c2 of a ciphertext; digits use it too
 };
 
-// A strided batch of encoded plaintext rows. A row has rowWords words, rowWords a power of two dividing N;
-// the
-// value at NTT index k is word k / (N / rowWords). rowWords = 1: a real constant; 2c: slots of period c; N:
-// any.
+// A strided batch of encoded plaintext rows. A row has rowWords words, rowWords a power of two dividing N:
+// 1 for a real constant, 2c for slots of period c, N for any. Canonical residues: the value at NTT index k is
+// word k / (N / rowWords). Coefficients: word k is the signed integer coefficient of X^(k N / rowWords), one
+// row for all limbs (limbStride 0); reduced modulo a limb's prime, an NTT of rowWords points gives the words
+// of the limb's residues.
 struct PlainRows {
   const uint64_t* base = nullptr;
   ptrdiff_t strides[kMaxRank] = {};
   ptrdiff_t limbStride = 0;
   uint32_t rowWords = 0;
+  bool coefficients = false;
 };
 
 struct Launch {

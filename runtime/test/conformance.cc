@@ -133,6 +133,44 @@ Operand randomOperand(Random& random, const RingContext& ring, const Shape& s,
   return x;
 }
 
+uint32_t randomRowWords(Random& random, uint32_t n) {
+  const uint32_t choices[] = {1, 2, 8, 16, 64, n, n / 2, n / 4, n / 8, n / 16};
+  return std::min(n, choices[random.below(10)]);
+}
+
+// A plaintext operand: residues, or coefficients at the edges of signed words and of the primes.
+struct PlainOperand {
+  Operand operand;
+  uint32_t rowWords;
+  bool coefficients;
+
+  PlainOperand(Random& random, const RingContext& ring, const Shape& s, Fill fill)
+      : rowWords(randomRowWords(random, ring.degree())),
+        coefficients(rowWords < ring.degree() && random.coin()) {
+    operand = randomOperand(random, ring, s, coefficients ? std::vector<uint16_t>{s.limbs[0]} : s.limbs, 1,
+                            rowWords, false, fill);
+    if (!coefficients) return;
+    operand.limbStride = 0;
+    for (uint64_t& word : operand.words) {
+      const uint64_t choice = random.below(6);
+      if (choice == 0) word = uint64_t(INT64_MIN) + random.below(2);
+      if (choice == 1) word = uint64_t(INT64_MAX);
+      if (choice == 2) word = -word;
+      if (choice == 3) word = random.below(1u << 30) << 34 | random.below(1u << 30);
+    }
+  }
+
+  PlainRows rows() {
+    PlainRows p;
+    p.base = operand.words.data();
+    std::copy(operand.strides, operand.strides + kMaxRank, p.strides);
+    p.limbStride = operand.limbStride;
+    p.rowWords = rowWords;
+    p.coefficients = coefficients;
+    return p;
+  }
+};
+
 PlainRows plainRows(Operand& x, uint32_t rowWords) {
   PlainRows p;
   p.base = x.words.data();
@@ -164,11 +202,6 @@ std::string compare(Bench& b, const Shape& s, Operand& out, const Call& call) {
              std::to_string(i) + " row word " + std::to_string(i & (b.ring.degree() - 1)) + ": " +
              std::to_string(out.words[i]) + " instead of " + std::to_string(expected.words[i]);
   return "";
-}
-
-uint32_t randomRowWords(Random& random, uint32_t n) {
-  const uint32_t choices[] = {1, 2, 64, n, n / 2, n / 4, n / 8, n / 16};
-  return std::min(n, choices[random.below(8)]);
 }
 
 std::string testZero(Bench& b, Fill fill) {
@@ -229,24 +262,24 @@ std::string testSubScale(Bench& b, Fill fill) {
 
 std::string testAddPlain(Bench& b, Fill fill) {
   const Shape s = randomShape(b.random, b.ring, false, 3);
-  const uint32_t n = b.ring.degree(), rowWords = randomRowWords(b.random, n);
+  const uint32_t n = b.ring.degree();
   Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
   Operand a = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
-  Operand p = randomOperand(b.random, b.ring, s, s.limbs, 1, rowWords, false, fill);
+  PlainOperand p(b.random, b.ring, s, fill);
   const bool alias = b.random.coin();
   return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
-    t.addPlain(b.ring, b.pool, l, o.rows(), alias ? o.rows() : a.rows(), plainRows(p, rowWords));
+    t.addPlain(b.ring, b.pool, l, o.rows(), alias ? o.rows() : a.rows(), p.rows());
   });
 }
 
 std::string testContract(Bench& b, Fill fill) {
   const Shape s = randomShape(b.random, b.ring, true, 3);
-  const uint32_t n = b.ring.degree(), rowWords = randomRowWords(b.random, n);
+  const uint32_t n = b.ring.degree();
   Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
   Operand a = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
-  Operand p = randomOperand(b.random, b.ring, s, s.limbs, 1, rowWords, false, fill);
+  PlainOperand p(b.random, b.ring, s, fill);
   return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
-    t.contract(b.ring, b.pool, l, o.rows(), a.rows(), plainRows(p, rowWords));
+    t.contract(b.ring, b.pool, l, o.rows(), a.rows(), p.rows());
   });
 }
 
@@ -275,6 +308,31 @@ std::string testLongReduction(Bench& b, Fill fill) {
       t.automorphism(ring, b.pool, l, o.rows(), a.rows(), galois, 0);
     });
   return difference;
+}
+
+// More plaintext rows than are expanded together: 8 x 96 of 256 words, so that limbs come one by one.
+std::string testManyCoefficients(Bench& b, Fill fill) {
+  Shape s;
+  s.rank = 3;
+  s.reduceRank = 1;
+  s.dims[0] = 2;
+  s.dims[1] = 8;
+  s.dims[2] = 96;
+  s.limbs = {1, 0};
+  RingContext ring(8, firstPrimes(8, 50, 2));
+  Operand out = randomOperand(b.random, ring, s, s.limbs, 1, 256, true, fill);
+  Operand a = randomOperand(b.random, ring, s, s.limbs, 1, 256, false, fill);
+  std::vector<uint64_t> words(8 * 96 * 256);
+  for (uint64_t& word : words) word = b.random.below(uint64_t(1) << 63) - (uint64_t(1) << 62);
+  PlainRows p;
+  p.base = words.data();
+  p.rowWords = 256;
+  p.strides[1] = 96 * 256;
+  p.strides[2] = 256;
+  p.coefficients = true;
+  return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
+    t.contract(ring, b.pool, l, o.rows(), a.rows(), p);
+  });
 }
 
 std::string testTensor(Bench& b, Fill fill) {
@@ -433,15 +491,17 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full)
   }
   Random random(seed);
   Bench bench{*rings[0], pools[1], table, reference, random, 6};
-  std::string forward, inverse, sums;
+  std::string forward, inverse, sums, expanded;
   for (Fill fill : kFills) {
     if (forward.empty()) forward = testDegrees(bench, fill, true, full ? kMaxLogN : 13);
     if (inverse.empty()) inverse = testDegrees(bench, fill, false, full ? kMaxLogN : 13);
     for (int i = 0; i < 4 && sums.empty(); i++) sums = testLongReduction(bench, fill);
+    if (expanded.empty()) expanded = testManyCoefficients(bench, fill);
   }
   report(table.name, "ntt, every degree", forward);
   report(table.name, "intt, every degree", inverse);
   report(table.name, "9000 terms", sums);
+  report(table.name, "many coefficients", expanded);
 }
 
 int run(int argc, char** argv) {

@@ -8,6 +8,9 @@
 
 namespace aegis::cpu {
 
+// Words of work handed to a thread at a time: some 10 us, against about 2 us to hand out a range.
+constexpr size_t kGrainWords = 1 << 15;
+
 inline uint32_t outerRank(const Launch& launch) { return launch.rank - launch.reduceRank; }
 
 inline size_t dimsProduct(const Launch& launch, uint32_t begin, uint32_t end) {

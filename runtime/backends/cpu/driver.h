@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/cpu/batch.h"
+#include "backends/cpu/expand_plain.h"
 #include "backends/cpu/row_ops.h"
 #include "ckks/ring.h"
 #include "hal/thread_pool.h"
@@ -14,8 +15,6 @@
 
 namespace aegis::cpu {
 
-// Words of work handed to a thread at a time: some 10 us, against about 2 us to hand out a range.
-constexpr size_t kGrainWords = 1 << 15;
 constexpr size_t kElementwiseWords = 4096;
 
 // An output piece: words [begin, begin + words) of limb `limb` at flat outer index `outer`.
@@ -84,8 +83,23 @@ struct IndexAlong {
   uint32_t operator()(size_t o, size_t r) const { return outer[o] + reduced[r]; }
 };
 
+inline Rows fromLimb(Rows x, uint32_t limb) {
+  x.base += ptrdiff_t(limb) * x.limbStride;
+  return x;
+}
+
 template <const RowOps& ops>
 struct Driver {
+  // A kernel on plaintexts held as coefficients: expanded, a few limbs at a time.
+  template <void (*kernel)(const RingContext&, ThreadPool&, const Launch&, Rows, Rows, PlainRows)>
+  static void expanded(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a,
+                       const PlainRows& plain) {
+    PlainExpander(ops, ring, launch, plain)
+        .forEachPart(pool, [&](const Launch& part, uint32_t first, const PlainRows& rows) {
+          kernel(ring, pool, part, fromLimb(out, first), fromLimb(a, first), rows);
+        });
+  }
+
   // Sums of more than kMaxTerms products are cut; each cut is reduced and accumulated to.
   static void dot(uint64_t* out, const std::vector<Term>& terms, size_t words, uint32_t shift,
                   bool accumulate, const Prime& prime) {
@@ -136,6 +150,7 @@ struct Driver {
 
   static void addPlain(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a,
                        PlainRows plain) {
+    if (plain.coefficients) return expanded<addPlain>(ring, pool, launch, out, a, plain);
     const Output to(launch, out);
     const Located<Rows> x(launch, a);
     const Located<PlainRows> y(launch, plain);
@@ -148,6 +163,7 @@ struct Driver {
 
   static void contract(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a,
                        PlainRows plain) {
+    if (plain.coefficients) return expanded<contract>(ring, pool, launch, out, a, plain);
     const Output to(launch, out);
     const Located<Rows> x(launch, a);
     const Located<PlainRows> y(launch, plain);

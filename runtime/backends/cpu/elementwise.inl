@@ -33,3 +33,16 @@ void addPlainRow(uint64_t* out, const uint64_t* a, const uint64_t* b, size_t wor
     for (size_t i = k; i < k + run; i++) out[i] = reduceOnce(a[i] + value, q);
   }
 }
+
+bool signedRow(uint64_t* out, const uint64_t* a, size_t words, const Prime& prime) {
+  const int64_t q = int64_t(prime.q);
+  int64_t largest = 0;
+#pragma GCC ivdep
+  for (size_t k = 0; k < words; k++) {
+    const int64_t x = int64_t(a[k]), sign = x < 0 ? -1 : 0;
+    const int64_t magnitude = x ^ sign;  // of -q, which becomes 0, it is q - 1
+    largest = magnitude > largest ? magnitude : largest;
+    out[k] = uint64_t(x + (q & sign));
+  }
+  return largest < q;
+}

@@ -109,7 +109,7 @@ void intt(uint64_t* out, const uint64_t* a, const NttTable& table) {
 }  // namespace
 
 const RowOps portableOps = {
-    "portable", TwiddleForm::kShoup64, addRow, subRow, addPlainRow, subScale, sum, gather, dot, convert, ntt,
-    intt};
+    "portable", TwiddleForm::kShoup64, addRow, subRow, addPlainRow, signedRow, subScale, sum, gather, dot,
+    convert, ntt, intt};
 
 }  // namespace aegis::cpu

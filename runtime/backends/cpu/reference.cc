@@ -25,8 +25,41 @@ auto* rowAt(const Launch& launch, const Operand& x, size_t outer, size_t reduced
          ptrdiff_t(limb) * x.limbStride;
 }
 
-uint64_t plainAt(const RingContext& ring, const PlainRows& p, const uint64_t* row, uint32_t k) {
-  return row[k / (ring.degree() / p.rowWords)];
+// Powers of `root` in bit-reversed order: the twiddle of block i in the layer with m blocks is entry m + i.
+std::vector<uint64_t> powers(uint32_t count, uint64_t root, uint64_t q) {
+  std::vector<uint64_t> table(count);
+  uint64_t power = 1;
+  for (uint32_t i = 0; i < count; i++, power = mulMod(power, root, q))
+    table[reverseBits(i, uint32_t(__builtin_ctz(count)))] = power;
+  return table;
+}
+
+void transform(std::vector<uint64_t>& x, const std::vector<uint64_t>& w, uint64_t q) {
+  for (uint32_t m = 1, t = uint32_t(x.size()) / 2; t >= 1; m *= 2, t /= 2)
+    for (uint32_t i = 0; i < m; i++)
+      for (uint32_t k = 2 * i * t; k < 2 * i * t + t; k++) {
+        const uint64_t u = x[k], v = mulMod(x[k + t], w[m + i], q);
+        x[k] = (u + v) % q;
+        x[k + t] = (u + q - v) % q;
+      }
+}
+
+// The rowWords words of a plaintext row in NTT form.
+std::vector<uint64_t> plainWords(const RingContext& ring, const PlainRows& p, const uint64_t* row,
+                                 uint16_t limb) {
+  std::vector<uint64_t> x(row, row + p.rowWords);
+  if (!p.coefficients) return x;
+  const uint64_t q = ring.modulus(limb);
+  for (uint64_t& word : x) {
+    const __int128 remainder = __int128(int64_t(word)) % __int128(q);
+    word = uint64_t(remainder < 0 ? remainder + q : remainder);
+  }
+  transform(x, powers(p.rowWords, powMod(ring.psi(limb), ring.degree() / p.rowWords, q), q), q);
+  return x;
+}
+
+uint64_t plainAt(const RingContext& ring, const std::vector<uint64_t>& words, uint32_t k) {
+  return words[k / (ring.degree() / words.size())];
 }
 
 void zero(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out) {
@@ -66,10 +99,10 @@ void sub(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out, R
 
 void addPlain(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out, Rows a, PlainRows p) {
   forEachRow(launch, [&](size_t o, uint32_t j) {
-    const uint64_t* plain = rowAt(launch, p, o, 0, j);
+    const std::vector<uint64_t> plain = plainWords(ring, p, rowAt(launch, p, o, 0, j), launch.limbs[j]);
     for (uint32_t k = 0; k < ring.degree(); k++)
       rowAt(launch, out, o, 0, j)[k] =
-          (rowAt(launch, a, o, 0, j)[k] + plainAt(ring, p, plain, k)) % ring.modulus(launch.limbs[j]);
+          (rowAt(launch, a, o, 0, j)[k] + plainAt(ring, plain, k)) % ring.modulus(launch.limbs[j]);
   });
 }
 
@@ -81,9 +114,9 @@ void contract(const RingContext& ring, ThreadPool&, const Launch& launch, Rows o
     if (launch.accumulate) sum.assign(row, row + ring.degree());
     for (size_t r = 0; r < reduceCount(launch); r++) {
       const uint64_t* x = rowAt(launch, a, o, r, j);
-      const uint64_t* plain = rowAt(launch, p, o, r, j);
+      const std::vector<uint64_t> plain = plainWords(ring, p, rowAt(launch, p, o, r, j), launch.limbs[j]);
       for (uint32_t k = 0; k < ring.degree(); k++)
-        sum[k] = (sum[k] + mulMod(x[k], plainAt(ring, p, plain, k), q)) % q;
+        sum[k] = (sum[k] + mulMod(x[k], plainAt(ring, plain, k), q)) % q;
     }
     for (uint32_t k = 0; k < ring.degree(); k++) row[k] = sum[k];
   });
@@ -109,29 +142,14 @@ void tensor(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out
   });
 }
 
-// Powers of `root` in bit-reversed order: the twiddle of block i in the layer with m blocks is entry m + i.
-std::vector<uint64_t> powers(const RingContext& ring, uint64_t root, uint64_t q) {
-  std::vector<uint64_t> table(ring.degree());
-  uint64_t power = 1;
-  for (uint32_t i = 0; i < ring.degree(); i++, power = mulMod(power, root, q))
-    table[ring.bitReverse(i)] = power;
-  return table;
-}
-
 void ntt(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out, Rows a) {
   for (uint32_t j = 0; j < launch.limbCount; j++) {
     const uint64_t q = ring.modulus(launch.limbs[j]);
-    const auto w = powers(ring, ring.psi(launch.limbs[j]), q);
+    const auto w = powers(ring.degree(), ring.psi(launch.limbs[j]), q);
     for (size_t o = 0; o < outerCount(launch); o++) {
       const uint64_t* in = rowAt(launch, a, o, 0, j);
       std::vector<uint64_t> x(in, in + ring.degree());
-      for (uint32_t m = 1, t = ring.degree() / 2; t >= 1; m *= 2, t /= 2)
-        for (uint32_t i = 0; i < m; i++)
-          for (uint32_t k = 2 * i * t; k < 2 * i * t + t; k++) {
-            const uint64_t u = x[k], v = mulMod(x[k + t], w[m + i], q);
-            x[k] = (u + v) % q;
-            x[k + t] = (u + q - v) % q;
-          }
+      transform(x, w, q);
       uint64_t* row = rowAt(launch, out, o, 0, j);
       for (uint32_t k = 0; k < ring.degree(); k++) row[k] = x[k];
     }
@@ -141,7 +159,7 @@ void ntt(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out, R
 void intt(const RingContext& ring, ThreadPool&, const Launch& launch, Rows out, Rows a) {
   for (uint32_t j = 0; j < launch.limbCount; j++) {
     const uint64_t q = ring.modulus(launch.limbs[j]);
-    const auto w = powers(ring, invMod(ring.psi(launch.limbs[j]), q), q);
+    const auto w = powers(ring.degree(), invMod(ring.psi(launch.limbs[j]), q), q);
     const uint64_t nInverse = invMod(ring.degree(), q);
     for (size_t o = 0; o < outerCount(launch); o++) {
       const uint64_t* in = rowAt(launch, a, o, 0, j);

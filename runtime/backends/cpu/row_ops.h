@@ -35,6 +35,8 @@ struct RowOps {
   // out[k] = a[k] + b[k >> shift]
   void (*addPlain)(uint64_t* out, const uint64_t* a, const uint64_t* b, size_t words, uint32_t shift,
                    const Prime&);
+  // Signed words a as residues; false, and out means nothing, unless all are in [-q, q). Any number of words.
+  bool (*signedWords)(uint64_t* out, const uint64_t* a, size_t words, const Prime&);
   // out = (a - b) * scalar, scalar < q
   void (*subScale)(uint64_t* out, const uint64_t* a, const uint64_t* b, size_t words, uint64_t scalar,
                    const Prime&);

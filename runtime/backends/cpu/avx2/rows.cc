@@ -222,7 +222,7 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
 }  // namespace
 
 const RowOps avx2Ops = {
-    "avx2",  TwiddleForm::kFloat, addRow, subRow, addPlainRow, subScale, sum, gather, dot, convert, nttAvx2,
-    inttAvx2};
+    "avx2",  TwiddleForm::kFloat, addRow, subRow, addPlainRow, signedRow, subScale, sum, gather, dot, convert,
+    nttAvx2, inttAvx2};
 
 }  // namespace aegis::cpu

@@ -167,6 +167,7 @@ template <bool kSmall>
 void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, const Plan& plan) {
   const Modulus m = plan.m;
   if (words == 16) return forwardTailStep<kSmall, 1>(out, in, node, plan, m);
+  if (words == 32) return forwardTailStep<kSmall, 2>(out, in, node, plan, m);
   for (size_t k = 0; k < words; k += 16 * kTailPairs, node += kTailPairs)
     forwardTailStep<kSmall, kTailPairs>(out + k, in + k, node, plan, m);
 }
@@ -216,10 +217,9 @@ void inverseTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, c
     inverseTailStep<kSmall, kLast, kTailPairs>(out + k, in + k, node, plan, m, t);
 }
 
-// A block of 2^log words, log a multiple of 4: `node` is its entry in the first layer it still needs.
+// A block of 2^log words, log a multiple of 4, from 8: `node` is its entry in the first layer it still needs.
 template <bool kSmall>
 void forwardBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, const Plan& plan) {
-  if (log == 4) return forwardTail<kSmall>(out, in, 16, node, plan);
   const size_t s = size_t(1) << (log - 4);
   forwardPass<4, kSmall>(out, in, s, node, plan);
   if (log == 8) return forwardTail<kSmall>(out, out, 256, 16 * node, plan);
@@ -236,6 +236,7 @@ void forward(uint64_t* out, const uint64_t* in, const NttTable& table) {
   if (first == 2) forwardPass<2, kSmall>(out, in, s, 1, plan);
   if (first == 3) forwardPass<3, kSmall>(out, in, s, 1, plan);
   const size_t blocks = size_t(1) << first;
+  if (log == 4) return forwardTail<kSmall>(out, first != 0 ? out : in, 16 * blocks, blocks, plan);
   for (size_t i = 0; i < blocks; i++)
     forwardBlock<kSmall>(out + i * s, (first != 0 ? out : in) + i * s, log, blocks + i, plan);
 }

@@ -185,7 +185,7 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
 }  // namespace
 
 const RowOps avx512ifmaOps = {
-    "avx512ifma", TwiddleForm::kShoup52, addRow,        subRow, addPlainRow, subScale, sum, gather, dot,
-    convert,      nttAvx512ifma,         inttAvx512ifma};
+    "avx512ifma", TwiddleForm::kShoup52, addRow,        subRow, addPlainRow, signedRow, subScale, sum, gather,
+    dot,          convert,               nttAvx512ifma, inttAvx512ifma};
 
 }  // namespace aegis::cpu
