@@ -5,12 +5,11 @@
 #include <string>
 
 #include "ckks/rns_decode.h"
+#include "ckks/subring_ntt.h"
 #include "support/error.h"
 
 namespace aegis {
 namespace {
-
-const double kCoefficientLimit = std::ldexp(1.0, kMaxCoefficientBits);
 
 // A double of integer value below 2^120, exactly.
 uint64_t residueOf(double integer, const Prime& prime) {
@@ -20,12 +19,12 @@ uint64_t residueOf(double integer, const Prime& prime) {
   return integer < 0 && r != 0 ? prime.q - r : r;
 }
 
-double roundScaled(double value, double scale) {
+double roundScaled(double value, double scale, uint32_t maxBits) {
   const double scaled = std::nearbyint(value * scale);  // the default rounding mode: ties to even
-  if (!(std::fabs(scaled) < kCoefficientLimit))
+  if (!(std::fabs(scaled) < std::ldexp(1.0, int(maxBits))))
     fail("R402",
          "a plaintext coefficient is " + std::to_string(value * scale) + " but must be below 2^" +
-             std::to_string(kMaxCoefficientBits),
+             std::to_string(maxBits),
          "check the weights for huge or missing (NaN) values");
   return scaled;
 }
@@ -36,15 +35,16 @@ bool isPowerOfTwo(uint64_t x) { return x != 0 && (x & (x - 1)) == 0; }
 
 Encoder::Encoder(const RingContext& ring, ThreadPool& pool) : ring_(ring), pool_(pool), fft_(ring.logN()) {}
 
-std::vector<double> Encoder::coefficients(std::span<const std::complex<double>> slots, double scale) const {
+std::vector<double> Encoder::coefficients(std::span<const std::complex<double>> slots, double scale,
+                                          uint32_t maxBits) const {
   const uint32_t period = uint32_t(slots.size());
   AEGIS_INVARIANT(isPowerOfTwo(period) && period <= this->slots());
   std::vector<std::complex<double>> values(slots.begin(), slots.end());
   fft_.toCoefficients(values.data(), period);
   std::vector<double> result(2 * size_t(period));
   for (uint32_t k = 0; k < period; k++) {
-    result[k] = roundScaled(values[k].real(), scale);
-    result[period + k] = roundScaled(values[k].imag(), scale);
+    result[k] = roundScaled(values[k].real(), scale, maxBits);
+    result[period + k] = roundScaled(values[k].imag(), scale, maxBits);
   }
   return result;
 }
@@ -60,7 +60,7 @@ void Encoder::encode(std::span<const std::complex<double>> slots, double scale,
     const Prime& prime = ring_.prime(limbs[j]);
     if (gap > 1) std::memset(row, 0, rowWords * sizeof(uint64_t));
     for (uint32_t k = 0; k < words; k++) row[size_t(k) * gap] = residueOf(coefficient[k], prime);
-    if (rowWords != n) smallNtt(row, rowWords, limbs[j]);
+    if (rowWords != n) subringNtt(row, rowWords, ring_.nttTable(limbs[j], TwiddleForm::kShoup64));
   }
   if (rowWords == n) kernelNtt(out, limbs, true);
 }
@@ -71,9 +71,14 @@ void Encoder::encode(std::span<const double> slots, double scale, std::span<cons
   encode(std::span<const std::complex<double>>(values), scale, limbs, rowWords, out);
 }
 
+void Encoder::encodeCoefficients(std::span<const std::complex<double>> slots, double scale,
+                                 uint64_t* out) const {
+  for (const double integer : coefficients(slots, scale, kMaxHeldBits)) *out++ = uint64_t(int64_t(integer));
+}
+
 void Encoder::encodeConstant(double value, double scale, std::span<const uint16_t> limbs,
                              uint64_t* out) const {
-  const double integer = roundScaled(value, scale);
+  const double integer = roundScaled(value, scale, kMaxCoefficientBits);
   for (size_t j = 0; j < limbs.size(); j++) out[j] = residueOf(integer, ring_.prime(limbs[j]));
 }
 
@@ -88,25 +93,6 @@ void Encoder::encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, ui
     for (uint32_t word = 0; word < rowWords; word++) {
       const uint64_t point = 2 * uint64_t(ring_.bitReverse(word * (n / rowWords))) + 1;
       out[j * rowWords + word] = powMod(psi, point * power % (2 * uint64_t(n)), q);
-    }
-  }
-}
-
-// The negacyclic NTT of degree `words` with root psi^(N / words): its bit-reversed twiddles are the first
-// `words` entries of the ring's table, since psi^(N/words * brv_words(k)) = psi^brv_N(k) for k < words.
-void Encoder::smallNtt(uint64_t* row, uint32_t words, uint16_t limb) const {
-  const NttTable& table = ring_.nttTable(limb, TwiddleForm::kShoup64);
-  const uint64_t q = table.prime.q;
-  for (uint32_t blocks = 1, half = words / 2; blocks < words; blocks *= 2, half /= 2) {
-    for (uint32_t i = 0; i < blocks; i++) {
-      const uint64_t w = table.words.forward[blocks + i],
-                     companion = table.words.forwardCompanion[blocks + i];
-      uint64_t* low = row + size_t(2) * i * half;
-      for (uint32_t k = 0; k < half; k++) {
-        const uint64_t u = low[k], v = mulShoup(low[k + half], w, companion, q);
-        low[k] = addMod(u, v, q);
-        low[k + half] = subMod(u, v, q);
-      }
     }
   }
 }

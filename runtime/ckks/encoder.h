@@ -14,8 +14,9 @@
 
 namespace aegis {
 
-// Coefficients of an encoding are below 2^this in magnitude.
+// Coefficients of an encoding are below 2^this in magnitude; those held as signed words below 2^63.
 constexpr uint32_t kMaxCoefficientBits = 120;
+constexpr uint32_t kMaxHeldBits = 63;
 
 class Encoder {
  public:
@@ -35,6 +36,10 @@ class Encoder {
   void encode(std::span<const double> slots, double scale, std::span<const uint16_t> limbs, uint32_t rowWords,
               uint64_t* out) const;
 
+  // The same polynomial as its integer coefficients: 2 * period signed words (hal/kernels.h, PlainRows). R402
+  // as above, or a coefficient reaches 2^63.
+  void encodeCoefficients(std::span<const std::complex<double>> slots, double scale, uint64_t* out) const;
+
   // round(value * scale) modulo each limb: the single word of a constant's row. R402 as above.
   void encodeConstant(double value, double scale, std::span<const uint16_t> limbs, uint64_t* out) const;
 
@@ -42,8 +47,10 @@ class Encoder {
   void encodeMonomial(uint32_t power, std::span<const uint16_t> limbs, uint32_t rowWords,
                       uint64_t* out) const;
 
-  // The integer coefficients [0, 2 period) of the encoding in X^(N / (2 period)), rounded. R402 as above.
-  std::vector<double> coefficients(std::span<const std::complex<double>> slots, double scale) const;
+  // The integer coefficients [0, 2 period) of the encoding in X^(N / (2 period)), rounded. R402 as above, or
+  // a coefficient reaches 2^maxBits.
+  std::vector<double> coefficients(std::span<const std::complex<double>> slots, double scale,
+                                   uint32_t maxBits = kMaxCoefficientBits) const;
 
   // rows: limbs.size() rows of N words in NTT form, at rows + limb * N. All N/2 slots: the centred value
   // modulo the product of the limbs, divided by scale.
@@ -51,7 +58,6 @@ class Encoder {
                                            double scale) const;
 
  private:
-  void smallNtt(uint64_t* row, uint32_t words, uint16_t limb) const;
   void kernelNtt(uint64_t* rows, std::span<const uint16_t> limbs, bool forward) const;
 
   const RingContext& ring_;

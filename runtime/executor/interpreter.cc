@@ -189,6 +189,7 @@ PlainRows Interpreter::plainRows(const CommandSpec& command, const Activation& a
   PlainRows rows;
   rows.base = plaintext.base + position(view, activation.iterations) * words;
   rows.rowWords = plaintext.rowWords;
+  rows.coefficients = plaintext.coefficients;
   for (uint32_t d = 0; d < command.rank; d++) rows.strides[d] = view.strides[d] * words;
   rows.limbStride = view.limbStride * words;
   return rows;

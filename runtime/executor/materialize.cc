@@ -167,6 +167,7 @@ void Materializer::encode(uint32_t element, uint64_t* out) const {
   const uint32_t words = plaintext_.row_words();
   if (const auto* recipe = plaintext_.recipe_as_MonomialRecipe())
     return encoder_.encodeMonomial(recipe->power(), limbs_, words, out);
+  if (plaintext_.coefficients()) return encoder_.encodeCoefficients(slots(element), plaintext_.scale(), out);
   std::vector<uint64_t> constant(limbs_.size());
   if (const auto* recipe = plaintext_.recipe_as_ResidueRecipe()) {
     std::copy(recipe->residues()->begin(), recipe->residues()->end(), constant.begin());

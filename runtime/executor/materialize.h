@@ -22,7 +22,7 @@ class Materializer {
 
   // One period of slots; not for residues and monomials, which are no slot vectors.
   std::vector<std::complex<double>> slots(uint32_t element) const;
-  // [limbs][row_words]. R402 if a value is not finite or too large.
+  // [limbs][row_words], or [row_words] coefficients. R402 if a value is not finite or too large.
   void encode(uint32_t element, uint64_t* out) const;
 
  private:

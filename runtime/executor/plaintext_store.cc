@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kAlignWords = 8;  // a cache line
 
-uint64_t elementWords(const plan::Plaintext& p) { return uint64_t(p.limbs()->size()) * p.row_words(); }
+uint64_t elementWords(const plan::Plaintext& p) { return uint64_t(rowsPerElement(p)) * p.row_words(); }
 
 uint64_t arrayWords(const plan::Plaintext& p) {
   return (p.elements() * elementWords(p) + kAlignWords - 1) / kAlignWords * kAlignWords;
@@ -47,7 +47,7 @@ PlaintextStore::PlaintextStore(const PlanFile& file, const std::vector<uint32_t>
   uint64_t* next = memory_.data();
   for (uint32_t i = 0; i < used.size(); i++) {
     const plan::Plaintext& p = *plan.plaintexts()->Get(i);
-    plaintexts_.push_back({used[i] ? next : nullptr, p.row_words()});
+    plaintexts_.push_back({used[i] ? next : nullptr, p.row_words(), p.coefficients()});
     if (used[i]) next += arrayWords(p);
   }
 

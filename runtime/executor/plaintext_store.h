@@ -12,8 +12,9 @@
 namespace aegis {
 
 struct EncodedPlaintext {
-  const uint64_t* base = nullptr;  // [elements][limbs][rowWords]
+  const uint64_t* base = nullptr;  // [elements][limbs][rowWords]; coefficients: [elements][rowWords]
   uint32_t rowWords = 0;
+  bool coefficients = false;
 };
 
 class PlaintextStore {

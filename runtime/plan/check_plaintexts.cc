@@ -40,8 +40,10 @@ class PlaintextChecker {
     require(p_.elements() >= 1, "R220", "has no elements");
     require(isPowerOfTwo(p_.period()) && p_.period() <= context_.slots(), "R220",
             "has period " + std::to_string(p_.period()));
-    require(p_.limbs()->size() >= 1 && p_.limbs()->size() <= context_.ring.primeCount(), "R220",
-            "has " + std::to_string(p_.limbs()->size()) + " limbs");
+    if (p_.coefficients()) coefficientForm();
+    else
+      require(p_.limbs()->size() >= 1 && p_.limbs()->size() <= context_.ring.primeCount(), "R220",
+              "has " + std::to_string(p_.limbs()->size()) + " limbs");
     context_.budget.charge(1 + p_.limbs()->size());
     for (const uint16_t limb : *p_.limbs())
       require(limb < context_.ring.primeCount(), "R220", "names prime " + std::to_string(limb));
@@ -50,7 +52,17 @@ class PlaintextChecker {
             "has rows of " + std::to_string(words) + " words at period " + std::to_string(p_.period()));
     require(std::isfinite(p_.scale()) && p_.scale() > 0, "R220", "has scale " + std::to_string(p_.scale()));
     // The whole plan's memory is summed later; this keeps the sums small.
-    require(int128(p_.elements()) * p_.limbs()->size() * words < int128(kMaxRows), "R220", "is too large");
+    require(int128(p_.elements()) * rowsPerElement(p_) * words < int128(kMaxRows), "R220", "is too large");
+  }
+
+  void coefficientForm() {
+    const auto recipe = p_.recipe_type();
+    require(recipe == plan::Recipe_VectorRecipe || recipe == plan::Recipe_DiagonalsRecipe, "R220",
+            "has coefficients but is no vector of slots");
+    require(p_.limbs()->size() == 0, "R220", "has coefficients, which belong to all limbs, and limbs");
+    const uint32_t words = p_.row_words();
+    require(words == 2 * p_.period() && smallEnoughToExpand(words, context_.ring.degree()), "R220",
+            "has coefficients in rows of " + std::to_string(words) + " words");
   }
 
   const flatbuffers::Vector<int32_t>& table(uint32_t index) const {

@@ -44,7 +44,7 @@ struct CheckContext {
 
 // Encoded, as a run holds it.
 inline uint64_t plaintextBytesOf(const plan::Plaintext& p) {
-  return uint64_t(p.elements()) * p.limbs()->size() * p.row_words() * sizeof(uint64_t);
+  return uint64_t(p.elements()) * rowsPerElement(p) * p.row_words() * sizeof(uint64_t);
 }
 
 inline bool isPowerOfTwo(uint64_t x) { return x != 0 && (x & (x - 1)) == 0; }

@@ -200,17 +200,18 @@ void FunctionDecoder::usePlaintext(uint32_t slot, std::shared_ptr<const PlainAcc
   if (knownUses_.emplace(slot, access.get()).second) result_.plainUses.emplace_back(slot, std::move(access));
 }
 
-// Rows of a plaintext are [elements][limbs]: the access must stay inside, and find its own limbs.
+// Rows of a plaintext are [elements][limbs]: the access must stay inside and find its own limbs; a row of
+// coefficients is for all of them.
 void FunctionDecoder::checkAccess(const PlainAccess& access, uint32_t plaintext) const {
   const plan::Plaintext& p = *context_.plan.plaintexts()->Get(plaintext);
   const std::string what = "reads plaintext " + std::to_string(plaintext) + " for " + access.where;
-  const int64_t limbs = int64_t(p.limbs()->size());
+  const int64_t limbs = int64_t(rowsPerElement(p));
   if (access.firstRow < 0 || access.lastRow >= int128(p.elements()) * limbs)
     refuse("R239", what + " outside of its rows");
   if (access.strideDivisor % limbs != 0) refuse("R239", what + " with strides that are no whole elements");
   for (size_t j = 0; j < access.limbs.size(); j++) {
     const int128 limb = access.offset % limbs + int128(j) * access.limbStride;
-    if (limb < 0 || limb >= limbs || p.limbs()->Get(uint32_t(limb)) != access.limbs[j])
+    if (limb < 0 || limb >= limbs || (!p.coefficients() && p.limbs()->Get(uint32_t(limb)) != access.limbs[j]))
       refuse("R239", what + " at other limbs than it has");
   }
 }

@@ -90,7 +90,7 @@ void checkPeriodic(Checker& checker) {
   const Encoder encoder(ring, pool);
   const uint32_t n = ring.degree();
   const std::vector<uint16_t> limbs = {2, 0, 3};
-  bool equal = true, sameAsUnfolded = true;
+  bool equal = true, sameAsUnfolded = true, sameIntegers = true;
   for (uint32_t period = 1; period <= n / 2; period *= 2) {
     const std::vector<Complex> slots = randomSlots(period, period);
     std::vector<Complex> unfolded;
@@ -100,11 +100,16 @@ void checkPeriodic(Checker& checker) {
     encoder.encode(std::span<const Complex>(unfolded), kScale, limbs, n, direct.data());
     encoder.encode(std::span<const Complex>(slots), kScale, limbs, 2 * period, compressed.data());
     sameAsUnfolded &= full == direct;
+    std::vector<uint64_t> held(2 * period);
+    encoder.encodeCoefficients(slots, kScale, held.data());
+    const std::vector<double> integers = encoder.coefficients(slots, kScale);
+    for (uint32_t k = 0; k < 2 * period; k++) sameIntegers &= double(int64_t(held[k])) == integers[k];
     for (uint32_t j = 0; j < 3; j++)
       for (uint32_t k = 0; k < n; k++)
         equal &= full[j * n + k] == compressed[j * 2 * period + k / (n / (2 * period))];
   }
   checker.check(equal, "compressed rows equal full rows for every period");
+  checker.check(sameIntegers, "held coefficients are the integers of the encoding");
   checker.check(sameAsUnfolded, "a periodic vector equals its unfolding");
 }
 
@@ -131,6 +136,11 @@ void checkConstants(Checker& checker) {
   std::vector<uint64_t> rows(3 * 1024);
   checker.refuses("R402", "an infinite slot",
                   [&] { encoder.encode(std::span<const Complex>(slots), kScale, limbs, 1024, rows.data()); });
+  slots.assign(8, Complex(0.5));
+  checker.refuses("R402", "a held coefficient of 2^63",
+                  [&] { encoder.encodeCoefficients(slots, 0x1p64, rows.data()); });
+  encoder.encodeCoefficients(slots, 0x1.fffffffffffffp63, rows.data());
+  checker.check(rows[0] == 0x7ffffffffffffc00, "the largest held coefficient");
   // A constant vector has the constant's residue at every index.
   const std::vector<double> constant = {0.37};
   encoder.encode(std::span<const double>(constant), kScale, limbs, 1024, rows.data());

@@ -20,8 +20,7 @@ struct Setting {
   std::vector<Complex> x, y;
   std::vector<CiphertextArray> inputs;
 
-  Setting() {
-    const plan::PlanT plain = makeToyPlan();
+  explicit Setting(const plan::PlanT& plain = makeToyPlan()) {
     plan = std::make_shared<const PlanFile>(PlanFile::fromBytes(packPlan(plain)));
     crypto = std::make_unique<ToyCrypto>(plan->ring(), pool, 7);
     for (uint32_t i = 0; i < plain.keys.size(); i++) keys.push_back(crypto->makeKey(plain, i));
@@ -93,6 +92,24 @@ void checkSession(Checker& checker) {
     checker.check(rank.peakBytes() == setting.plan->memory().total(), "peak bytes are the predicted ones");
     checker.check(rank.computeSeconds > 0 && rank.waitSeconds == 0, "all time is computing");
   }
+}
+
+// Weights held as coefficients give the bits of weights held as residues, in the memory of one limb of them.
+void checkHeldWeights(Checker& checker) {
+  const Setting residues, held(makeHeldPlan());
+  const uint64_t saved = (kToyLevels + 1 + kToySpecials - 1) * kToySteps.size() * 2 * kToyPeriod * 8;
+  checker.check(held.plan->memory().plaintextBytes + saved == residues.plan->memory().plaintextBytes,
+                "held weights take the memory of one limb");
+  Session first(residues.plan, residues.weights, residues.keySource(), 2);
+  Session second(held.plan, held.weights, held.keySource(), 2);
+  const RunResult expected = first.run(residues.inputs), result = second.run(held.inputs);
+  checker.check(result.outputs[1].data == expected.outputs[1].data, "held weights give the same bits");
+  checker.check(result.ranks.at(0).peakBytes() == held.plan->memory().total(),
+                "peak bytes with held weights are the predicted ones");
+  WeightMap large = toyWeights();
+  large.tensors["w"].data.assign(kToySteps.size() * kToyPeriod, 0x1p23);
+  checker.refuses("R402", "held weights of 2^63",
+                  [&] { Session(held.plan, large, held.keySource(), 1); });
 }
 
 void checkRefusals(Checker& checker) {
@@ -203,6 +220,7 @@ void checkRecipes(Checker& checker) {
 int main() {
   aegis::test::Checker checker;
   aegis::test::checkSession(checker);
+  aegis::test::checkHeldWeights(checker);
   aegis::test::checkRefusals(checker);
   aegis::test::checkRecipes(checker);
   return checker.finish();

@@ -109,6 +109,23 @@ void checkPlaintextChecks(Checker& checker) {
   refuse("R220", "rows of one word for a vector", [](PlanT& p) { p.plaintexts[1]->row_words = 1; });
   refuse("R220", "a limb that is no prime", [](PlanT& p) { p.plaintexts[1]->limbs[0] = 8; });
   refuse("R220", "no limbs", [](PlanT& p) { p.plaintexts[1]->limbs.clear(); });
+  const auto hold = [](plan::PlaintextT& p) {
+    p.coefficients = true;
+    p.limbs.clear();
+  };
+  refuse("R220", "coefficients with limbs", [](PlanT& p) { p.plaintexts[1]->coefficients = true; });
+  refuse("R220", "coefficients of residues", [&](PlanT& p) { hold(*p.plaintexts[0]); });
+  refuse("R220", "coefficients of a constant", [&](PlanT& p) { hold(*p.plaintexts[2]); });
+  refuse("R220", "coefficients in rows too long to expand", [&](PlanT& p) {
+    hold(*p.plaintexts[1]);
+    p.plaintexts[1]->period = 32;
+    p.plaintexts[1]->row_words = 64;
+  });
+  refuse("R220", "coefficients in full rows", [&](PlanT& p) {
+    hold(*p.plaintexts[1]);
+    p.plaintexts[1]->row_words = 1024;
+  });
+  refuse("R239", "coefficients read limb by limb", [&](PlanT& p) { hold(*p.plaintexts[1]); });
   refuse("R220", "scale 0", [](PlanT& p) { p.plaintexts[1]->scale = 0; });
   refuse("R221", "no recipe", [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values.clear(); });
   refuse("R221", "a constant that is not finite",

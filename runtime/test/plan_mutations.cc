@@ -145,7 +145,7 @@ void mutateField(PlanT& p, std::mt19937_64& engine) {
   plan::FunctionT& f = *p.programs[0]->functions[below(p.programs[0]->functions.size())];
   plan::PlaintextT none;
   plan::PlaintextT& plaintext = p.plaintexts.empty() ? none : *p.plaintexts[below(p.plaintexts.size())];
-  switch (below(22)) {
+  switch (below(23)) {
     case 0: c.op = plan::Opcode(below(19)); break;
     case 1: disturb(c.dims); break;
     case 2: disturb(c.limbs); break;
@@ -173,6 +173,10 @@ void mutateField(PlanT& p, std::mt19937_64& engine) {
     case 18: plaintext.elements = uint32_t(number()); break;
     case 19: plaintext.row_words = uint32_t(number()); break;
     case 20: plaintext.period = uint32_t(number()); break;
+    case 21:
+      plaintext.coefficients = !plaintext.coefficients;
+      if (below(2) == 0) plaintext.limbs.clear();
+      break;
     default: disturb(p.tables[below(p.tables.size())]->values); break;
   }
 }
@@ -180,18 +184,19 @@ void mutateField(PlanT& p, std::mt19937_64& engine) {
 }  // namespace
 
 void checkMutations(Checker& checker, uint32_t mutations) {
-  const std::vector<uint8_t> plans[] = {packPlan(makeToyPlan()), packPlan(makeRanksPlan(3))};
+  const std::vector<uint8_t> plans[] = {packPlan(makeToyPlan()), packPlan(makeRanksPlan(3)),
+                                        packPlan(makeHeldPlan())};
   std::mt19937_64 engine(11);
   MutationCount bytes, fields;
   for (uint32_t i = 0; i < mutations; i++) {
-    std::vector<uint8_t> bad = plans[i % 2];
+    std::vector<uint8_t> bad = plans[i % 3];
     for (uint64_t flips = 1 + engine() % 4; flips > 0; flips--)
       bad[engine() % bad.size()] ^= uint8_t(1 << engine() % 8);
     if (engine() % 8 == 0) bad.resize(engine() % bad.size());
     tryBytes(std::move(bad), bytes);
   }
   for (uint32_t i = 0; i < mutations; i++) {
-    PlanT p = i % 2 == 0 ? makeToyPlan() : makeRanksPlan(3);
+    PlanT p = i % 3 == 0 ? makeToyPlan() : i % 3 == 1 ? makeRanksPlan(3) : makeHeldPlan();
     for (uint64_t changes = 1 + engine() % 3; changes > 0; changes--) mutateField(p, engine);
     tryBytes(packPlan(p), fields);
   }

@@ -293,6 +293,16 @@ class Maker {
 
 plan::PlanT makeToyPlan() { return Maker().make(); }
 
+plan::PlanT makeHeldPlan() {
+  plan::PlanT p = makeToyPlan();
+  p.plaintexts[1]->coefficients = true;
+  p.plaintexts[1]->limbs.clear();
+  plan::ViewT& weights = *p.programs[0]->functions[1]->commands[0]->plain;
+  weights.strides = {0, 1};
+  weights.limb_stride = 0;
+  return p;
+}
+
 WeightMap toyWeights() {
   WeightMap weights;
   WeightTensor& w = weights.tensors["w"];

@@ -25,6 +25,7 @@ std::vector<uint64_t> toyPrimes(uint32_t logN, uint32_t levels, uint32_t special
 uint32_t galoisOf(int32_t step, uint32_t logN);  // 5^step mod 2N
 
 plan::PlanT makeToyPlan();
+plan::PlanT makeHeldPlan();  // the same, its weights held as coefficients
 WeightMap toyWeights();  // "w": one row of kToyPeriod values for each step
 std::vector<uint8_t> packPlan(const plan::PlanT& plan);
 
