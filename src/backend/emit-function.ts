@@ -23,7 +23,8 @@ import {
 import { Lifetimes } from './lifetimes.js';
 import { finish, type EmittedFunction, type PlainUse } from './finish-function.js';
 import type { Placed } from './place-buffers.js';
-import type { Encoding, PlaintextUser } from './plaintexts.js';
+import type { Encoding } from './plain-form.js';
+import type { PlaintextUser } from './plaintexts.js';
 import { emptyCommand, type Command, type Opcode } from './plan-view.js';
 
 /** What the functions of a program share. */
@@ -318,8 +319,11 @@ class FunctionEmitter {
   private plain(op: Op, p: Value | undefined, a: Layout | undefined): PlainLayout | undefined {
     if (p?.type.kind !== 'pt') return undefined;
     const { limbs } = defined(a, 'operand 0');
-    const slot = this.plainSlot(p, { limbs, scale: op.attrs.scale as number });
-    return { slot, axes: p.type.axes, limbCount: limbs.length };
+    const { name } = this.func;
+    const encoding = this.context.plaintexts.encoding(name, p, limbs, op.attrs.scale as number);
+    const rows = encoding.coefficients ? 1 : limbs.length;
+    const limbStride = encoding.coefficients ? 0 : 1;
+    return { slot: this.plainSlot(p, encoding), axes: p.type.axes, rows, limbStride };
   }
 
   private plainSlot(p: Value, encoding: Encoding): number {

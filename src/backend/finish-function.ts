@@ -5,7 +5,7 @@
 import { defined } from '../support/invariant.js';
 import type { Storage } from './layout.js';
 import { placeBuffers, type Placed } from './place-buffers.js';
-import type { Encoding } from './plaintexts.js';
+import type { Encoding } from './plain-form.js';
 import type { Command, PlanFunction, View } from './plan-view.js';
 
 export interface EmittedFunction {

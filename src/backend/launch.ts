@@ -10,11 +10,13 @@ import { emptyCommand, type Command, type Opcode, type View } from './plan-view.
 /** kMaxRank of runtime/hal/kernels.h. */
 export const maxRank = 6;
 
-/** Strides of an encoded plaintext array [elements][limbs] in its own rows. */
+/** Strides of an encoded plaintext array in its own rows: [elements][limbs]; [elements] of coefficients. */
 export interface PlainLayout {
   readonly slot: number;
   readonly axes: readonly Axis[];
-  readonly limbCount: number;
+  /** Of an element. */
+  readonly rows: number;
+  readonly limbStride: number;
 }
 
 export interface Launch {
@@ -80,7 +82,7 @@ function dimOf(launch: Launch, axis: Axis, reduced: boolean): Dim {
 function plainStride(plain: PlainLayout, axis: string): number {
   const i = plain.axes.findIndex((other) => other.name === axis);
   if (i < 0) return 0;
-  return plain.axes.slice(i + 1).reduce((product, other) => product * other.size, plain.limbCount);
+  return plain.axes.slice(i + 1).reduce((product, other) => product * other.size, plain.rows);
 }
 
 /** Drops dimensions of size 1 and merges neighbours that are one dimension in every operand. */
@@ -137,7 +139,7 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
           offset: offsets.plain,
           strides: dims.map((dim) => dim.strides.plain),
           componentStride: 0,
-          limbStride: 1,
+          limbStride: launch.plain.limbStride,
           loopStrides: [],
         };
   const turnDim = dims.findIndex((dim) => dim.turn);

@@ -1,14 +1,10 @@
 /** The plan's encoded plaintexts, index tables and weights: each distinct one once, in order of first use. */
 import { defined, invariant } from '../support/invariant.js';
-import type { Constant, Module, Op } from '../ir/module.js';
-import { axesCount, type PtType } from '../ir/types.js';
+import type { Constant, Module, Op, Value } from '../ir/module.js';
+import { axesCount } from '../ir/types.js';
+import { rowWords } from '../target/plain-rows.js';
+import { Magnitudes, PlainForms, type Encoding } from './plain-form.js';
 import type { IntTable, Plaintext, Recipe } from './plan-view.js';
-
-/** How one use encodes a plaintext: the limbs of its other operand and a scale. */
-export interface Encoding {
-  readonly limbs: readonly number[];
-  readonly scale: number;
-}
 
 /** Index tables with equal content are stored once, under the first name. */
 export class TablePool {
@@ -38,12 +34,15 @@ export class PlaintextPool {
   /** Constants that recipes read. */
   readonly weights = new Map<string, Constant>();
   private readonly indices = new Map<string, number>();
+  private readonly magnitudes = new Magnitudes();
 
   constructor(private readonly tables: TablePool) {}
 
   /** The pool as one module's functions use it. */
   of(module: Module): PlaintextUser {
+    const forms = new PlainForms(module, this.magnitudes);
     return {
+      encoding: (func, value, limbs, scale) => forms.encoding(func, value, limbs, scale),
       add: (op, encoding) => this.add(new RecipeReader(module, this.tables, this.weights), op, encoding),
     };
   }
@@ -54,6 +53,8 @@ export class PlaintextPool {
     invariant(type.kind === 'pt', `${op.kind} gives plaintexts`);
     const recipe = reader.recipe(op);
     const exact = recipe.kind === 'residue' || recipe.kind === 'monomial';
+    const vector = recipe.kind === 'vector' || recipe.kind === 'diagonals';
+    invariant(vector || !encoding.coefficients, `${op.kind} is not held as coefficients`);
     if (op.kind === 'poly.residues') {
       const limbs = op.attrs.limbs as readonly number[];
       invariant(limbs.join() === encoding.limbs.join(), 'residues are used on the limbs they are given for');
@@ -65,6 +66,7 @@ export class PlaintextPool {
       rowWords: rowWords(type, reader.degree),
       limbs: encoding.limbs,
       scale: exact ? 1 : encoding.scale,
+      coefficients: encoding.coefficients,
     };
     const key = JSON.stringify(plaintext);
     const known = this.indices.get(key);
@@ -77,6 +79,8 @@ export class PlaintextPool {
 
 /** Gives plaintexts of recipe ops their index in the plan. */
 export interface PlaintextUser {
+  /** How a function's use of a plaintext on `limbs` encodes it. */
+  readonly encoding: (func: string, value: Value, limbs: readonly number[], scale: number) => Encoding;
   readonly add: (op: Op, encoding: Encoding) => number;
 }
 
@@ -143,12 +147,4 @@ class RecipeReader {
   private table(name: string): number {
     return this.tables.add(name, defined(this.module.tables.get(name), `table ${name}`));
   }
-}
-
-/**
- * Distinct NTT values of a plaintext with this period: it is a polynomial in X^(N/2c), in bit-reversed order
- * each of its 2c values fills a block (DESIGN section 4). Real constants are the same everywhere.
- */
-export function rowWords(type: PtType, degree: number): number {
-  return type.period === 1 && !type.complex ? 1 : Math.min(2 * type.period, degree);
 }

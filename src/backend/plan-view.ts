@@ -8,7 +8,7 @@ import { kernelKinds } from '../target/profile.js';
 export type { LayerBlock };
 
 export const formatMajor = 2;
-export const formatMinor = 0;
+export const formatMinor = 1;
 
 /** In the order of the schema's enum. */
 export const opcodes = [...kernelKinds, 'loop', 'call', 'collective', 'wait'] as const;
@@ -163,6 +163,7 @@ export interface Plaintext {
   readonly rowWords: number;
   readonly limbs: readonly number[];
   readonly scale: number;
+  readonly coefficients: boolean;
 }
 
 export interface Key {

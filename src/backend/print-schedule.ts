@@ -1,6 +1,6 @@
 /** The schedule of a plan as text, for `aegis inspect --phase schedule`. */
 import { defined } from '../support/invariant.js';
-import type { Command, PlanFunction, PlanView, View } from './plan-view.js';
+import type { Command, Plaintext, PlanFunction, PlanView, View } from './plan-view.js';
 
 export function printSchedule(plan: PlanView): string {
   const lines: string[] = [];
@@ -24,7 +24,7 @@ function printFunction(
   });
   func.plaintexts.forEach((slot, i) => {
     const p = slot.argument ? undefined : plan.plaintexts[slot.plaintext];
-    const shape = p === undefined ? '' : `${p.elements} x ${limbText(p.limbs)} x ${p.rowWords} words`;
+    const shape = p === undefined ? '' : plaintextShape(p);
     lines.push(`    p${i}: ${p === undefined ? 'argument' : `${p.recipe.kind} ${shape}, scale ${p.scale}`}`);
   });
   const print = (command: Command, indent: string): void => {
@@ -40,6 +40,11 @@ function printFunction(
     }
   };
   func.commands.forEach((command) => print(command, '    '));
+}
+
+function plaintextShape({ elements, limbs, rowWords, coefficients }: Plaintext): string {
+  if (coefficients) return `${elements} x ${rowWords} coefficients`;
+  return `${elements} x ${limbText(limbs)} x ${rowWords} words`;
 }
 
 function callText(command: Command, functions: readonly PlanFunction[]): string {

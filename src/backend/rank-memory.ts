@@ -21,8 +21,9 @@ export function keyBytes(key: Key, limbs: readonly number[], parameters: KeyPara
   return digitsAt(keyClass, key.level).length * 2 * limbCount * 2 ** parameters.logN * 8;
 }
 
-export function plaintextBytes({ elements, limbs, rowWords }: Plaintext): number {
-  return elements * limbs.length * rowWords * 8;
+/** Coefficients are held once for all limbs. */
+export function plaintextBytes({ elements, limbs, rowWords, coefficients }: Plaintext): number {
+  return elements * (coefficients ? 1 : limbs.length) * rowWords * 8;
 }
 
 /** Plaintexts that the functions name, rising; what a call binds is a slot of the caller. */

@@ -248,6 +248,7 @@ function readPlaintext(p: fb.Plaintext): Plaintext {
     rowWords: p.rowWords(),
     limbs: [...(p.limbsArray() ?? [])],
     scale: p.scale(),
+    coefficients: p.coefficients(),
   };
 }
 

@@ -288,7 +288,18 @@ function writeRecipe(b: B, recipe: Recipe): readonly [fb.Recipe, Offset] {
 function writePlaintext(b: B, p: Plaintext): Offset {
   const [kind, recipe] = writeRecipe(b, p.recipe);
   const limbs = fb.Plaintext.createLimbsVector(b, [...p.limbs]);
-  return fb.Plaintext.createPlaintext(b, kind, recipe, p.elements, p.period, p.rowWords, limbs, p.scale);
+  const { elements, period, scale, coefficients } = p;
+  return fb.Plaintext.createPlaintext(
+    b,
+    kind,
+    recipe,
+    elements,
+    period,
+    p.rowWords,
+    limbs,
+    scale,
+    coefficients,
+  );
 }
 
 function writePort(b: B, port: PlanPort): Offset {

@@ -50,7 +50,7 @@ export function runPlan(plan: PlanView, inputs: readonly Row[][], weights: Weigh
 export class PlanRunner {
   readonly scheme: ToyScheme;
   readonly keys: readonly ToyKey[];
-  private readonly encoded = new Map<number, Row[]>();
+  private readonly encoded = new Map<string, Row>();
 
   constructor(
     readonly plan: PlanView,
@@ -134,22 +134,49 @@ export class PlanRunner {
     return rows;
   }
 
-  /** Rows [element][limb], each checked to be as repetitive as its row_words say. */
-  encode(id: number): Row[] {
-    const known = this.encoded.get(id);
+  /**
+   * A row of a plaintext as a launch on `limb` reads it: of [element][limb], or of [element], whose coefficients
+   * are expanded for the limb. Checked to be as repetitive as its row_words say.
+   */
+  plainRow(id: number, index: number, limb: number): Row {
+    const key = `${id} ${index} ${limb}`;
+    const known = this.encoded.get(key);
     if (known !== undefined) return known;
     const p = this.plan.plaintexts[id]!;
-    const { n } = this.scheme.ring;
-    const rows = Array.from({ length: p.elements }, (_, element) =>
-      p.limbs.map((limb, j) => {
-        const row = this.encodeRow(p, element, limb, j);
-        const block = n / p.rowWords;
-        row.forEach((value, k) => expect(value).toBe(row[Math.floor(k / block) * block]));
-        return row;
-      }),
-    ).flat();
-    this.encoded.set(id, rows);
-    return rows;
+    const rows = p.coefficients ? 1 : p.limbs.length;
+    const element = Math.floor(index / rows);
+    expect(element, `row ${index} of plaintext ${id}`).toBeLessThan(p.elements);
+    if (p.coefficients) expect(p.limbs).toEqual([]);
+    else expect(p.limbs[index % rows], `limb of row ${index} of plaintext ${id}`).toBe(limb);
+    const row = p.coefficients
+      ? this.expandRow(p, element, limb)
+      : this.encodeRow(p, element, limb, index % rows);
+    const block = this.scheme.ring.n / p.rowWords;
+    row.forEach((value, k) => expect(value).toBe(row[Math.floor(k / block) * block]));
+    this.encoded.set(key, row);
+    return row;
+  }
+
+  /** The held coefficients are those of X^(k N / rowWords), and fit signed words. */
+  private expandRow(p: Plaintext, element: number, limb: number): Row {
+    const { ring } = this.scheme;
+    const gap = ring.n / p.rowWords;
+    const coefficients = ring.encode(this.slots(p, element), p.scale);
+    coefficients.forEach((x, i) => {
+      if (i % gap !== 0) expect(x).toBe(0n);
+      expect(BigInt.asIntN(64, x)).toBe(x);
+    });
+    return ring.ntt(
+      coefficients.map((x) => mod(x, ring.primes[limb]!)),
+      limb,
+    );
+  }
+
+  private slots(p: Plaintext, element: number): Complex[] {
+    return Array.from({ length: this.scheme.ring.n / 2 }, (_, s) => ({
+      re: this.slot(p, element, s),
+      im: 0,
+    }));
   }
 
   private encodeRow(p: Plaintext, element: number, limb: number, j: number): Row {
@@ -162,9 +189,8 @@ export class PlanRunner {
         Array.from({ length: ring.n }, (_, i) => (i === recipe.power ? 1n : 0n)),
         limb,
       );
-    const slots = Array.from({ length: ring.n / 2 }, (_, s) => ({ re: this.slot(p, element, s), im: 0 }));
     return ring.ntt(
-      ring.encode(slots, p.scale).map((x) => mod(x, q)),
+      ring.encode(this.slots(p, element), p.scale).map((x) => mod(x, q)),
       limb,
     );
   }
@@ -453,10 +479,9 @@ class RankRunner {
 
   private plain(c: Command, f: Frame, index: Vec, limb: number): Row {
     const view = c.plain!;
-    const rows = this.shared.encode(f.plaintexts[view.buffer]!);
-    return rows[
-      view.offset + index.reduce((sum, i, d) => sum + i * (view.strides[d] ?? 0), 0) + limb * view.limbStride
-    ]!;
+    const row =
+      view.offset + index.reduce((sum, i, d) => sum + i * (view.strides[d] ?? 0), 0) + limb * view.limbStride;
+    return this.shared.plainRow(f.plaintexts[view.buffer]!, row, c.limbs[limb]!);
   }
 }
 

@@ -64,9 +64,10 @@ export function turnProblem(command: Command, trips: number): string | undefined
   return entries.length < needed ? `${entries.length} keys or rotations, not ${needed}` : undefined;
 }
 
-/** Is every row of the operand `plain` one of the plaintext, of the launch's limb? */
+/** Is every row of the operand `plain` one of the plaintext, of the launch's limb or for all limbs? */
 export function plainFits(command: Command, plain: View, plaintext: Plaintext): boolean {
-  const count = plaintext.limbs.length;
+  const { limbs, coefficients } = plaintext;
+  const count = coefficients ? 1 : limbs.length;
   const rows = plaintext.elements * count;
   let starts = [plain.offset];
   command.dims.forEach((size, d) => {
@@ -80,7 +81,7 @@ export function plainFits(command: Command, plain: View, plaintext: Plaintext): 
   return starts.every((start) =>
     command.limbs.every((limb, j) => {
       const row = start + j * plain.limbStride;
-      return row >= 0 && row < rows && plaintext.limbs[row % count] === limb;
+      return row >= 0 && row < rows && (coefficients ? plain.limbStride === 0 : limbs[row % count] === limb);
     }),
   );
 }

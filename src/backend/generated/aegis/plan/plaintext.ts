@@ -69,8 +69,13 @@ scale():number {
   return offset ? this.bb!.readFloat64(this.bb_pos + offset) : 0.0;
 }
 
+coefficients():boolean {
+  const offset = this.bb!.__offset(this.bb_pos, 18);
+  return offset ? !!this.bb!.readInt8(this.bb_pos + offset) : false;
+}
+
 static startPlaintext(builder:flatbuffers.Builder) {
-  builder.startObject(7);
+  builder.startObject(8);
 }
 
 static addRecipeType(builder:flatbuffers.Builder, recipeType:Recipe) {
@@ -118,6 +123,10 @@ static addScale(builder:flatbuffers.Builder, scale:number) {
   builder.addFieldFloat64(6, scale, 0.0);
 }
 
+static addCoefficients(builder:flatbuffers.Builder, coefficients:boolean) {
+  builder.addFieldInt8(7, +coefficients, +false);
+}
+
 static endPlaintext(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 6) // recipe
@@ -125,7 +134,7 @@ static endPlaintext(builder:flatbuffers.Builder):flatbuffers.Offset {
   return offset;
 }
 
-static createPlaintext(builder:flatbuffers.Builder, recipeType:Recipe, recipeOffset:flatbuffers.Offset, elements:number, period:number, rowWords:number, limbsOffset:flatbuffers.Offset, scale:number):flatbuffers.Offset {
+static createPlaintext(builder:flatbuffers.Builder, recipeType:Recipe, recipeOffset:flatbuffers.Offset, elements:number, period:number, rowWords:number, limbsOffset:flatbuffers.Offset, scale:number, coefficients:boolean):flatbuffers.Offset {
   Plaintext.startPlaintext(builder);
   Plaintext.addRecipeType(builder, recipeType);
   Plaintext.addRecipe(builder, recipeOffset);
@@ -134,6 +143,7 @@ static createPlaintext(builder:flatbuffers.Builder, recipeType:Recipe, recipeOff
   Plaintext.addRowWords(builder, rowWords);
   Plaintext.addLimbs(builder, limbsOffset);
   Plaintext.addScale(builder, scale);
+  Plaintext.addCoefficients(builder, coefficients);
   return Plaintext.endPlaintext(builder);
 }
 }
