@@ -24,8 +24,10 @@ export interface KernelShape {
   readonly digits?: number;
   /** Distinct buffer rows that are read; fewer than the launch touches where an operand is broadcast. */
   readonly readRows?: number;
-  /** Distinct words of encoded plaintexts; full rows for every product unless given. */
+  /** Distinct words of encoded plaintexts as they are held; full rows for every product unless given. */
   readonly plainWords?: number;
+  /** Butterflies that expand plaintexts held as coefficients, on all limbs. */
+  readonly butterflies?: number;
   /** key_product: distinct keys; 1 unless given. */
   readonly keys?: number;
 }
@@ -36,6 +38,8 @@ export interface KernelWork {
   readonly terms: number;
   /** Words that are reduced and stored; base_convert: those of the sources too. */
   readonly words: number;
+  /** Of plaintexts that are expanded. */
+  readonly butterflies: number;
   /** Rows of buffers, read and written. */
   readonly bufferBytes: number;
   /** Keys and plaintexts. */
@@ -54,6 +58,7 @@ export function kernelWork(shape: KernelShape): KernelWork {
     kind,
     terms: terms * n,
     words: words * n,
+    butterflies: shape.butterflies ?? 0,
     bufferBytes: buffers * n * wordBytes,
     staticBytes: (plain + keyRows * n) * wordBytes,
   };
@@ -139,7 +144,7 @@ const onePassLogN = 12;
 /** In modular multiply-adds. */
 export function operationsOf(work: KernelWork): number {
   const { term, word } = operationWeights[work.kind];
-  return work.terms * term + work.words * word;
+  return work.terms * term + work.words * word + work.butterflies * operationWeights.ntt.term;
 }
 
 /** Between memory and the device's units: every operand once, transforms of long rows twice. */
@@ -176,13 +181,15 @@ export function kernelSeconds(
   const byteSeconds = Math.max(cost.byteSeconds, sharing.ranks * together.kernels[work.kind].byteSeconds);
   const resident = work.bufferBytes <= measured.cacheBytes / sharing.ranks ? 0 : work.bufferBytes;
   const memory = (work.staticBytes + resident) * byteSeconds;
-  const inCache = (one: { termSeconds: number; wordSeconds: number }): number =>
-    work.terms * one.termSeconds + work.words * one.wordSeconds;
+  const inCache = (kernels: typeof table.kernels): number =>
+    work.terms * kernels[work.kind].termSeconds
+    + work.words * kernels[work.kind].wordSeconds
+    + work.butterflies * kernels.ntt.termSeconds;
   // A launch below one grain runs on one thread.
-  const serial = Math.min(inCache(single.kernels[work.kind]), measured.grainSeconds);
+  const serial = Math.min(inCache(single.kernels), measured.grainSeconds);
   // More ranks than cores take turns.
   const turns = Math.max(1, sharing.ranks / measured.cores);
-  return profile.launchSeconds + turns * Math.max(inCache(cost), serial) + memory;
+  return profile.launchSeconds + turns * Math.max(inCache(table.kernels), serial) + memory;
 }
 
 export type CollectiveKind = 'all_gather' | 'reduce_scatter' | 'all_reduce' | 'all_to_all' | 'broadcast';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { AegisError } from '../../src/support/diagnostics.js';
-import { collectiveSeconds, kernelSeconds, kernelWork } from '../../src/target/kernel-cost.js';
+import { collectiveSeconds, kernelSeconds, kernelWork, operationsOf } from '../../src/target/kernel-cost.js';
 import { loadProfile, parseProfile, profileNames, type DeviceProfile } from '../../src/target/profile.js';
 import { measuredProfile } from './measured-profile.js';
 
@@ -113,12 +113,23 @@ describe('seconds of a kernel', () => {
     expect(product).toEqual({
       kind: 'key_product',
       terms: 2 * 3 * 5 * 2 * 16,
+      butterflies: 0,
       words: 2 * 3 * 5 * 16,
       bufferBytes: (3 * 5 * 2 + 2 * 3 * 5) * 16 * 8,
       staticBytes: 3 * 2 * 2 * 5 * 16 * 8,
     });
     const sum = kernelWork({ kind: 'contract', logN: 4, batch: 1, limbs: 2, summed: 8, plainWords: 16 });
     expect(sum.staticBytes).toBe(16 * 8);
+  });
+
+  it('count the butterflies that expand plaintexts, as those of a transform', () => {
+    const shape = { kind: 'contract', logN: 10, batch: 2, limbs: 3, summed: 8, plainWords: 16 } as const;
+    const residues = kernelWork(shape);
+    const held = kernelWork({ ...shape, butterflies: 1e6 });
+    expect(operationsOf(held) - operationsOf(residues)).toBe(1e6);
+    const measured = measuredProfile();
+    const more = kernelSeconds(measured, held, 10) - kernelSeconds(measured, residues, 10);
+    expect(more).toBeCloseTo(1e6 * 0.5e-9, 12);
   });
 
   it("come from the table of the rank's threads where kernels were measured", () => {

@@ -1,5 +1,6 @@
 /** Work of a plan command: its launch in the cost model's terms. */
 import { defined } from '../../support/invariant.js';
+import { expansionButterflies } from '../../target/plain-rows.js';
 import { kernelWork, type KernelKind, type KernelWork } from '../../target/kernel-cost.js';
 import type { Command, Opcode, PlanFunction, PlanView, View } from '../plan-view.js';
 
@@ -20,8 +21,10 @@ export function workOf(command: Command, kind: KernelKind, logN: number, rowWord
   const { dims, reduceRank, plain } = command;
   const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
   const limbs = command.limbs.length;
-  const plainRows =
-    plain === null ? 0 : elements(plain, dims) * (plain.limbStride === 0 ? Math.min(1, limbs) : limbs);
+  const words = plain === null ? 0 : defined(rowWords[plain.buffer], 'plaintext slot');
+  const plainElements = plain === null ? 0 : elements(plain, dims);
+  // One row for all limbs: coefficients.
+  const held = plain?.limbStride === 0;
   return kernelWork({
     kind,
     logN,
@@ -33,7 +36,8 @@ export function workOf(command: Command, kind: KernelKind, logN: number, rowWord
     digits: command.digitCount,
     keys: command.keyDim < 0 ? 1 : (dims[command.keyDim] ?? 1),
     readRows: readRows(command),
-    plainWords: plain === null ? 0 : plainRows * defined(rowWords[plain.buffer], 'plaintext slot'),
+    plainWords: plainElements * (held ? Math.min(1, limbs) : limbs) * words,
+    butterflies: held ? plainElements * limbs * expansionButterflies(words) : 0,
   });
 }
 

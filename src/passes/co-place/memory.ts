@@ -4,11 +4,12 @@
  */
 import { defined } from '../../support/invariant.js';
 import { digitsAt, keyClassFor, type KeyClass } from '../../target/parameters.js';
+import { heldRows, rowWords } from '../../target/plain-rows.js';
 import type { Block, Module, Op, Value } from '../../ir/module.js';
 import { axesCount, type PtType, type Sharding } from '../../ir/types.js';
 import { keyOf } from './candidates.js';
 import { demands, type FunctionModel, type Node, type NodeOption } from './model.js';
-import { ctOf, levelOfType, noCost, plainRow, rowBytes, splitShare, type Costing } from './op-cost.js';
+import { ctOf, levelOfType, noCost, rowBytes, splitShare, type Costing } from './op-cost.js';
 import type { Option } from './options.js';
 import { rowsOf, viewable } from './reshard.js';
 
@@ -124,7 +125,9 @@ function plaintextsOf(costing: Costing, op: Op, option: Option, rank: number): R
   const split = part.kind === 'split' && type.axes.some((axis) => axis.name === part.axis) ? part : undefined;
   const share =
     split === undefined ? 1 : split.owners.filter((owner) => owner === rank).length / split.owners.length;
-  const bytes = axesCount(type.axes) * share * (chain + special) * plainRow(type, parameters) * 8;
+  const degree = 2 ** parameters.logN;
+  const rows = heldRows(type, chain + special, degree);
+  const bytes = axesCount(type.axes) * share * rows * rowWords(type, degree) * 8;
   return [{ id: `plain %${plain.id} level ${limbs - 1}`, bytes }];
 }
 

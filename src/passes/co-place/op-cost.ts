@@ -4,6 +4,7 @@ import { digitsAt, keyClassFor, type KeyClass, type Parameters } from '../../tar
 import type { Op } from '../../ir/module.js';
 import { axisSize, broadcastAxes, type Axis, type CtType, type Sharding, type Type } from '../../ir/types.js';
 import type { CollectiveKind, KernelShape } from '../../target/kernel-cost.js';
+import { expansionButterflies, heldAsCoefficients, heldRows, rowWords } from '../../target/plain-rows.js';
 import type { CostModel } from './costs.js';
 
 /** The part of an op's work that one rank does. */
@@ -190,7 +191,7 @@ class Work {
         return this.kernel('add', out * components, limbs);
       case 'ct.add_plain':
         this.kernel('copy', out * (components - 1), limbs);
-        return this.kernel('add_plain', out, limbs, { plainWords: this.plainWords(limbs) });
+        return this.kernel('add_plain', out, limbs, this.plain(limbs));
       case 'ct.contract':
         return this.contract(out * components, limbs);
       case 'ct.mul':
@@ -361,11 +362,7 @@ class Work {
 
   private contract(rows: number, limbs: number): void {
     const readRows = this.operandRows(limbs);
-    this.kernel('contract', rows, limbs, {
-      summed: this.summed(),
-      readRows,
-      plainWords: this.plainWords(limbs),
-    });
+    this.kernel('contract', rows, limbs, { summed: this.summed(), readRows, ...this.plain(limbs) });
   }
 
   /** Rows of the ciphertext operands; products read them again from cache. */
@@ -375,17 +372,19 @@ class Work {
       .reduce((sum, polynomials) => sum + polynomials * limbs, 0);
   }
 
-  private plainWords(limbs: number): number {
+  private plain(limbs: number): Pick<KernelShape, 'plainWords' | 'butterflies'> {
     const type = this.op.operands[1]?.type;
-    return type?.kind === 'pt'
-      ? this.elements(type.axes) * limbs * plainRow(type, this.costing.parameters)
-      : 0;
+    if (type?.kind !== 'pt') return { plainWords: 0 };
+    const elements = this.elements(type.axes);
+    const degree = 2 ** this.costing.parameters.logN;
+    const words = rowWords(type, degree);
+    return {
+      plainWords: elements * heldRows(type, limbs, degree) * words,
+      butterflies: heldAsCoefficients(type, limbs, degree)
+        ? elements * limbs * expansionButterflies(words)
+        : 0,
+    };
   }
-}
-
-/** Distinct words of a limb of an encoded plaintext (DESIGN section 4). */
-export function plainRow(type: { period: number; complex: boolean }, { logN }: Parameters): number {
-  return Math.min(2 ** logN, type.period * (type.complex ? 2 : 1));
 }
 
 /** The largest share of a rank. */
