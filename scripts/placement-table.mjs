@@ -1,5 +1,5 @@
 // The placement tables of docs/measurements.md: every strategy on several numbers of devices, for each number
-// of token blocks and each device profile, simulated once more with faster kernels.
+// of token blocks and each device profile, simulated at several speeds of kernels.
 import { parseArgs } from 'node:util';
 import { compareVariants } from '../dist/cli/compare-rows.js';
 import { packVariants } from '../dist/compile.js';
@@ -45,43 +45,50 @@ const model = {
   ranges: await readRanges(options.ranges),
 };
 
-const columns =
-  'strategy | devices | latency, s | speedup | efficiency | exposed, s | attention, GB | FFN, GB | rest, GB | memory, GB | fits';
-const cells = (row) => [
-  row.devices === 1 ? '-' : row.strategy,
-  row.devices,
-  row.latencyS.toFixed(1),
-  row.speedup.toFixed(2),
-  `${(100 * row.efficiency).toFixed(1)} %`,
-  row.exposedCommS.toFixed(2),
-  ...['attention', 'ffn', 'rest'].map((block) => (row.commBytes[block] / 1e9).toFixed(1)),
-  (row.peakBytesPerDevice / 1e9).toFixed(1),
-  row.fits ? 'yes' : 'no',
-];
+/** One table: rows of all kernel speeds beside each other, since bytes and memory are the same. */
+function table(rows) {
+  const [first] = rows;
+  const speeds = [...new Set(rows.map((row) => row.kernelSpeed))].sort((a, b) => a - b);
+  const slowest = rows.filter((row) => row.kernelSpeed === speeds[0]);
+  const times = ['latency, s', 'speedup', 'efficiency', 'exposed, s'];
+  const head = [
+    ...['strategy', 'devices'],
+    ...speeds.flatMap((speed) => times.map((name) => (speed === 1 ? name : `${name}, ${speed} x`))),
+    ...['attention, GB', 'FFN, GB', 'rest, GB', 'memory, GB', 'fits'],
+  ];
+  const cells = (row) => [
+    row.devices === 1 ? '-' : row.strategy,
+    row.devices,
+    ...speeds.flatMap((speed) => {
+      const same = (one) => one.strategy === row.strategy && one.devices === row.devices;
+      const at = rows.find((one) => same(one) && one.kernelSpeed === speed);
+      const share = `${(100 * at.efficiency).toFixed(1)} %`;
+      return [at.latencyS.toFixed(1), at.speedup.toFixed(2), share, at.exposedCommS.toFixed(2)];
+    }),
+    ...['attention', 'ffn', 'rest'].map((block) => (row.commBytes[block] / 1e9).toFixed(1)),
+    (row.peakBytesPerDevice / 1e9).toFixed(1),
+    row.fits ? 'yes' : 'no',
+  ];
+  const lines = [head, head.map(() => '---'), ...slowest.map(cells)];
+  const text = lines.map((line) => `| ${line.join(' | ')} |`).join('\n');
+  return `P = ${first.tokenBlocks}, ${first.profile}\n\n${text}\n\n`;
+}
 
-for (const tokenBlocks of numbers('token-blocks')) {
-  const [variant] = await packVariants(positionals[0], model, [tokenBlocks]);
-  for (const name of options.profile.split(',')) {
-    const profile = loadProfile(name);
-    const lowering = new VariantLowering([variant.cipher], { profile, overlap: true });
-    for (const kernelSpeed of numbers('kernel-speed')) {
-      const { rows } = compareVariants((one) => lowering.lower(one), {
-        profile,
-        devices: numbers('devices'),
-        strategies,
-        kernelSpeed,
+async function* compared() {
+  for (const tokenBlocks of numbers('token-blocks')) {
+    const [variant] = await packVariants(positionals[0], model, [tokenBlocks]);
+    for (const name of options.profile.split(',')) {
+      const profile = loadProfile(name);
+      const lowering = new VariantLowering([variant.cipher], { profile, overlap: true });
+      yield numbers('kernel-speed').flatMap((kernelSpeed) => {
+        const at = { profile, devices: numbers('devices'), strategies, kernelSpeed };
+        const { rows } = compareVariants((one) => lowering.lower(one), at);
+        return rows.map((row) => ({ tokenBlocks, profile: name, kernelSpeed, ...row }));
       });
-      const at = { tokenBlocks, profile: name, kernelSpeed };
-      if (options.json) {
-        for (const row of rows) process.stdout.write(`${JSON.stringify({ ...at, ...row })}\n`);
-        continue;
-      }
-      const title = `P = ${tokenBlocks}, ${name}${kernelSpeed === 1 ? '' : `, kernels ${kernelSpeed} times as fast`}`;
-      const rule = columns.replace(/[^|]+/g, '---');
-      const lines = [columns, rule, ...rows.map((row) => cells(row).join(' | '))].map(
-        (line) => `| ${line} |`,
-      );
-      process.stdout.write(`${title}\n\n${lines.join('\n')}\n\n`);
     }
   }
+}
+
+for await (const rows of compared()) {
+  process.stdout.write(options.json ? rows.map((row) => `${JSON.stringify(row)}\n`).join('') : table(rows));
 }

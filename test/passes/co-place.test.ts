@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { lowerToPlan, readPlan } from '../../src/backend/index.js';
 import type { Module, Value } from '../../src/ir/module.js';
 import type { OpPlacement } from '../../src/ir/placement.js';
 import { partial, replicated } from '../../src/ir/sharding.js';
@@ -9,6 +10,7 @@ import { defaultPack, runPipeline } from '../../src/passes/pipeline.js';
 import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
 import { loadProfile } from '../../src/target/profile.js';
 import { axis, buildModule, ct } from '../backend/oracle.js';
+import { bert, smallBert } from './bert.js';
 import { randomInput, tinyTransformer } from './tiny-transformer.js';
 
 function tinyCipher(): Module {
@@ -118,6 +120,23 @@ describe('co-place', () => {
     expect(tight.memoryBytes).toBeLessThanOrEqual(limit);
     expect(tight.seconds).toBeGreaterThanOrEqual(free.seconds);
     expect(tight.gap).toBeGreaterThanOrEqual(0);
+  });
+
+  it('counts the weights of every call of an outlined layer', () => {
+    const { module, ranges } = bert(smallBert, 8);
+    const context = { parameters: makeParameters(defaultLiteral('small', true)), ranges, pack: defaultPack };
+    const cipher = runPipeline(
+      module,
+      context,
+      () => 0,
+      () => undefined,
+    ).module;
+    const { placement, report } = coPlace(cipher, { strategy: 'app', devices: 2, profile });
+    const { plan } = lowerToPlan(cipher, { compilerVersion: 'test', placement, profile });
+    const held = readPlan(plan).programs.map(({ memory }) => Number(memory.keys) + Number(memory.plaintexts));
+    const ratio = report.memory.residentBytes / Math.max(...held);
+    expect(ratio).toBeGreaterThan(0.95);
+    expect(ratio).toBeLessThan(1.12);
   });
 
   it('places the same module alike', () => {

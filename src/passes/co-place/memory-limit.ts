@@ -5,7 +5,7 @@
  */
 import { defined } from '../../support/invariant.js';
 import { entryName, type Module } from '../../ir/module.js';
-import { countUsers, lifetimes, meanBytes, residents, siteOf } from './memory.js';
+import { callCounts, countUsers, lifetimes, meanBytes, residents, siteOf } from './memory.js';
 import {
   estimateMemory,
   Placer,
@@ -84,6 +84,7 @@ function secondsOf({ entry }: Found): number {
 /** Means over the ranks; values that are alive at the peak of an earlier placement; shares of shared keys. */
 function pricing(module: Module, options: PlacerOptions, price: number, previous: Found): Penalty {
   const users = countUsers(options, module);
+  const calls = callCounts(module);
   const { entry, memory } = previous;
   const alive = new Set(
     lifetimes(entry.model)
@@ -92,7 +93,7 @@ function pricing(module: Module, options: PlacerOptions, price: number, previous
   );
   const ranks = Array.from({ length: options.ranks }, (_, rank) => rank);
   return (func) => (node, one) => {
-    const site = siteOf(func.name, node);
+    const site = siteOf(func, calls.get(func.name) ?? 0, node);
     let bytes = 0;
     if (site !== undefined) {
       for (const rank of ranks) {

@@ -5,7 +5,7 @@
 import { defined } from '../../support/invariant.js';
 import { digitsAt, keyClassFor, type KeyClass } from '../../target/parameters.js';
 import { heldRows, rowWords } from '../../target/plain-rows.js';
-import type { Block, Module, Op, Value } from '../../ir/module.js';
+import { walkOps, type Block, type Func, type Module, type Op, type Value } from '../../ir/module.js';
 import { axesCount, type PtType, type Sharding } from '../../ir/types.js';
 import { keyOf } from './candidates.js';
 import { demands, type FunctionModel, type Node, type NodeOption } from './model.js';
@@ -47,8 +47,9 @@ export function meanBytes(costing: Costing, value: Value, sharding: Sharding): n
 
 /** An op of a function. */
 interface Site {
-  /** Name of the function. */
-  readonly func: string;
+  readonly func: Func;
+  /** Calls of the function in the module. */
+  readonly calls: number;
   readonly op: Op;
   /** Iterations of the innermost loop around it. */
   readonly trips: number;
@@ -56,16 +57,16 @@ interface Site {
 
 /** Keys and plaintexts of an op on one rank. */
 export function residents(costing: Costing, site: Site, option: Option, rank: number): Resident[] {
-  const plaintexts = plaintextsOf(costing, site.op, option, rank);
+  const plaintexts = plaintextsOf(costing, site, option, rank);
   return [
     ...keysOf(costing, site, option, rank),
-    ...plaintexts.map((one) => ({ ...one, id: `@${site.func} ${one.id}` })),
+    ...plaintexts.map((one) => ({ ...one, id: `@${site.func.name} ${one.id}` })),
   ];
 }
 
-export function siteOf(func: string, node: Node): Site | undefined {
+export function siteOf(func: Func, calls: number, node: Node): Site | undefined {
   if (node.op === undefined || node.kind !== 'op') return undefined;
-  return { func, op: node.op, trips: (node.loops.at(-1)?.attrs.tripCount as number | undefined) ?? 1 };
+  return { func, calls, op: node.op, trips: (node.loops.at(-1)?.attrs.tripCount as number | undefined) ?? 1 };
 }
 
 function keysOf(costing: Costing, { op, trips }: Site, option: Option, rank: number): Resident[] {
@@ -112,7 +113,7 @@ function keysOf(costing: Costing, { op, trips }: Site, option: Option, rank: num
   }
 }
 
-function plaintextsOf(costing: Costing, op: Op, option: Option, rank: number): Resident[] {
+function plaintextsOf(costing: Costing, { func, calls, op }: Site, option: Option, rank: number): Resident[] {
   if (op.kind !== 'ct.contract' && op.kind !== 'ct.add_plain') return [];
   const { parameters, ranks } = costing;
   const plain = defined(op.operands[1], 'plaintext operand');
@@ -127,7 +128,9 @@ function plaintextsOf(costing: Costing, op: Op, option: Option, rank: number): R
     split === undefined ? 1 : split.owners.filter((owner) => owner === rank).length / split.owners.length;
   const degree = 2 ** parameters.logN;
   const rows = heldRows(type, chain + special, degree);
-  const bytes = axesCount(type.axes) * share * rows * rowWords(type, degree) * 8;
+  // Every call gives an argument weights of its own.
+  const copies = func.body.args.includes(plain) ? Math.max(1, calls) : 1;
+  const bytes = copies * axesCount(type.axes) * share * rows * rowWords(type, degree) * 8;
   return [{ id: `plain %${plain.id} level ${limbs - 1}`, bytes }];
 }
 
@@ -201,18 +204,33 @@ export function peakOf(
   return { bytes: bytes[at] ?? 0, at };
 }
 
+/** Call sites of each function. */
+export function callCounts({ functions }: Module): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { body } of functions) {
+    walkOps(body, ({ kind, attrs }) => {
+      if (kind !== 'call') return;
+      const callee = attrs.callee as string;
+      counts.set(callee, (counts.get(callee) ?? 0) + 1);
+    });
+  }
+  return counts;
+}
+
 /** How many ops could use each key or plaintext: a lower bound shares its bytes among them. */
 export function countUsers(costing: Costing, module: Module): Map<string, number> {
   const counts = new Map<string, number>();
   const whole: Option = { operands: [], results: [], cost: noCost, part: { kind: 'whole' } };
-  const visit = (func: string, block: Block, trips: number): void => {
+  const calls = callCounts(module);
+  const visit = (func: Func, block: Block, trips: number): void => {
     for (const op of block.ops) {
-      for (const { id } of residents(costing, { func, op, trips }, whole, 0)) {
+      const site = { func, calls: calls.get(func.name) ?? 0, op, trips };
+      for (const { id } of residents(costing, site, whole, 0)) {
         counts.set(id, (counts.get(id) ?? 0) + 1);
       }
       op.regions.forEach((region) => visit(func, region, op.attrs.tripCount as number));
     }
   };
-  module.functions.forEach(({ name, body }) => visit(name, body, 1));
+  module.functions.forEach((func) => visit(func, func.body, 1));
   return counts;
 }

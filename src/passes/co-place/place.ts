@@ -1,12 +1,12 @@
 /** Places functions: callees for every sharding that a call may give their arguments, each once. */
 import { defined, invariant } from '../../support/invariant.js';
-import { entryName, walkOps, type Func, type Module, type Op, type Value } from '../../ir/module.js';
+import { entryName, type Func, type Module, type Op, type Value } from '../../ir/module.js';
 import { replicated } from '../../ir/sharding.js';
 import type { OpPlacement, PlacedFunction } from '../../ir/placement.js';
 import { axisSize, type Sharding } from '../../ir/types.js';
 import { alone, axesOf, Candidates, keyOf } from './candidates.js';
 import { buildModel, demands, type FunctionModel, type Node, type NodeOption } from './model.js';
-import { peakOf, residents, siteOf, type Peak } from './memory.js';
+import { callCounts, peakOf, residents, siteOf, type Peak } from './memory.js';
 import type { Costing, OpCost } from './op-cost.js';
 import { ctOf, noCost } from './op-cost.js';
 import type { Option, Strategy } from './options.js';
@@ -40,6 +40,7 @@ export type Penalty = (func: Func) => (node: Node, option: NodeOption) => number
 
 export class Placer {
   private readonly functions: ReadonlyMap<string, Func>;
+  private readonly callCounts: ReadonlyMap<string, number>;
   private readonly placed = new Map<string, PlacedBody>();
 
   constructor(
@@ -48,6 +49,7 @@ export class Placer {
     private readonly penalty: Penalty = () => () => 0,
   ) {
     this.functions = new Map(module.functions.map((func) => [func.name, func]));
+    this.callCounts = callCounts(module);
   }
 
   entry(): PlacedBody {
@@ -115,12 +117,8 @@ export class Placer {
   }
 
   /** Call sites of a function in the module. */
-  private calls(name: string): number {
-    let count = 0;
-    for (const { body } of this.functions.values()) {
-      walkOps(body, (op) => (count += op.kind === 'call' && op.attrs.callee === name ? 1 : 0));
-    }
-    return count;
+  calls(name: string): number {
+    return this.callCounts.get(name) ?? 0;
   }
 
   private leads(values: readonly Value[], candidates: Candidates): Sharding[] {
@@ -245,7 +243,7 @@ export function estimateMemory(costing: Costing, placer: Placer, entry: PlacedBo
     for (const body of bodies.values()) {
       const options = chosenOptions(body);
       body.model.nodes.forEach((node, i) => {
-        const site = siteOf(body.func.name, node);
+        const site = siteOf(body.func, placer.calls(body.func.name), node);
         if (site === undefined) return;
         for (const { id, bytes } of residents(costing, site, defined(options[i], 'option').option, rank)) {
           held.set(id, Math.max(held.get(id) ?? 0, bytes));
