@@ -15,6 +15,12 @@ struct RingView {
   const NttTable* ntt = nullptr;  // the same, of form kShoup64; null where no transform is launched
 };
 
+// Memory for plaintexts that are expanded ahead of a kernel.
+struct Scratch {
+  uint64_t* base = nullptr;
+  size_t words = 0;
+};
+
 // Which rows and words a block has: a piece of `words` words of one limb, at one index over the outer (not
 // reduced) dimensions. Outer index fastest, then pieces, then limbs: blocks that run at a time share what
 // a limb or a piece shares over the batch (plaintexts, keys, broadcast operands) in the second-level

@@ -22,6 +22,7 @@ class Emulation {
     for (uint32_t j = 0; transforms && j < launch.limbCount; j++)
       tables_[launch.limbs[j]] = ring.nttTable(launch.limbs[j], TwiddleForm::kShoup64);
     view_ = {ring.logN(), primes_.data(), tables_.data()};
+    AEGIS_INVARIANT(fitsGrid(view_, launch));
   }
   Emulation(const Emulation&) = delete;
   Emulation& operator=(const Emulation&) = delete;

@@ -21,12 +21,6 @@ namespace aegis::cuda {
 // Words of an elementwise block: 8 a thread.
 constexpr uint32_t kElementwiseWords = 8 * kBlockThreads;
 
-// Memory for plaintexts that are expanded ahead of a kernel.
-struct Scratch {
-  uint64_t* base = nullptr;
-  size_t words = 0;
-};
-
 inline uint32_t dimsProduct(const Launch& launch, uint32_t begin, uint32_t end) {
   uint32_t product = 1;
   for (uint32_t d = begin; d < end; d++) product *= launch.dims[d];
@@ -41,6 +35,16 @@ inline Cut cutInto(const RingView& ring, const Launch& launch, uint32_t words) {
   cut.words = std::min(words, 1u << ring.logN);
   cut.pieces = (1u << ring.logN) / cut.words;
   return cut;
+}
+
+// Whether blocks and columns of a launch can be counted in 31 bits: 2^35 words of output and reduced terms.
+inline bool fitsGrid(const RingView& ring, const Launch& launch) {
+  uint64_t rows = launch.limbCount;
+  for (uint32_t d = 0; d < launch.rank; d++) {
+    rows *= launch.dims[d];
+    if (rows >> 35) return false;
+  }
+  return (rows << ring.logN) >> 35 == 0;
 }
 
 inline uint32_t log2Of(uint32_t power) {

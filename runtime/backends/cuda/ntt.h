@@ -180,50 +180,48 @@ struct NttPass {
     }
   }
 
-  // rowBlock: the group's block among the 2^(firstLayer + layer) blocks of the row. Layer l of a row uses
-  // twiddle 2^l + block.
-  template <uint32_t R>
+  // Layer `layer` + s of the pass and those after it. rowBlock: the group's block among the
+  // 2^(firstLayer + layer) blocks of the row. Layer l of a row uses twiddle 2^l + block. s is a template
+  // argument so that x stays in registers.
+  template <uint32_t R, uint32_t s = 0>
   AEGIS_DEVICE void forwardGroup(uint64_t* x, const NttTable& table, uint64_t q, uint32_t layer,
                                  uint32_t rowBlock) const {
+    constexpr uint32_t half = 1u << (R - 1 - s);
+    const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s);
     AEGIS_UNROLL
-    for (uint32_t s = 0; s < R; s++) {
-      const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s), half = 1u << (R - 1 - s);
+    for (uint32_t b = 0; b < 1u << s; b++) {
+      const uint64_t w = table.words.forward[entry + b], companion = table.words.forwardCompanion[entry + b];
       AEGIS_UNROLL
-      for (uint32_t b = 0; b < 1u << s; b++) {
-        const uint64_t w = table.words.forward[entry + b],
-                       companion = table.words.forwardCompanion[entry + b];
-        AEGIS_UNROLL
-        for (uint32_t k = 0; k < half; k++) {
-          uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
-          const uint64_t y = mulShoupLazy(v, w, companion, q);
-          v = u + 2 * q - y;
-          u += y;
-        }
+      for (uint32_t k = 0; k < half; k++) {
+        uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
+        const uint64_t y = mulShoupLazy(v, w, companion, q);
+        v = u + 2 * q - y;
+        u += y;
       }
     }
+    if constexpr (s + 1 < R) forwardGroup<R, s + 1>(x, table, q, layer, rowBlock);
   }
 
-  template <uint32_t R>
+  // Layer `layer` + s of the pass and those before it.
+  template <uint32_t R, uint32_t s = R - 1>
   AEGIS_DEVICE void inverseGroup(uint64_t* x, const NttTable& table, uint64_t q, uint32_t layer,
                                  uint32_t rowBlock) const {
+    constexpr uint32_t half = 1u << (R - 1 - s);
+    const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s);
+    const uint64_t bound = q << (layers - 1 - layer - s);  // words are below it
+    if (s == 0 && firstLayer + layer == 0) return lastLayer<R>(x, table, q, bound);
     AEGIS_UNROLL
-    for (uint32_t s = R; s-- > 0;) {
-      const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s), half = 1u << (R - 1 - s);
-      const uint64_t bound = q << (layers - 1 - layer - s);  // words are below it
-      if (firstLayer + layer + s == 0) return lastLayer<R>(x, table, q, bound);
+    for (uint32_t b = 0; b < 1u << s; b++) {
+      const uint64_t w = table.words.inverse[entry + b], companion = table.words.inverseCompanion[entry + b];
       AEGIS_UNROLL
-      for (uint32_t b = 0; b < 1u << s; b++) {
-        const uint64_t w = table.words.inverse[entry + b],
-                       companion = table.words.inverseCompanion[entry + b];
-        AEGIS_UNROLL
-        for (uint32_t k = 0; k < half; k++) {
-          uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
-          const uint64_t difference = u + bound - v;
-          u += v;
-          v = mulShoupLazy(difference, w, companion, q);
-        }
+      for (uint32_t k = 0; k < half; k++) {
+        uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
+        const uint64_t difference = u + bound - v;
+        u += v;
+        v = mulShoupLazy(difference, w, companion, q);
       }
     }
+    if constexpr (s > 0) inverseGroup<R, s - 1>(x, table, q, layer, rowBlock);
   }
 
   // The inverse's layer 0 carries the division by N. Canonical.

@@ -1,0 +1,197 @@
+#include "backends/cuda/module.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <string>
+
+#include "backends/cuda/launches.h"
+
+namespace aegis::cuda {
+namespace {
+
+template <class Kernel>
+__global__ void __launch_bounds__(kBlockThreads) entry(const __grid_constant__ Kernel kernel) {
+  extern __shared__ uint64_t shared[];
+  DeviceBlock block{blockIdx.x, blockDim.x, shared};
+  kernel.run(block);
+}
+
+class StreamLauncher {
+ public:
+  explicit StreamLauncher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
+
+  // After a kernel that did not start, no other is started.
+  template <class Kernel>
+  void start(const Kernel& kernel, uint32_t blocks, uint32_t threads, uint32_t sharedWords) {
+    if (blocks == 0 || status_ != cudaSuccess) return;
+    entry<Kernel><<<blocks, threads, sharedWords * sizeof(uint64_t), stream_>>>(kernel);
+    status_ = cudaGetLastError();
+  }
+  cudaError_t status() const { return status_; }
+
+ private:
+  cudaStream_t stream_;
+  cudaError_t status_ = cudaSuccess;
+};
+
+const char* say(const std::string& text) {
+  thread_local std::string kept;
+  kept = text;
+  return kept.c_str();
+}
+
+const char* said(const char* what, cudaError_t status) {
+  if (status == cudaSuccess) return nullptr;
+  return say(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+// run(commands) on the launch's stream.
+template <class Run>
+const char* launched(const char* what, const AegisCudaLaunch* on, const Run& run) {
+  if (!fitsGrid(*on->ring, *on->launch)) return say(std::string(what) + ": a launch of more than 2^35 words");
+  StreamLauncher launcher(on->stream);
+  Commands<StreamLauncher> commands(launcher, *on->ring);
+  run(commands);
+  return said(what, launcher.status());
+}
+
+const char* lacksScratch(const AegisCudaLaunch* on, const PlainRows& plain, const Scratch& scratch) {
+  const size_t needed = scratchWords(*on->launch, plain);
+  if (scratch.words >= needed) return nullptr;
+  return say("plaintexts to expand: " + std::to_string(needed) + " words of scratch needed, " +
+             std::to_string(scratch.words) + " given");
+}
+
+uint32_t driver() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? uint32_t(version) : 0;
+}
+
+const char* deviceCount(uint32_t* count) {
+  int found = 0;
+  const cudaError_t status = cudaGetDeviceCount(&found);
+  *count = status == cudaSuccess ? uint32_t(found) : 0;
+  return status == cudaErrorNoDevice ? nullptr : said("counting devices", status);
+}
+
+const char* describe(uint32_t device, AegisCudaDevice* out) {
+  cudaDeviceProp properties;
+  const cudaError_t status = cudaGetDeviceProperties(&properties, int(device));
+  if (status != cudaSuccess) return said("describing a device", status);
+  std::snprintf(out->name, sizeof out->name, "%s", properties.name);
+  out->memoryBytes = properties.totalGlobalMem;
+  out->major = uint32_t(properties.major);
+  out->minor = uint32_t(properties.minor);
+  return nullptr;
+}
+
+const char* useDevice(uint32_t device) { return said("choosing a device", cudaSetDevice(int(device))); }
+
+const char* allocate(uint64_t bytes, void** out) {
+  return said("allocating device memory", cudaMalloc(out, bytes));
+}
+
+const char* release(void* memory) { return said("releasing device memory", cudaFree(memory)); }
+
+const char* createStream(void** out) {
+  return said("making a stream", cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(out),
+                                                           cudaStreamNonBlocking));
+}
+
+const char* destroyStream(void* stream) {
+  return said("ending a stream", cudaStreamDestroy(static_cast<cudaStream_t>(stream)));
+}
+
+const char* copyBytes(void* to, const void* from, uint64_t bytes, void* stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  return said("copying", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, on));
+}
+
+// Errors of kernels appear here.
+const char* synchronise(void* stream) {
+  return said("waiting for a stream", cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+}
+
+const char* zero(const AegisCudaLaunch* on, const Rows* out) {
+  return launched("zero", on, [&](auto& run) { run.zero(*on->launch, *out); });
+}
+
+const char* copy(const AegisCudaLaunch* on, const Rows* out, const Rows* a) {
+  return launched("copy", on, [&](auto& run) { run.copy(*on->launch, *out, *a); });
+}
+
+const char* add(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b) {
+  return launched("add", on, [&](auto& run) { run.add(*on->launch, *out, *a, *b); });
+}
+
+const char* sub(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b) {
+  return launched("sub", on, [&](auto& run) { run.sub(*on->launch, *out, *a, *b); });
+}
+
+const char* addPlain(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const PlainRows* p,
+                     const Scratch* scratch) {
+  if (const char* problem = lacksScratch(on, *p, *scratch)) return problem;
+  return launched("addPlain", on, [&](auto& run) { run.addPlain(*on->launch, *out, *a, *p, *scratch); });
+}
+
+const char* contract(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const PlainRows* p,
+                     const Scratch* scratch) {
+  if (const char* problem = lacksScratch(on, *p, *scratch)) return problem;
+  return launched("contract", on, [&](auto& run) { run.contract(*on->launch, *out, *a, *p, *scratch); });
+}
+
+const char* tensor(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b) {
+  return launched("tensor", on, [&](auto& run) { run.tensor(*on->launch, *out, *a, *b); });
+}
+
+const char* ntt(const AegisCudaLaunch* on, const Rows* out, const Rows* a) {
+  return launched("ntt", on, [&](auto& run) { run.ntt(*on->launch, *out, *a); });
+}
+
+const char* intt(const AegisCudaLaunch* on, const Rows* out, const Rows* a) {
+  return launched("intt", on, [&](auto& run) { run.intt(*on->launch, *out, *a); });
+}
+
+const char* baseConvert(const AegisCudaLaunch* on, const Rows* out, const Rows* a,
+                        const ConversionTable* table) {
+  return launched("baseConvert", on, [&](auto& run) { run.baseConvert(*on->launch, *out, *a, *table); });
+}
+
+const char* subScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b,
+                     const uint64_t* scalars) {
+  return launched("subScale", on, [&](auto& run) { run.subScale(*on->launch, *out, *a, *b, scalars); });
+}
+
+const char* keyProduct(const AegisCudaLaunch* on, const Rows* out, const Rows* digits, uint32_t digitCount,
+                       const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
+  return launched("keyProduct", on, [&](auto& run) {
+    run.keyProduct(*on->launch, *out, *digits, digitCount, keys, keyDim, keyRows);
+  });
+}
+
+const char* automorphism(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const uint32_t* galois,
+                         uint32_t galoisDim) {
+  return launched("automorphism", on,
+                  [&](auto& run) { run.automorphism(*on->launch, *out, *a, galois, galoisDim); });
+}
+
+const char* sumRows(void* stream, uint64_t* out, const uint64_t* const* rows, uint64_t count, uint64_t words,
+                    const Prime* prime) {
+  const RingView none;
+  StreamLauncher launcher(stream);
+  Commands<StreamLauncher>(launcher, none).sumRows(out, rows, count, words, prime);
+  return said("sumRows", launcher.status());
+}
+
+constexpr AegisCuda api = {
+    kAegisCudaVersion, CUDART_VERSION, driver,        deviceCount, describe, useDevice,
+    allocate,          release,        createStream,  destroyStream, copyBytes, synchronise,
+    zero,              copy,           add,           sub,         addPlain, contract,
+    tensor,            ntt,            intt,          baseConvert, subScale, keyProduct,
+    automorphism,      sumRows};
+
+}  // namespace
+}  // namespace aegis::cuda
+
+extern "C" __attribute__((visibility("default"))) const AegisCuda* aegisCuda() { return &aegis::cuda::api; }
