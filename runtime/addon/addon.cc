@@ -46,6 +46,8 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
       result.Set("sodium", machine.sodium);
       result.Set("mpi", machine.mpi);
       result.Set("mpiProblem", machine.mpiProblem);
+      result.Set("cuda", stringArray(env, machine.cuda));
+      result.Set("cudaProblem", machine.cudaProblem);
       return result;
     };
   });

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "backends/cuda/load.h"
 #include "channels/mpi/mpi.h"
 #include "hal/kernels.h"
 #include "support/error.h"
@@ -76,6 +77,9 @@ MachineInfo describeMachine() {
   }
   info.sodium = sodium_version_string();
   info.mpi = mpiLibrary(&info.mpiProblem);
+  CudaMachine cuda = cudaMachine();
+  info.cuda = std::move(cuda.devices);
+  info.cudaProblem = cuda.problem;
   return info;
 }
 

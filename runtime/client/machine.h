@@ -11,11 +11,13 @@ struct MachineInfo {
   std::string cpu;
   uint32_t cores = 0;
   uint64_t memoryBytes = 0, availableBytes = 0;
-  std::vector<std::string> features;     // of those the kernels care about
-  std::vector<std::string> kernels;      // tables that run here
-  std::string chosenKernels;             // empty if AEGIS_KERNELS names one that does not
+  std::vector<std::string> features;  // of those the kernels care about
+  std::vector<std::string> kernels;   // tables that run here
+  std::string chosenKernels;          // empty if AEGIS_KERNELS names one that does not
   std::string sodium;
-  std::string mpi, mpiProblem;           // the library of the mpi channel; empty if there is none, and why
+  std::string mpi, mpiProblem;    // the library of the mpi channel; empty if there is none, and why
+  std::vector<std::string> cuda;  // GPUs; none: cudaProblem says why
+  std::string cudaProblem;
 };
 
 MachineInfo describeMachine();

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "backends/cuda/load.h"
 #include "channels/local/local.h"
 #include "channels/mpi/mpi.h"
 #include "client/ciphertext_file.h"
@@ -60,6 +61,13 @@ CiphertextArray readInput(const CiphertextReader& reader, const plan::Port& port
 }
 
 void checkOptions(const RunJob& job) {
+  if (job.backend == "cuda") {
+    const CudaMachine machine = cudaMachine();
+    if (machine.devices.empty())
+      fail("R404", "backend \"cuda\" is not to be had here: " + machine.problem, machine.help);
+    fail("R404", "backend \"cuda\" cannot run plans yet; there is " + machine.devices[0],
+         "use --backend cpu, which gives the same bits");
+  }
   if (job.backend != "cpu")
     fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
   if (job.channel != "local" && job.channel != "mpi")

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <thread>
 
 #include "channels/mpi/mpi.h"
+#include "support/module_path.h"
 
 namespace aegis {
 namespace {
@@ -26,27 +26,10 @@ Line lines[2];
 std::atomic<int> current{-1};
 std::atomic<const AegisMpi*> active{nullptr};
 
-// Beside the program or addon that this code is in.
-std::string modulePath() {
-  if (const char* path = std::getenv("AEGIS_MPI_MODULE")) return path;
-  Dl_info info;
-  std::string file;
-  if (dladdr(reinterpret_cast<void*>(&setPending), &info) != 0 && info.dli_fname != nullptr)
-    file = info.dli_fname;
-  // A program is named as it was called, perhaps through PATH.
-  char self[4096];
-  if (file.find('/') == std::string::npos) {
-    const ssize_t length = readlink("/proc/self/exe", self, sizeof self);
-    if (length > 0) file.assign(self, size_t(length));
-  }
-  const size_t slash = file.rfind('/');
-  return (slash == std::string::npos ? "." : file.substr(0, slash)) + "/aegis_mpi.so";
-}
-
 }  // namespace
 
 const AegisMpi* loadMpi(std::string& why) {
-  const std::string path = modulePath();
+  const std::string path = modulePath("AEGIS_MPI_MODULE", "aegis_mpi.so");
   if (access(path.c_str(), R_OK) != 0) {
     why = "this build has no MPI: there is no " + path;
     return nullptr;

@@ -34,6 +34,9 @@ interface RuntimeReport {
   /** The library of the mpi channel; '' if there is none, and why. */
   readonly mpi: string;
   readonly mpiProblem: string;
+  /** GPUs that the CUDA module can use; none: cudaProblem says why. */
+  readonly cuda: readonly string[];
+  readonly cudaProblem: string;
 }
 
 export const doctorCommand = defineCommand({
@@ -128,6 +131,10 @@ function reportText(r: DoctorReport, style: Style): string {
         : [
             ['kernels', `${r.runtime.chosenKernels} of ${r.runtime.kernels.join(', ')}`],
             ['libsodium', r.runtime.sodium],
+            [
+              'CUDA',
+              r.runtime.cuda.length === 0 ? `none: ${r.runtime.cudaProblem}` : r.runtime.cuda.join('; '),
+            ],
             ['MPI', r.runtime.mpi === '' ? `none: ${r.runtime.mpiProblem}` : r.runtime.mpi],
           ],
     ),
@@ -137,7 +144,7 @@ function reportText(r: DoctorReport, style: Style): string {
       ['keygen, encrypt, decrypt', yes(r.runtime !== null, noRuntime)],
       ['run on the CPU', yes(r.runtime !== null, noRuntime)],
       ['run several ranks', r.possible['mpi'] === true ? 'as threads or with mpirun' : 'as threads'],
-      ['run on a GPU', yes(r.possible['cuda'] === true, 'this version has no CUDA backend')],
+      ['run on a GPU', yes(r.possible['cuda'] === true, 'plans run on the CPU only so far')],
     ]),
     '',
   ].join('\n');
