@@ -115,7 +115,8 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
   const others = tried - passes.reduce((sum, one) => sum + one.seconds, 0);
-  reports.push(...passes, { name: 'other token blocks', seconds: others });
+  reports.push(...passes);
+  if (blockCounts(options).length > 1) reports.push({ name: 'other token blocks', seconds: others });
   for (const [name, one] of dumped) dump(name, one);
   const cipher = await step('predict-error', () => predicted(module.cipher, tensor, ranges, warnings));
   dump('predict-error', cipher);

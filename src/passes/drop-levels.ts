@@ -8,6 +8,7 @@ import type { Attrs, Block, Func, Module, Op, Value } from '../ir/module.js';
 import { canonicalScale, printScale } from '../ir/scale.js';
 import { defined, invariant } from '../support/invariant.js';
 import { LevelNeeds } from './drop-levels/needs.js';
+import { levelOf } from './expand-polynomial.js';
 import { removeUnused } from './merge-duplicates.js';
 
 /** Takes a cipher module with levels and without ct.polynomial. Models of bootstraps keep their levels. */
@@ -92,7 +93,7 @@ class Dropper {
 
   /** At the levels that the old module says. */
   private asTyped(values: readonly Value[], loc: string): readonly Value[] {
-    return values.map((value) => this.at(value, levelOfType(value), loc));
+    return values.map((value) => this.at(value, value.type.kind === 'ct' ? levelOf(value) : undefined, loc));
   }
 
   /** The value at that level: itself, or adjusted once for all users, in the block that defines it. */
@@ -105,8 +106,4 @@ class Dropper {
     this.copies.set(key, copy);
     return copy;
   }
-}
-
-function levelOfType({ type }: Value): number | undefined {
-  return type.kind === 'ct' ? defined(type.level, 'level; plan-levels has run') : undefined;
 }

@@ -6,8 +6,9 @@
 import { walkOps, type Block, type Func, type Op, type Value } from '../../ir/module.js';
 import { usesOf, type Uses } from '../../ir/rewrite.js';
 import { canonicalScale, printScale, scalesEqual } from '../../ir/scale.js';
-import { axesCount, type CtType } from '../../ir/types.js';
+import { axesCount } from '../../ir/types.js';
 import { defined, invariant } from '../../support/invariant.js';
+import { ctTypeOf, levelOf } from '../expand-polynomial.js';
 
 /** Ops that give the same values at any level that their operands have. */
 const movable: ReadonlySet<string> = new Set([
@@ -54,7 +55,7 @@ export class LevelNeeds {
 
   /** Level of a ciphertext; undefined for plaintexts. */
   level(value: Value): number | undefined {
-    return value.type.kind === 'ct' ? (this.needs.get(value.id) ?? typed(value)) : undefined;
+    return value.type.kind === 'ct' ? (this.needs.get(value.id) ?? levelOf(value)) : undefined;
   }
 
   /** Level of the ciphertext operands of an op; of the result where there is none. */
@@ -63,7 +64,7 @@ export class LevelNeeds {
     if (result.type.kind !== 'ct') return undefined;
     const first = op.operands.find((value) => value.type.kind === 'ct');
     if (first === undefined) return this.level(result);
-    return typed(first) - typed(result) + defined(this.level(result), 'level');
+    return levelOf(first) - levelOf(result) + defined(this.level(result), 'level');
   }
 
   moved(op: Op): boolean {
@@ -72,14 +73,17 @@ export class LevelNeeds {
 
   private raise(value: Value, level: number): void {
     if (value.type.kind !== 'ct') return;
-    invariant(level <= typed(value), `%${value.id} is needed at level ${level}, planned at ${typed(value)}`);
+    invariant(
+      level <= levelOf(value),
+      `%${value.id} is needed at level ${level}, planned at ${levelOf(value)}`,
+    );
     if (level <= (this.needs.get(value.id) ?? -1)) return;
     this.needs.set(value.id, level);
     this.changed = true;
   }
 
   private keep(value: Value): void {
-    if (value.type.kind === 'ct') this.raise(value, typed(value));
+    if (value.type.kind === 'ct') this.raise(value, levelOf(value));
   }
 
   private block({ ops }: Block): void {
@@ -165,23 +169,14 @@ function canMove(op: Op): boolean {
   return op.kind !== 'ct.contract' || op.attrs.scale === printScale(canonicalScale(level ?? 0));
 }
 
-function ctOf(value: Value): CtType {
-  invariant(value.type.kind === 'ct', 'the value is a ciphertext array');
-  return value.type;
-}
-
-function typed(value: Value): number {
-  return defined(ctOf(value).level, 'level; plan-levels has run');
-}
-
 function count(value: Value): number {
-  return axesCount(ctOf(value).axes);
+  return axesCount(ctTypeOf(value).axes);
 }
 
 /** At the scale of its level: it can be adjusted. */
 function canonical(value: Value): boolean {
-  const { degree, basis, scale } = ctOf(value);
+  const { degree, basis, scale } = ctTypeOf(value);
   return (
-    degree === 1 && basis.kind === 'q' && scale !== null && scalesEqual(scale, canonicalScale(typed(value)))
+    degree === 1 && basis.kind === 'q' && scale !== null && scalesEqual(scale, canonicalScale(levelOf(value)))
   );
 }

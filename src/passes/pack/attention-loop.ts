@@ -62,14 +62,10 @@ export const carriedLoop: LoopForm = (ctx, { trips, together, stride, queries, z
     const last = turned.map((query) =>
       inner.op('ct.index', [query], { axis: turnAxis, index: together - 1 }, loc),
     );
-    if (together === 1) {
-      const terms = term(body, last, (sum) => sum);
-      return [...added(body, sums, terms, loc), ...last];
-    }
-    const back = ctx.reduceAll(turns.map((_, r) => stride * (together - 1 - r)));
-    const terms = term(body, turned, (sum) =>
-      inner.op('ct.rotate_each', [sum], { axis: turnAxis, steps: back, sum: true }, loc),
-    );
+    const back = turns.map((_, r) => stride * (together - 1 - r));
+    const summed = (sum: Value): Value =>
+      inner.op('ct.rotate_each', [sum], { axis: turnAxis, steps: ctx.reduceAll(back), sum: true }, loc);
+    const terms = together === 1 ? term(body, last, (sum) => sum) : term(body, turned, summed);
     return [...added(body, sums, terms, loc), ...last];
   });
 
