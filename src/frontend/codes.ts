@@ -22,9 +22,11 @@ export const frontendCodes = {
   F202: 'operator supported, but not in this form',
   F203: 'attention mask on encrypted scores',
   F204: 'causal attention',
-  F205: 'integer input: the embedding would have to run on the client',
+  F205: 'an output that the client would compute from its own inputs alone, or after decryption',
   F206: 'shape or index that depends on encrypted data',
   F207: 'a batch of more than one',
+  F301: 'the client part of a plan is damaged or does not fit its ports',
+  F302: 'inputs that the plan was not compiled for',
 } as const;
 
 export type FrontendCode = keyof typeof frontendCodes;

@@ -4,8 +4,11 @@ import { defined } from '../support/invariant.js';
 import { Call, type Output } from './kernels/call.js';
 import { kernelOf, workPerElement } from './kernels/table.js';
 import {
+  containerOf,
   elementCount,
+  isFloat,
   refuse,
+  type Data,
   type DType,
   type Known,
   type Node,
@@ -155,6 +158,25 @@ export function shapeGraph(
   inputs.forEach(({ name, dtype, shape }) => folder.values.set(name, { dtype, shape, data: null }));
   for (const node of folder.live) folder.visit(node);
   return { model, inputs, values: folder.values, nodes: folder.nodes };
+}
+
+export type InputData = ArrayLike<number> | ArrayLike<bigint>;
+
+/** Row-major values as an input of the graph. Error: F115, also for fractions where integers are wanted. */
+export function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
+  const count = elementCount(input.shape);
+  const wrong = (what: string) => refuse({ code: 'F115', message: `input "${input.name}" ${what}` });
+  if (values?.length !== count) return wrong(`needs ${count} values but has ${values?.length ?? 'none'}`);
+  const data: Data = containerOf(input.dtype, count);
+  for (let i = 0; i < count; i++) {
+    const value = values[i] as number | bigint;
+    if (typeof value === 'number' && !isFloat(input.dtype) && !Number.isSafeInteger(value)) {
+      return wrong(`is ${input.dtype} but has ${value} at index ${i}`);
+    }
+    if (data instanceof BigInt64Array) data[i] = BigInt(value);
+    else data[i] = Number(value);
+  }
+  return { dtype: input.dtype, shape: input.shape, data };
 }
 
 /** Runs the private nodes on given inputs. */

@@ -124,8 +124,9 @@ export async function writePlanFiles(
   if (!small) await rm(`${path}.cipher`, { force: true });
 }
 
-function constantBytes(module: Module): number {
-  return [...module.constants.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+function constantBytes({ constants, client }: Module): number {
+  const parts = (client?.prologue?.length ?? 0) + (client?.epilogue?.length ?? 0);
+  return [...constants.values()].reduce((sum, { data }) => sum + data.byteLength, parts);
 }
 
 /** In pieces: the text may be longer than the longest string. */
