@@ -57,6 +57,7 @@ function isNode(node: unknown): boolean {
   const attention = node['attention'];
   if (node['kind'] !== 'attention') return attention === undefined || attention === null;
   if (!isRecord(attention) || !isInterval(attention['scores'])) return false;
+  if (attention['keys'] !== undefined && !isInterval(attention['keys'])) return false;
   return [attention['logSumExp'], attention['logSquareSum']].every(
     (list) => Array.isArray(list) && list.length > 0 && list.every(isInterval),
   );

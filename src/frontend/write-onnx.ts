@@ -75,7 +75,8 @@ export function writeOnnx(
   return Uint8Array.from(bytes);
 }
 
-function neededNodes(
+/** Nodes that `outputs` depend on, in order, up to what is given. */
+export function neededNodes(
   { nodes, values }: ClientSource,
   inputs: readonly string[],
   outputs: readonly ClientOutput[],

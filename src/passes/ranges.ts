@@ -11,6 +11,8 @@ export interface Interval {
 /** Statistics of one attention op over all heads, queries and samples. */
 export interface AttentionRanges {
   readonly scores: Interval;
+  /** Number of keys that a mask keeps, where there is one. */
+  readonly keys?: Interval | undefined;
   /** For k = 0, 1, ..: log sum exp(score / 2^k) of a row. */
   readonly logSumExp: readonly Interval[];
   /**

@@ -6,7 +6,7 @@ import { defined } from '../../support/invariant.js';
 import { callOf, type ShapedGraph } from '../evaluate.js';
 import { kernelOf } from '../kernels/table.js';
 import { elementCount, type Attribute, type Known, type Node, type Tensor } from '../model.js';
-import type { ClientSource } from '../write-onnx.js';
+import { neededNodes, type ClientSource } from '../write-onnx.js';
 import { composeIndex } from './symbols.js';
 
 export class ClientGraph {
@@ -97,6 +97,38 @@ export class ClientGraph {
   reshape(name: string, shape: readonly number[]): string {
     if (this.known(name).shape.join() === shape.join()) return name;
     return this.apply('Reshape', [name, this.ints(...shape)]);
+  }
+
+  /** The value for given inputs of the model. */
+  evaluate(name: string, given: ReadonlyMap<string, Tensor>): Tensor {
+    const values = new Map(this.values);
+    given.forEach((tensor, input) => values.set(input, tensor));
+    for (const node of this.nodesOf(name)) {
+      const outputs = defined(
+        kernelOf(node),
+        `kernel of ${node.opType}`,
+      )(callOf(node, this.graph.model.opset, values));
+      node.outputs.forEach((output, i) => {
+        const made = outputs[i];
+        if (output !== '' && made !== undefined) values.set(output, { ...made, data: made.data() });
+      });
+    }
+    const { dtype, shape, data } = defined(values.get(name), `value ${name}`);
+    return { dtype, shape, data: defined(data, `data of ${name}`) };
+  }
+
+  /** Constants that enter the value. */
+  constantsOf(name: string): Tensor[] {
+    return this.nodesOf(name).flatMap((node) =>
+      node.inputs.flatMap((input) => {
+        const known = this.values.get(input);
+        return known?.data == null ? [] : [{ ...known, data: known.data }];
+      }),
+    );
+  }
+
+  private nodesOf(name: string): Node[] {
+    return neededNodes(this.source, [], [{ name, value: name }]);
   }
 
   /** As a float of single precision. */

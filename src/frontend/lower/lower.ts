@@ -14,6 +14,7 @@ import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
 import * as elementwise from './handlers-elementwise.js';
 import * as products from './handlers-linear.js';
+import { Masks } from './masks.js';
 import { lowerOutputs, type LoweredPort } from './outputs.js';
 import { maxViewElements, Site, type Surroundings } from './site.js';
 import { composeIndex, type Client, type Symbol, type View } from './symbols.js';
@@ -120,12 +121,17 @@ class Lowering implements Surroundings {
   private readonly useCounts = new Map<string, number>();
   private readonly clientInputs = new Map<string, LoweredInput>();
   readonly client: ClientGraph;
+  readonly masks: Masks;
 
   constructor(
     private readonly graph: ShapedGraph,
     private readonly problems: Diagnostics,
   ) {
     this.client = new ClientGraph(graph);
+    this.masks = new Masks(
+      this.client,
+      graph.inputs.filter(({ dtype }) => !isFloat(dtype)),
+    );
     this.clusters = findClusters(graph);
     // A recognised cluster reads its source only; what it was written with is dead unless something else
     // needs it.

@@ -3,6 +3,7 @@ import type { FrontendCode } from '../codes.js';
 import { asNumbers, broadcastIndex, type Call } from '../kernels/call.js';
 import { elementCount, type Node } from '../model.js';
 import type { ClientGraph } from './client-graph.js';
+import type { Masks } from './masks.js';
 import type { Draft, Drafts } from './drafts.js';
 import { isBijective, matrixShape, readIndex, type Client, type Symbol, type View } from './symbols.js';
 
@@ -18,6 +19,7 @@ export interface Surroundings {
   /** Reports without ending the node. */
   report(node: Node, code: FrontendCode, message: string, help?: string): void;
   readonly client: ClientGraph;
+  readonly masks: Masks;
   /** A client value as an encrypted input. */
   encrypted(client: Client): View;
 }
@@ -38,6 +40,15 @@ export class Site {
 
   get client(): ClientGraph {
     return this.around.client;
+  }
+
+  get masks(): Masks {
+    return this.around.masks;
+  }
+
+  /** A client value with one element for each token, as an encrypted matrix [tokens, 1]. */
+  column(name: string, tokens: number): Draft {
+    return this.matrix(this.around.encrypted({ kind: 'client', name, shape: [tokens, 1] }), tokens, 1);
   }
 
   fail(message: string, code: FrontendCode = 'F202', help?: string): never {

@@ -25,6 +25,8 @@ export interface Scores {
   readonly heads: number;
   readonly scale: number;
   readonly softmax: boolean;
+  /** One for each kept key, zero for a padded one: [keys, 1]. */
+  readonly mask?: Draft | undefined;
   readonly shape: readonly number[];
 }
 

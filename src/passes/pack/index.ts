@@ -220,6 +220,10 @@ class Packer {
         return plusVector(ctx, x(), attrs.constant as string, loc);
       case 'tensor.mul_constant':
         return timesVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.scale_tokens': {
+        const scaled = this.values.get(operand(0).id) ?? x();
+        return { ...scaled, value: ctx.multiply(scaled.value, this.factorOf(operand(1), loc), [], loc) };
+      }
       case 'tensor.layer_norm':
         return packLayerNorm(
           ctx,
@@ -317,6 +321,7 @@ class Packer {
     const heads = op.attrs.heads as number;
     const width = (values[0].type as TensorType).shape.at(-1) ?? 0;
     const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
+    const mask = op.operands[3];
     const spec = {
       heads,
       headSize: width / heads,
@@ -324,6 +329,7 @@ class Packer {
       tokens: tokensOf(values[1]),
       tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
+      mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
@@ -342,6 +348,12 @@ class Packer {
       );
       return applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor }, op.loc);
     });
+  }
+
+  /** A factor of tokens (ports.ts), without an axis of features. */
+  private factorOf(value: Value, loc: string): Value {
+    const packed = defined(this.values.get(value.id), 'factors of tokens');
+    return this.ctx.reshape(packed.value, tokenAxes(blocksOf(packed.value)), loc);
   }
 
   private rangeOf(op: Op, index: number, kind: NodeRange['kind']): NodeRange {
