@@ -12,7 +12,7 @@ import {
   type PlacementOptions,
 } from './compile/place.js';
 import type { Samples } from './data/index.js';
-import { ClientProgram, importModel, type ClientInput } from './frontend/index.js';
+import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
 import type { Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
@@ -23,7 +23,7 @@ import { layerBlocks } from './passes/layer-blocks.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
 import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
-import type { Ranges } from './passes/ranges.js';
+import { shorterRequests, type Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
 import {
@@ -100,14 +100,15 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   };
 
   const dump = makeDump(options.dumpIr);
-  const { module: tensor } = await step('import', () =>
+  const { module: imported } = await step('import', () =>
     importModel(modelPath, { ...options, shapes: shapesOf(options) }),
   );
-  assertVerified(tensor, 'import');
-  dump('import', tensor);
+  assertVerified(imported, 'import');
+  dump('import', imported);
   const ranges =
-    options.ranges ?? (await step('calibrate', () => calibrateOn(tensor, options.samples, warnings)));
-  checkRanges(ranges, tensor);
+    options.ranges ?? (await step('calibrate', () => calibrateOn(imported, options.samples, warnings)));
+  checkRanges(ranges, imported);
+  const tensor = withShortest(imported, ranges);
 
   const parameters = parametersFor(options, tensor);
   const { module, passes, dumped } = await step('passes', () =>
@@ -390,6 +391,25 @@ function uniform(seed: string, size: number): Float64Array {
     return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
   });
   return Float64Array.from(words.flat().slice(0, size));
+}
+
+/** The client refuses requests that keep fewer tokens than the denominators' intervals allow. */
+function withShortest(tensor: Module, { nodes }: Ranges): Module {
+  const { args, ops } = defined(tensor.functions[0], 'main').body;
+  let { client } = tensor;
+  const seen = new Set<string>();
+  for (const node of nodes) {
+    const [, , , mask] = ops[node.op]?.operands ?? [];
+    const maker = ops.find(({ results }) => mask !== undefined && results.includes(mask));
+    const port = tensor.inputs[args.findIndex((arg) => arg === maker?.operands[0])];
+    const seenLeast = node.attention?.keys?.min;
+    if (port === undefined || seenLeast === undefined || seen.has(port.name)) continue;
+    seen.add(port.name);
+    const least = Math.ceil(seenLeast / shorterRequests);
+    const why = `the shortest sample of the calibration has ${seenLeast}`;
+    client = requireKept(client, port.name, least, `at least ${least} tokens that are no padding, as ${why}`);
+  }
+  return { ...tensor, client };
 }
 
 /** The module with predicted errors, unless there is no input to run it on or a run takes minutes. */

@@ -20,7 +20,7 @@ export const frontendCodes = {
   F115: 'inputs of a run do not fit the model',
   F201: 'operator not supported on encrypted values',
   F202: 'operator supported, but not in this form',
-  F203: 'attention mask on encrypted scores',
+  F203: 'an attention mask that is neither padding nor causal',
   F204: 'causal attention',
   F205: 'an output that the client would compute from its own inputs alone, or after decryption',
   F206: 'shape or index that depends on encrypted data',

@@ -19,6 +19,7 @@ import { maxModelBytes, readOnnx } from './onnx.js';
 export type { DimensionOptions } from './bind.js';
 export type { ExternalLoader } from './external.js';
 export type { GraphInput, InputData } from './evaluate.js';
+export { requireKept } from './write-onnx.js';
 export { ClientProgram, type ClientDescription, type ClientInput, type ClientOutput } from './client.js';
 
 /** A file, or bytes with a loader for external data. */

@@ -1,6 +1,7 @@
 /** Part of a shaped graph as an ONNX file of its own: the client's share of a model. */
 import onnxProto from 'onnx-proto';
 import type { onnx } from 'onnx-proto';
+import type { ClientParts } from '../ir/module.js';
 import { defined, invariant } from '../support/invariant.js';
 import { isFloat, type Attribute, type DType, type Known, type Node, type Tensor } from './model.js';
 
@@ -162,4 +163,44 @@ function writeInt(view: DataView, dtype: DType, i: number, value: number): void 
       invariant(dtype === 'int32', `${dtype} is no small integer`);
       return view.setInt32(4 * i, value, true);
   }
+}
+
+/**
+ * The parts with one more output of the prologue, which says whether the mask in `port` keeps at least so many
+ * tokens; its name tells the data owner what is asked.
+ */
+export function requireKept(
+  parts: ClientParts | undefined,
+  port: string,
+  least: number,
+  name: string,
+): ClientParts | undefined {
+  if (parts?.prologue == null) return parts;
+  const { onnx } = onnxProto;
+  const model = onnx.ModelProto.decode(parts.prologue);
+  const graph = defined(model.graph, 'graph of a prologue');
+  const [sum, limit, short] = ['sum', 'limit', 'short'].map((own) => `${own} of ${name}`) as [
+    string,
+    string,
+    string,
+  ];
+  const limitTensor = { dtype: 'float32', shape: [1], data: Float32Array.of(least) } as const;
+  const shape = { dim: [{ dimValue: 1 }] };
+  const node = (opType: string, input: string[], output: string): onnx.INodeProto => {
+    const attribute = opType === 'ReduceSum' ? [attributeProto('keepdims', 0)] : [];
+    return { name: output, opType, input, output: [output], attribute };
+  };
+  graph.initializer = [
+    ...(graph.initializer ?? []),
+    onnx.TensorProto.create(tensorProto(limit, limitTensor)),
+  ];
+  graph.node = [
+    ...(graph.node ?? []),
+    ...[node('ReduceSum', [port], sum), node('Less', [sum, limit], short), node('Not', [short], name)].map(
+      (own) => onnx.NodeProto.create(own),
+    ),
+  ];
+  const output = { name, type: { tensorType: { elemType: codes.bool, shape } } };
+  graph.output = [...(graph.output ?? []), onnx.ValueInfoProto.create(output)];
+  return { ...parts, prologue: Uint8Array.from(onnx.ModelProto.encode(model).finish()) };
 }

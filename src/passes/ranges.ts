@@ -35,6 +35,12 @@ export type NodeRanges = ReadonlyMap<number, NodeRange>;
 /** Interval of an op's result, by the same index. */
 export type ValueRanges = ReadonlyMap<number, Interval>;
 
+/**
+ * With a mask, requests may keep this many times fewer tokens than the shortest calibration sample: their
+ * softmax denominators are that much smaller. Measured on the spam models: one bootstrap of one ciphertext.
+ */
+export const shorterRequests = 4;
+
 /** Rounds of square-and-renormalise that are measured and may be chosen. */
 export const maxSoftmaxRounds = 5;
 

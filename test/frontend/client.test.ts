@@ -1,7 +1,7 @@
 /** The cut: what the client computes before encryption and after decryption, against ONNX Runtime. */
 import onnxProto from 'onnx-proto';
 import { describe, expect, it } from 'vitest';
-import { ClientProgram, importModel } from '../../src/frontend/index.js';
+import { ClientProgram, importModel, requireKept } from '../../src/frontend/index.js';
 import { runTensor } from '../../src/ir/interpreter/tensor.js';
 import type { ClientParts, Module } from '../../src/ir/module.js';
 import { parseModule } from '../../src/ir/parser.js';
@@ -162,6 +162,25 @@ describe('the epilogue', () => {
       return c.step('MatMul', [exp, weights(6, 8, 3)]);
     });
     expect(refusalOf(() => importModel({ bytes: encode(spec) })).codes).toEqual(['F201']);
+  });
+});
+
+describe('the shortest request', () => {
+  it('is asked for by name', () => {
+    const c = new Chain();
+    const mask = c.step('Unsqueeze', [c.step('Cast', ['i_ids'], { to: 1 }), ints(2)]);
+    const hidden = c.step('MatMul', ['x', weights(1, 8, 8)]);
+    const { module } = importModel({
+      bytes: encode(c.model({ x: [1, tokens, 8], i_ids: [1, tokens] }, c.step('Mul', [hidden, mask]))),
+    });
+    const port = module.inputs.find(({ name }) => name !== 'x')?.name ?? '';
+    const client = requireKept(module.client, port, 3, 'at least 3 tokens');
+    const program = programOf({ ...module, client });
+    const x = weights(7, tokens * 8).floats ?? [];
+    expect([...(program.encode({ x, i_ids: [1, 1, 1, 0] })[port] ?? [])]).toEqual([1, 1, 1, 0]);
+    const refused = refusalOf(() => program.encode({ x, i_ids: [1, 1, 0, 0] }));
+    expect(refused.codes).toEqual(['F302']);
+    expect(refused.text).toContain('at least 3 tokens');
   });
 });
 

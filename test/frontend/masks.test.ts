@@ -57,6 +57,11 @@ const forms: Readonly<Record<string, (c: Chain, scores: string) => string>> = {
     const dropped = c.step('Equal', ['i_mask', ints(0)]);
     return c.step('Where', [expandedTo(c, dropped, 1, 1, 1, tokens), c.scalar(-1e9), s]);
   },
+  '(m == 0) of integers, from one': (c, s) => {
+    const dropped = c.step('Cast', [c.step('Sub', [ints(1), 'i_mask'])], { to: 1 });
+    const mask = c.step('Mul', [dropped, c.scalar(closed)]);
+    return c.step('Add', [s, c.step('Reshape', [mask, ints(1, 1, 1, tokens)])]);
+  },
   'ids that are not padding': (c, s) => {
     const kept = c.step('Not', [c.step('Equal', ['i_mask', ints(0)])]);
     return c.step('Where', [expandedTo(c, kept, 1, 1, 1, tokens), s, c.scalar(-1e4)]);
@@ -142,6 +147,25 @@ describe('padding masks', () => {
     const features = c.step('Mul', [column, weights(4, 8)]);
     const sum = c.step('Sub', [c.step('Add', [hidden, column]), features]);
     await check(c.model({ x: [1, tokens, 8], i_mask: [1, tokens] }, c.step('Mul', [sum, features])));
+  });
+});
+
+describe('masks made of token ids', () => {
+  it.each([0, 1, 5])('with padding %i', async (padding) => {
+    const spec = attention((c, s) => {
+      const kept = c.step('Not', [c.step('Equal', ['i_mask', ints(padding)])]);
+      return c.step('Where', [expandedTo(c, kept, 1, 1, 1, tokens), s, c.scalar(-1e4)]);
+    });
+    const { module } = importModel({ bytes: encode(spec) });
+    const client = new ClientProgram(module.client, module.inputs, module.outputs);
+    const x = weights(9, tokens * 8).floats ?? [];
+    const data = [7, 3, 4, padding, 9, padding];
+    const wanted = await runOnnxRuntime(encode(spec), {
+      x: { dims: [1, tokens, 8], data: x },
+      i_mask: { dims: [1, tokens], data },
+    });
+    const [output] = client.decode(runTensor(module, client.encode({ x, i_mask: data })));
+    expect(maxDifference(output?.data ?? [], Object.values(wanted)[0] ?? [])).toBeLessThan(2e-5);
   });
 });
 

@@ -43,33 +43,35 @@ export class Masks {
   /** What the client value `name` does to scores of the form's shape, [.., queries, keys]. */
   keyMask(name: string, form: MaskForm): KeyMask {
     const keys = defined(form.shape.at(-1), 'keys');
-    const all: Probed[] = [];
-    for (const padding of this.paddingIds(name)) {
-      for (const pattern of patterns(keys)) {
-        const value = this.client.evaluate(name, this.probe(pattern, padding));
-        const probed = classify(value, form);
-        if (typeof probed === 'string') return { kind: 'other', reason: probed };
-        all.push(probed);
-      }
+    for (const values of this.probes(name, keys)) {
+      const all = values.map((value) => classify(value, form));
+      const reason = all.find((one) => typeof one === 'string');
+      if (reason !== undefined) return { kind: 'other', reason };
+      const probed = all.filter((one) => typeof one !== 'string');
+      const kept = probed.flatMap((one) => one.kept);
+      if (!kept.includes(false)) continue;
+      const signature = kept.map(Number).join('');
+      const column = this.known.get(signature) ?? this.column(name, form, keys);
+      this.known.set(signature, column);
+      return { kind: probed.some((one) => one.causal) ? 'causal' : 'keys', name: column };
     }
-    const kept = all.flatMap((one) => one.kept);
-    if (!kept.includes(false)) return { kind: 'other', reason: 'drops no key on any probe' };
-    const causal = all.some((one) => one.causal);
-    const signature = kept.map(Number).join('');
-    const column = this.known.get(signature) ?? this.column(name, form, keys);
-    this.known.set(signature, column);
-    return { kind: causal ? 'causal' : 'keys', name: column };
+    return { kind: 'other', reason: 'drops no key on any probe' };
   }
 
   /** The key mask that the factors of `tokens` are, or the factors themselves. */
   merged(name: string, tokens: number): string {
-    const signature: number[] = [];
-    for (const padding of this.paddingIds(name)) {
-      for (const pattern of patterns(tokens)) {
-        signature.push(...Array.from(asNumbers(this.client.evaluate(name, this.probe(pattern, padding)))));
-      }
+    for (const values of this.probes(name, tokens)) {
+      const factors = values.flatMap((value) => Array.from(asNumbers(value)));
+      if (factors.some((factor) => factor !== 1)) return this.known.get(factors.join('')) ?? name;
     }
-    return this.known.get(signature.join('')) ?? name;
+    return name;
+  }
+
+  /** Values on all patterns, for one integer after the other that may stand for padding. */
+  private *probes(name: string, tokens: number): Generator<Tensor[]> {
+    for (const padding of this.paddingIds(name)) {
+      yield patterns(tokens).map((pattern) => this.client.evaluate(name, this.probe(pattern, padding)));
+    }
   }
 
   /** Every integer input with 1 where the pattern keeps a token and the padding elsewhere. */

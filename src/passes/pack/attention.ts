@@ -43,7 +43,7 @@ import { axisSize, type Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
-import { maxSoftmaxRounds, type Interval } from '../ranges.js';
+import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
@@ -139,8 +139,9 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
     padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
   // A padded query has all scores 0.
   const kept = spec.ranges.keys ?? { min: spec.tokens, max: spec.tokens };
-  const logSums = spec.ranges.logSumExp.map((range) =>
-    widenLog(include(include(range, Math.log(kept.min)), Math.log(kept.max))),
+  const shorter = spec.mask === undefined ? 0 : Math.log(shorterRequests);
+  const logSums = spec.ranges.logSumExp.map(({ min, max }) =>
+    widenLog(include(include({ min: min - shorter, max }, Math.log(kept.min)), Math.log(kept.max))),
   );
   const fits = logSums.findIndex((log) => log.max - log.min <= maxLogSpread);
   const rounds = fits < 0 ? maxSoftmaxRounds : fits;
@@ -155,7 +156,8 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
-    const log = widenLog(include(include(range, -Math.log(kept.min)), -Math.log(kept.max)));
+    const wide = { min: range.min, max: range.max + shorter };
+    const log = widenLog(include(include(wide, -Math.log(kept.min)), -Math.log(kept.max)));
     // A sum of squares of probabilities of n keys lies in [1/n, 1].
     return {
       min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)),

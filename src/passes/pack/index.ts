@@ -12,10 +12,10 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NonlinearFunction } from '../approximation/index.js';
-import type { NodeRange, NodeRanges, ValueRanges } from '../ranges.js';
+import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
 import { packAttention } from './attention.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
-import { inputSlots, slotMap, tokensOf } from './ports.js';
+import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 import {
@@ -107,7 +107,7 @@ export function packModule(
     inputs: module.inputs.map((port, i): Port => ({
       ...port,
       slots: defined(inputs[i], 'input').slots,
-      bound: boundOf(ranges, i),
+      bound: boundOf(ranges, i, defined(inputs[i], 'input')),
     })),
     outputs: module.outputs.map((port, i): Port => ({
       ...port,
@@ -140,9 +140,11 @@ function groupsOf(main: Func, tokenBlocks: number): number {
   });
 }
 
-function boundOf(ranges: NodeRanges, input: number): number | undefined {
-  const range = ranges.get(-1 - input)?.interval;
-  return range === undefined ? undefined : 2 * Math.max(Math.abs(range.min), Math.abs(range.max));
+/** One factor for all tokens is one over their number, or goes with it. */
+function boundOf(ranges: NodeRanges, index: number, input: PackedInput): number | undefined {
+  const range = ranges.get(-1 - index)?.interval;
+  const margin = input.isFactor && input.tokens === 1 ? 2 * shorterRequests : 2;
+  return range === undefined ? undefined : margin * Math.max(Math.abs(range.min), Math.abs(range.max));
 }
 
 function outputSlots(packed: Packed, ctx: PackContext): SlotMap {

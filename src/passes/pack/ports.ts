@@ -14,6 +14,8 @@ export interface PackedInput {
   readonly slots: SlotMap;
   readonly tokens: number;
   readonly featureCount: number;
+  /** Multiplies tokens: the value stands in every slot of its token. */
+  readonly isFactor: boolean;
 }
 
 /** Tokens of a tensor value: the product of all dimensions but the last. */
@@ -69,7 +71,7 @@ export function inputSlots(
   const slotTokens = Int32Array.from({ length: blocks * groups }, (_, t) =>
     t < tokens ? defined(split.tokens[t], 'offset') : -1,
   );
-  return { value, slots: slotMap(period, blocks, features, slotTokens), tokens, featureCount };
+  return { value, slots: slotMap(period, blocks, features, slotTokens), tokens, featureCount, isFactor };
 }
 
 /** Factors of tokens stand in every slot of their token, so that they meet any layout. */
