@@ -27,9 +27,10 @@ const limits: Readonly<Record<string, string>> = {
 const clusters = [
   '`tensor.layer_norm`: ReduceMean, Sub, Pow or Mul, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.gelu`: by Erf or Tanh, in any order of factors; `tensor.silu`: x Sigmoid(x), x Sigmoid(1.702 x)',
-  'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all queries '
-    + 'and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 for each '
-    + 'token. A product of hidden states with such a mask, and a division by their number, are masked pooling',
+  'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all '
+    + 'queries and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 '
+    + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
+    + 'tokens, are masked pooling',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
     + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where)',
 ];
@@ -59,8 +60,8 @@ export function onnxSupportPage(): string {
       + 'float64, float16, bfloat16, bool and integers to 64 bits; weights in initializers, Constant nodes '
       + 'and external files.',
     '',
-    'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by the '
-      + 'client, nodes that depend on integer and boolean inputs alone (token ids, token types, positions, '
+    'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by '
+      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, positions, '
       + 'masks), up to the first linear map or convolution; and, after decryption, nodes that cannot run '
       + 'encrypted and that only outputs depend on. On encrypted values:',
     '',

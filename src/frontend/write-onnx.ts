@@ -166,8 +166,8 @@ function writeInt(view: DataView, dtype: DType, i: number, value: number): void 
 }
 
 /**
- * The parts with one more output of the prologue, which says whether the mask in `port` keeps at least so many
- * tokens; its name tells the data owner what is asked.
+ * The parts with one more output of the prologue, which says whether the mask in `port` keeps at least so
+ * many tokens; its name tells the data owner what is asked.
  */
 export function requireKept(
   parts: ClientParts | undefined,
