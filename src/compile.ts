@@ -42,6 +42,8 @@ export interface ShapeOptions {
   readonly seqLen?: number | undefined;
   /** Values of named dimensions. */
   readonly dims?: Readonly<Record<string, number>> | undefined;
+  /** Requests have no padding: masks cost nothing, and the client refuses those that drop a token. */
+  readonly noPadding?: boolean | undefined;
 }
 
 export interface CompileOptions extends ShapeOptions, PlacementOptions {
@@ -106,8 +108,9 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   assertVerified(imported, 'import');
   dump('import', imported);
   const ranges =
-    options.ranges ?? (await step('calibrate', () => calibrateOn(imported, options.samples, warnings)));
-  checkRanges(ranges, imported);
+    options.ranges
+    ?? (await step('calibrate', () => calibrateOn(imported, options.samples, warnings, options)));
+  checkRanges(ranges, imported, options);
   const tensor = withShortest(imported, ranges);
 
   const parameters = parametersFor(options, tensor);
@@ -220,8 +223,8 @@ export async function packVariants(
 ): Promise<readonly PackedModule[]> {
   const { module: tensor } = importModel(modelPath, { ...options, shapes: shapesOf(options) });
   await new Promise((resolve) => setImmediate(resolve));
-  const ranges = options.ranges ?? calibrateOn(tensor, options.samples, []);
-  checkRanges(ranges, tensor);
+  const ranges = options.ranges ?? calibrateOn(tensor, options.samples, [], options);
+  checkRanges(ranges, tensor, options);
   return packedModules({ tensor, ranges, parameters: parametersFor(options, tensor) }, options, counts);
 }
 
@@ -253,7 +256,7 @@ export async function calibrate(
 ): Promise<Ranges> {
   const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
   await new Promise((resolve) => setImmediate(resolve));
-  return calibrateOn(module, samples, [], (done) => options.onProgress?.(done / samples.count));
+  return calibrateOn(module, samples, [], options, (done) => options.onProgress?.(done / samples.count));
 }
 
 /** What the data owner computes in the clear. */
@@ -331,15 +334,18 @@ function parametersFor(options: CompileOptions, tensor: Module): Parameters {
   return makeParameters(defaultLiteral(ring, insecure, { security, logN }));
 }
 
-function checkRanges(ranges: Ranges, tensor: Module): void {
+function checkRanges(ranges: Ranges, tensor: Module, { noPadding = false }: ShapeOptions): void {
   const otherFile = ranges.sourceHash !== tensor.sourceHash;
   const otherShape = tensor.inputs.find((port) => ranges.shapes[port.name]?.join() !== port.shape.join());
-  if (!otherFile && otherShape === undefined) return;
+  const otherMasks = (ranges.noPadding ?? false) !== noPadding;
+  if (!otherFile && otherShape === undefined && !otherMasks) return;
   throw new AegisError({
     code: 'A103',
     message: otherFile
       ? 'the ranges were calibrated on another model file'
-      : `the ranges were calibrated at another shape of input "${otherShape?.name ?? ''}"`,
+      : otherMasks
+        ? `the ranges were calibrated ${noPadding ? 'without' : 'with'} --no-padding`
+        : `the ranges were calibrated at another shape of input "${otherShape?.name ?? ''}"`,
     help: 'calibrate this model: aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }
@@ -349,6 +355,7 @@ function calibrateOn(
   tensor: Module,
   samples: Samples | undefined,
   warnings: Diagnostic[],
+  { noPadding }: ShapeOptions,
   onSample?: (done: number) => void,
 ): Ranges {
   if (samples === undefined) {
@@ -361,7 +368,8 @@ function calibrateOn(
   const inputs = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
   const ranges = calibrateModule(tensor, inputs, onSample);
   const shapes = Object.fromEntries(clientOf(tensor).inputs.map(({ name, shape }) => [name, shape]));
-  return { ...ranges, shapes: { ...shapes, ...ranges.shapes } };
+  const masks = noPadding === true ? { noPadding } : {};
+  return { ...ranges, ...masks, shapes: { ...shapes, ...ranges.shapes } };
 }
 
 /**

@@ -37,7 +37,10 @@ export function parseRanges(text: string, source: string): Ranges {
   nodes.forEach((node, i) => {
     if (!isNode(node)) throw bad(source, `nodes[${i}] is not a calibrated range`);
   });
-  const { values } = root;
+  const { values, noPadding } = root;
+  if (noPadding !== undefined && typeof noPadding !== 'boolean') {
+    throw bad(source, '"noPadding" is neither true nor false');
+  }
   if (values !== undefined && !(Array.isArray(values) && values.every(isValueRange))) {
     throw bad(source, '"values" is not a list of intervals');
   }

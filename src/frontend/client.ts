@@ -233,7 +233,7 @@ const keeping = new Set([
 ]);
 
 /** The smallest table that an integer input chooses rows of. */
-function withLimit(graph: ShapedGraph | undefined, { name, shape, dtype }: GraphInput): ClientInput {
+export function withLimit(graph: ShapedGraph | undefined, { name, shape, dtype }: GraphInput): ClientInput {
   const same = new Set([name]);
   let limit: number | undefined;
   for (const node of graph?.nodes ?? []) {

@@ -61,9 +61,9 @@ export function onnxSupportPage(): string {
       + 'and external files.',
     '',
     'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by '
-      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, positions, '
-      + 'masks), up to the first linear map or convolution; and, after decryption, nodes that cannot run '
-      + 'encrypted and that only outputs depend on. On encrypted values:',
+      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, '
+      + 'positions, masks), up to the first linear map or convolution; and, after decryption, nodes that '
+      + 'cannot run encrypted and that only outputs depend on. On encrypted values:',
     '',
     '| operator | encrypted | limits |',
     '|---|---|---|',

@@ -30,6 +30,8 @@ export interface ShapedGraph {
   readonly values: ReadonlyMap<string, Known>;
   /** Nodes that an output needs and that depend on an input, in order. */
   readonly nodes: readonly Node[];
+  /** Inputs that are taken to be 1 everywhere. */
+  readonly ones: readonly string[];
 }
 
 /**
@@ -147,17 +149,26 @@ class Folder {
   }
 }
 
+function oneEverywhere(dtype: DType, shape: readonly number[]): Data {
+  const data = containerOf(dtype, elementCount(shape));
+  return data instanceof BigInt64Array ? data.fill(1n) : data.fill(1);
+}
+
 /** Gives every value a shape and evaluates what does not depend on the inputs. */
 export function shapeGraph(
   model: OnnxModel,
   inputs: readonly GraphInput[],
   problems: Diagnostics,
+  ones: readonly string[] = [],
 ): ShapedGraph {
   const folder = new Folder(model, problems);
   model.initializers.forEach((tensor, name) => folder.values.set(name, tensor));
-  inputs.forEach(({ name, dtype, shape }) => folder.values.set(name, { dtype, shape, data: null }));
+  inputs.forEach(({ name, dtype, shape }) => {
+    const one = ones.includes(name) ? oneEverywhere(dtype, shape) : null;
+    folder.values.set(name, { dtype, shape, data: one });
+  });
   for (const node of folder.live) folder.visit(node);
-  return { model, inputs, values: folder.values, nodes: folder.nodes };
+  return { model, inputs, values: folder.values, nodes: folder.nodes, ones };
 }
 
 export type InputData = ArrayLike<number> | ArrayLike<bigint>;

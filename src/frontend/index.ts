@@ -2,6 +2,7 @@
 import { AegisError, Diagnostics, type Diagnostic } from '../support/diagnostics.js';
 import type { Module } from '../ir/module.js';
 import { bindInputs, type DimensionOptions } from './bind.js';
+import { withLimit } from './client.js';
 import {
   runGraph,
   shapeGraph,
@@ -51,21 +52,36 @@ export class RawGraph {
     return Object.fromEntries(runGraph(this.graph, given));
   }
 
+  /** Inputs that are masks and nothing else. */
+  maskInputs(): string[] {
+    const { maskSources } = lowerGraph(this.graph, this.problems);
+    return this.inputs
+      .filter((input) => maskSources.has(input.name) && withLimit(this.graph, input).limit === undefined)
+      .map(({ name }) => name);
+  }
+
   /** The canonical module; throws one AegisError with all that is not supported. */
   lower(): Module {
     return finishModule(this.graph, lowerGraph(this.graph, this.problems));
   }
 }
 
-/** Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. */
+/**
+ * Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. Without
+ * padding, integer inputs that masks are made from, and that choose no rows of a table, are 1 everywhere.
+ */
 export function readGraph(source: ModelSource, options: DimensionOptions = {}): RawGraph {
   const model =
     typeof source === 'string'
       ? readOnnx(readModelFile(source), folderLoader(source))
       : readOnnx(source.bytes, source.externalData ?? (() => undefined));
-  const problems = new Diagnostics();
-  const graph = shapeGraph(model, bindInputs(model, options), problems);
-  return new RawGraph(graph, problems.list);
+  const inputs = bindInputs(model, options);
+  const shaped = (ones: readonly string[]): RawGraph => {
+    const problems = new Diagnostics();
+    return new RawGraph(shapeGraph(model, inputs, problems, ones), problems.list);
+  };
+  const graph = shaped([]);
+  return options.noPadding === true ? shaped(graph.maskInputs()) : graph;
 }
 
 function readModelFile(path: string): Uint8Array {

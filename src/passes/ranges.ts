@@ -51,6 +51,8 @@ export interface Ranges {
   readonly sourceHash: string;
   /** Shapes of the inputs at which the model was calibrated. */
   readonly shapes: Readonly<Record<string, readonly number[]>>;
+  /** The model was calibrated with all masks open. */
+  readonly noPadding?: boolean | undefined;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
   /** Interval of every op's result; older files have none. */
   readonly values?: readonly (Interval & { readonly op: number })[] | undefined;

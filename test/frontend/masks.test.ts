@@ -169,6 +169,22 @@ describe('masks made of token ids', () => {
   });
 });
 
+describe('without padding', () => {
+  it('masks cost nothing, and padded requests are refused', async () => {
+    const spec = attention((c, s) => c.step('Add', [s, expandedTo(c, additive(c, -1e5), 1, 1, 1, tokens)]));
+    const { module } = importModel({ bytes: encode(spec) }, { noPadding: true });
+    expect(module.inputs.map(({ name }) => name)).toEqual(['x']);
+    const client = new ClientProgram(module.client, module.inputs, module.outputs);
+    const x = weights(9, tokens * 8).floats ?? [];
+    const [open = [], padded = []] = masks;
+    const feed = { x: { dims: [1, tokens, 8], data: x }, i_mask: { dims: [1, tokens], data: open } };
+    const wanted = Object.values(await runOnnxRuntime(encode(spec), feed))[0] ?? [];
+    const [output] = client.decode(runTensor(module, client.encode({ x, i_mask: open })));
+    expect(maxDifference(output?.data ?? [], wanted)).toBeLessThan(2e-5);
+    expect(refusalOf(() => client.encode({ x, i_mask: padded })).codes).toEqual(['F302']);
+  });
+});
+
 describe('masks that are refused', () => {
   const codes = (mask: (c: Chain, scores: string) => string): string[] => {
     return refusalOf(() => importModel({ bytes: encode(attention(mask)) })).codes;

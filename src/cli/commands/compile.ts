@@ -14,6 +14,7 @@ import {
   checkPlacementOptions,
   placementOf,
   placementOptions,
+  paddingOption,
   parseDims,
   readTaken,
   ringOptions,
@@ -37,6 +38,7 @@ export const compileCommand = defineCommand({
     ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
     ...sampleOptions,
     ...shapeOptions,
+    padding: paddingOption,
     ...ringOptions,
     ...placementOptions,
     'token-blocks': tokenBlocksOption,
@@ -72,6 +74,7 @@ export const compileCommand = defineCommand({
       args.model,
       {
         seqLen: args.seqLen,
+        noPadding: !args.padding,
         dims: parseDims(args.dim),
         ring: args.ring as RingName,
         security: args.security as SecurityBits,

@@ -127,6 +127,12 @@ export class ClientGraph {
     );
   }
 
+  /** Inputs of the model that the value depends on. */
+  inputsOf(name: string): string[] {
+    const read = new Set([name, ...this.nodesOf(name).flatMap((node) => node.inputs)]);
+    return this.graph.inputs.map((input) => input.name).filter((input) => read.has(input));
+  }
+
   private nodesOf(name: string): Node[] {
     return neededNodes(this.source, [], [{ name, value: name }]);
   }

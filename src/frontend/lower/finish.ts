@@ -203,7 +203,9 @@ function clientParts(
   { client, hasEpilogue, outputs }: Lowered,
   inputs: readonly UsedInput[],
 ): Pick<Module, 'client'> {
-  const made = inputs.flatMap(({ name, value }) => (value === undefined ? [] : [{ name, value }]));
+  const conditions = graph.ones.map((value) => ({ name: `no padding: ${value} is 1 everywhere`, value }));
+  const computed = inputs.flatMap(({ name, value }) => (value === undefined ? [] : [{ name, value }]));
+  const made = [...computed, ...conditions];
   if (made.length === 0 && !hasEpilogue) return {};
   const given = graph.inputs.filter(({ dtype }) => !isFloat(dtype)).map(({ name }) => name);
   const ports = outputs.map(({ name }) => name);

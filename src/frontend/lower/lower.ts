@@ -111,6 +111,8 @@ export interface Lowered {
   readonly client: ClientGraph;
   /** Some outputs of the model are computed from `outputs` after decryption. */
   readonly hasEpilogue: boolean;
+  /** Integer inputs that padding masks are made from. */
+  readonly maskSources: ReadonlySet<string>;
 }
 
 class Lowering implements Surroundings {
@@ -179,7 +181,9 @@ class Lowering implements Surroundings {
     });
     for (const node of this.nodes) this.visit(node);
     const { outputs, hasEpilogue } = lowerOutputs(this.graph, this, this.problems);
-    return { inputs: [...inputs, ...this.clientInputs.values()], outputs, client: this.client, hasEpilogue };
+    const { client, masks } = this;
+    const all = [...inputs, ...this.clientInputs.values()];
+    return { inputs: all, outputs, client, hasEpilogue, maskSources: masks.sources };
   }
 
   private visit(node: Node): void {

@@ -34,6 +34,8 @@ export interface MaskForm {
 export class Masks {
   /** Masks of equal effect on all probes are one. */
   private readonly known = new Map<string, string>();
+  /** Integer inputs that key masks are made from. */
+  readonly sources = new Set<string>();
 
   constructor(
     private readonly client: ClientGraph,
@@ -53,6 +55,7 @@ export class Masks {
       const signature = kept.map(Number).join('');
       const column = this.known.get(signature) ?? this.column(name, form, keys);
       this.known.set(signature, column);
+      this.client.inputsOf(name).forEach((input) => this.sources.add(input));
       return { kind: probed.some((one) => one.causal) ? 'causal' : 'keys', name: column };
     }
     return { kind: 'other', reason: 'drops no key on any probe' };
