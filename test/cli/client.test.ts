@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readPlan } from '../../src/backend/index.js';
 import { formatNpz, parseNpz } from '../../src/data/index.js';
+import { seededRandom } from '../data/random.js';
 import { Chain, encode, runOnnxRuntime, weights } from '../frontend/onnx-builder.js';
 import { aegis, codesOf, type Outcome } from './fake-context.js';
 
@@ -69,6 +70,28 @@ describe('a plan with client parts', () => {
     expect(await codes([1, 2, 3])).toEqual(['D111']);
     expect(await codes([1, 2, 3, 20])).toEqual(['F302']);
     expect(await codes([1, 2, 3, -21])).toEqual(['F302']);
+  });
+
+  it('altered in its client parts, is refused by code or encrypts', async () => {
+    writeInput('x.npz', ids);
+    const original = readFileSync(file('p.aegis'));
+    const prologue = Buffer.from(readPlan(original).client?.prologue ?? []);
+    const start = original.indexOf(prologue);
+    expect(start).toBeGreaterThan(0);
+    const random = seededRandom(Number(process.env.AEGIS_SEED ?? 20261123));
+    const seen = new Set<number>();
+    for (let i = 0; i < 60; i++) {
+      const bytes = Buffer.from(original);
+      // The vector's length, which stands before it, and the headers of the file: weights change nothing.
+      const at = start - 4 + random(i % 2 === 0 ? prologue.length + 4 : 120);
+      bytes[at] = random(256);
+      writeFileSync(file('altered.aegis'), bytes);
+      const [, , ...rest] = encryptArguments('x.npz', 'altered.ct');
+      const outcome = await aegis('encrypt', file('altered.aegis'), ...rest, '--json');
+      if (outcome.status !== 0) expect(codesOf(outcome).join()).toMatch(/^[A-Z]\d\d\d/);
+      seen.add(outcome.status);
+    }
+    expect([...seen].sort()).toEqual([0, 1]);
   });
 
   it('is inspected with them, and lowered again with them', async () => {
