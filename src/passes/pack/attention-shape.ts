@@ -18,6 +18,8 @@ import { typicalLevel, type PackContext } from './context.js';
 export interface AttentionSpec {
   readonly heads: number;
   readonly headSize: number;
+  /** Features of V in a head. */
+  readonly valueSize: number;
   /** Scores are scale * q.k. */
   readonly scale: number;
   readonly tokens: number;
@@ -26,6 +28,10 @@ export interface AttentionSpec {
   readonly ranges: AttentionRanges;
   /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
   readonly mask?: Value | undefined;
+  /** [queries, keys]: 1 where a query sees a key, else 0. */
+  readonly keep?: Float64Array | undefined;
+  /** [queries, keys] or [heads, queries, keys], added to the scores. */
+  readonly bias?: Float64Array | undefined;
   readonly loc: string;
 }
 

@@ -35,6 +35,9 @@
  * so den, one ciphertext, is a level lower and nothing else. Padded tokens then hold what the model gives
  * them: no bias is masked, and outputs that read them agree too.
  *
+ * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
+ * (attention-mask.ts).
+ *
  * Without a mask, padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A
  * virtual padded key `w` follows the rounds for the same purpose.
  */
@@ -46,6 +49,7 @@ import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
 import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
+import { biasOf, keepOf, offsetVector, type HeadSlots } from './attention-mask.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
 import { tokenAxes, tokenAxis, type PackContext } from './context.js';
 import { blocksOf, ctType, type Packed } from './layout.js';
@@ -90,9 +94,15 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const softmax = planSoftmax(spec, spec.tokenBlocks * ctx.groups);
   const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds);
   const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
+  const valueRows = headRows(
+    ctx.period,
+    { ...spec, headSize: spec.valueSize },
+    headSlots,
+    shape.offsetsInSlots,
+  );
   const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
   const k = project(1, rows, spec.headSize, 1);
-  const projected = project(2, rows, spec.headSize, 1);
+  const projected = project(2, valueRows, spec.valueSize, 1);
   const { mask } = spec;
   const v = mask === undefined ? projected : ctx.multiply(projected, mask, [], spec.loc);
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
@@ -108,15 +118,14 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
   return {
     value,
-    features: rows,
-    featureCount: spec.heads * spec.headSize,
+    features: valueRows,
+    featureCount: spec.heads * spec.valueSize,
     tokens: spec.tokens,
     repeats: shape.offsetsInSlots > 1 ? 'terms' : 'copies',
   };
 }
 
-interface HeadLayout extends AttentionShape {
-  readonly headSlots: number;
+interface HeadLayout extends AttentionShape, HeadSlots {
   /** Head at position u, -1 where unused: feature 0 of each head. */
   readonly rows: Int32Array;
 }
@@ -235,24 +244,31 @@ function sumOffsets(
 }
 
 /**
- * Squaring would let weights of dropped keys grow without bound, so with rounds they are made zero at once.
+ * exp' of the scores; a bias comes with the shift of its argument, a constant mask is one product with a
+ * plaintext. Squaring would let weights of dropped keys grow without bound, so with rounds those of the key
+ * mask are made zero at once.
  */
 function scoresToWeights(
   ctx: PackContext,
+  spec: AttentionSpec,
   softmax: SoftmaxPlan,
+  head: HeadLayout,
   q: Value,
   { keys, mask }: Operands,
-  loc: string,
 ): Value {
+  const { loc, bias, keep } = spec;
+  const { scale, shift } = softmax.argument;
   const scores = ctx.multiply(q, keys, ['j'], loc);
-  const shifted = ctx.builder.op(
-    'ct.add_plain',
-    [scores, ctx.realConstant(softmax.argument.shift, loc)],
-    {},
-    loc,
-  );
-  const attrs = { coefficients: softmax.exponential };
-  const weights = ctx.builder.op('ct.polynomial', [shifted], attrs, loc);
+  const axes = ctType(scores).axes;
+  const plain =
+    bias === undefined
+      ? ctx.realConstant(shift, loc)
+      : offsetVector(ctx, spec, head, axes, biasOf(spec, bias, scale, shift));
+  const shifted = ctx.builder.op('ct.add_plain', [scores, plain], {}, loc);
+  let weights = ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
+  if (keep !== undefined) {
+    weights = ctx.timesPlain(weights, offsetVector(ctx, spec, head, axes, keepOf(spec, keep)), [], loc);
+  }
   return mask === undefined || softmax.rounds === 0 ? weights : ctx.multiply(weights, mask, [], loc);
 }
 
@@ -281,7 +297,7 @@ function streamed(
   operands: Operands,
 ): Ratio {
   const { q, values } = operands;
-  const { loc, tokenBlocks, headSize } = spec;
+  const { loc, tokenBlocks, valueSize } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
   const run = head.carried ? carriedLoop : turnedLoop;
   const zero = (axes: readonly Axis[]) =>
@@ -291,13 +307,13 @@ function streamed(
   for (let round = 0; ; round++) {
     const last = round === softmax.rounds;
     const term: OffsetLoop['term'] = (body, [query, ...known], turned) => {
-      let weights = scoresToWeights(body, softmax, defined(query, 'queries'), operands, loc);
+      let weights = scoresToWeights(body, spec, softmax, head, defined(query, 'queries'), operands);
       for (const inverse of known) weights = nextWeights(body, weights, inverse, loc);
       const den = turned(sumOffsets(body, softmax, weights, operands, loc));
       return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
-    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: headSize }]));
+    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: valueSize }]));
     const loop = {
       trips: head.trips,
       together: head.together,
@@ -325,7 +341,7 @@ function stored(
 ): Ratio {
   const { loc } = spec;
   const { q, values } = operands;
-  let weights = scoresToWeights(ctx, softmax, q, operands, loc);
+  let weights = scoresToWeights(ctx, spec, softmax, head, q, operands);
   let padding = knownPadding(ctx, spec, softmax);
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
@@ -348,6 +364,11 @@ function nextWeights(ctx: PackContext, weights: Value, inverse: Value, loc: stri
   return ctx.multiply(normal, normal, [], loc);
 }
 
+/** Padded keys that add to den: a mask closes them. */
+function openPadding(ctx: PackContext, spec: AttentionSpec): number {
+  return spec.keep === undefined && spec.mask === undefined ? paddedKeys(ctx, spec) : 0;
+}
+
 function paddedKeys(ctx: PackContext, spec: AttentionSpec): number {
   return spec.tokenBlocks * ctx.groups - spec.tokens;
 }
@@ -360,7 +381,7 @@ interface Padding {
 
 /** Before the first round. */
 function knownPadding(ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan): Padding {
-  return { constant: spec.mask === undefined ? paddedKeys(ctx, spec) * softmax.atZero : 0 };
+  return { constant: openPadding(ctx, spec) * softmax.atZero };
 }
 
 /** The virtual padded key goes through the round that the weights go through. */
@@ -372,8 +393,8 @@ function nextPadding(
   inverse: Value,
 ): Padding {
   const { loc } = spec;
-  const count = paddedKeys(ctx, spec);
-  if (count === 0 || spec.mask !== undefined) return padding;
+  const count = openPadding(ctx, spec);
+  if (count === 0) return padding;
   const scaled =
     padding.key === undefined
       ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)
