@@ -152,11 +152,11 @@ std::complex<double> dftEntry(const SpecialFft& fft, bool inverse, uint32_t firs
 // the factor.
 void Materializer::dft(const plan::DftRecipe& recipe, uint32_t element,
                        std::vector<std::complex<double>>& out) const {
-  const int64_t slots = int64_t(out.size());
+  const int64_t period = int64_t(out.size()), slots = encoder_.fft().slots();
   const int64_t giant = recipe.giant()->Get(element / recipe.baby()->size());
   const int64_t step = giant + recipe.baby()->Get(element % recipe.baby()->size());
-  for (int64_t p = 0; p < slots; p++) {
-    const int64_t row = wrap(p - giant, slots), column = wrap(row + step, slots);
+  for (int64_t p = 0; p < period; p++) {
+    const int64_t row = wrap(p - giant, period), column = wrap(row + step, slots);
     const std::complex<double> entry = dftEntry(encoder_.fft(), recipe.inverse(), recipe.first(),
                                                 recipe.count(), uint32_t(row), uint32_t(column));
     out[size_t(p)] = {entry.real() * recipe.factor(), entry.imag() * recipe.factor()};

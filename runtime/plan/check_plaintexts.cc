@@ -123,14 +123,15 @@ class PlaintextChecker {
 
   void dft(const plan::DftRecipe& recipe) {
     factor(recipe.factor());
-    require(p_.period() == context_.slots() && p_.row_words() == context_.ring.degree(), "R221",
-            "is a transform but does not fill the slots");
     const uint32_t logSlots = context_.ring.logN() - 1;
     require(recipe.first() >= 1 && recipe.count() >= 1 &&
                 uint32_t(recipe.first()) + recipe.count() - 1 <= logSlots,
             "R221",
             "has stages " + std::to_string(recipe.first()) + " + " + std::to_string(recipe.count()) + " of " +
                 std::to_string(logSlots));
+    // A stage s joins slots of a block of 2^s: so do the products of stages.
+    require(p_.period() >> (recipe.first() + recipe.count() - 1) >= 1 && p_.row_words() > 1, "R221",
+            "is a transform of period " + std::to_string(p_.period()));
     require(int128(recipe.giant()->size()) * recipe.baby()->size() == p_.elements(), "R221",
             "has " + std::to_string(p_.elements()) + " elements, not giant * baby");
   }

@@ -24,9 +24,9 @@ struct PlanOptions {
 constexpr uint32_t kAllRanks = ~0u;
 
 // May rows of this many words (a power of two) be held as coefficients? Expanding one for a limb takes w/2
-// log2(w) butterflies: at most N/8, against N multiply-adds for each of a ciphertext's two polynomials.
+// log2(w) butterflies: at most N/2, against N multiply-adds for each of a ciphertext's two polynomials.
 inline bool smallEnoughToExpand(uint32_t words, uint32_t degree) {
-  return uint64_t(4) * words * uint32_t(__builtin_ctz(words)) <= degree;
+  return uint64_t(words) * uint32_t(__builtin_ctz(words)) <= degree;
 }
 
 // Rows of row_words words that hold one element of a plaintext.

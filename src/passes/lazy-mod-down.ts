@@ -30,7 +30,7 @@ export function lazyModDown(module: Module): Module {
       return [builder.op(op.kind, operands, { ...op.attrs, lazy: keyClass.name }, op.loc)];
     }
     const first = op.operands[0];
-    if (op.kind !== 'ct.contract' || first === undefined || !sources.has(first)) return undefined;
+    if (!summing.has(op.kind) || first === undefined || !sources.has(first)) return undefined;
     const product = builder.op(op.kind, operands, op.attrs, op.loc);
     return [builder.op('ct.mod_down', [product], {}, op.loc)];
   });
@@ -76,8 +76,11 @@ function gains(op: Op, uses: Uses, iterations: ReadonlyMap<Op, number>, paramete
   return paid < saved;
 }
 
-/** A contraction of the rotated value that sums over the rotations. */
+const summing: ReadonlySet<string> = new Set(['ct.contract', 'ct.sum']);
+
+/** A contraction of the rotated value that sums over the rotations, or their plain sum. */
 function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
+  if (user.kind === 'ct.sum') return user.attrs.axis === rotate.attrs.axis;
   return (
     user.kind === 'ct.contract'
     && user.operands[0] === rotated

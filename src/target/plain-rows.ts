@@ -22,12 +22,12 @@ export function expansionButterflies(words: number): number {
 
 /**
  * Is a plaintext used on `limbs` limbs held as coefficients, once for all of them? Only where expanding them
- * costs little: at most N/8 butterflies a limb, against N multiply-adds for each of the two polynomials of a
+ * costs little: at most N/2 butterflies a limb, against N multiply-adds for each of the two polynomials of a
  * ciphertext. Recipes that are no real slot vectors are complex or have rows of one word.
  */
 export function heldAsCoefficients(type: SlotPeriod, limbs: number, degree: number): boolean {
   const words = rowWords(type, degree);
-  return !type.complex && words > 1 && limbs > 1 && expansionButterflies(words) <= degree / 8;
+  return !type.complex && words > 1 && limbs > 1 && expansionButterflies(words) <= degree / 2;
 }
 
 /** Rows of `rowWords` words that hold one element used on `limbs` limbs. */

@@ -50,7 +50,8 @@ describe('the form of a plaintext', () => {
     const real = (period: number) => ({ period, complex: false });
     expect(heldAsCoefficients(real(64), 13, 2 ** 16)).toBe(true);
     expect(heldAsCoefficients(real(512), 13, 2 ** 16)).toBe(true);
-    expect(heldAsCoefficients(real(1024), 13, 2 ** 16)).toBe(false);
+    expect(heldAsCoefficients(real(2048), 13, 2 ** 16)).toBe(true);
+    expect(heldAsCoefficients(real(4096), 13, 2 ** 16)).toBe(false);
     expect(heldAsCoefficients(real(64), 1, 2 ** 16)).toBe(false);
     expect(heldAsCoefficients(real(1), 13, 2 ** 16)).toBe(false);
     expect(heldAsCoefficients({ period: 64, complex: true }, 13, 2 ** 16)).toBe(false);
@@ -63,9 +64,9 @@ describe('the form of a plaintext', () => {
     const [held] = plaintextsOf(products(2, 1));
     expect(held).toMatchObject({ coefficients: true, limbs: [], rowWords: 4, elements: 2 });
     expect(plaintextBytes(held!)).toBe(2 * 4 * 8);
-    const [long] = plaintextsOf(products(4, 1));
-    expect(long).toMatchObject({ coefficients: false, limbs: [0, 1, 2, 3], rowWords: 8 });
-    expect(plaintextBytes(long!)).toBe(2 * 4 * 8 * 8);
+    const [long] = plaintextsOf(products(16, 1));
+    expect(long).toMatchObject({ coefficients: false, limbs: [0, 1, 2, 3], rowWords: 32 });
+    expect(plaintextBytes(long!)).toBe(2 * 4 * 32 * 8);
     const [single] = plaintextsOf(products(2, 1, 0));
     expect(single).toMatchObject({ coefficients: false, limbs: [0] });
     const text = printSchedule(readPlan(lower(buildModule(products(2, 1))).plan));

@@ -27,19 +27,19 @@ const cases: readonly Case[] = [
   {
     name: 'streamed over blocks of key offsets',
     shape: base,
-    options: { offsetsInSlots: 1, offsetsInArray: 2 },
+    options: { featuresInSlots: 1, offsetsInSlots: 1, offsetsInArray: 2 },
   },
   {
     name: 'streamed and padded',
     shape: { ...base, tokens: 7 },
-    options: { offsetsInSlots: 2, offsetsInArray: 1 },
+    options: { featuresInSlots: 1, offsetsInSlots: 2, offsetsInArray: 1 },
   },
   { name: 'causal', shape: { ...base, causal: true } },
   { name: 'causal, padded, with rounds', shape: { ...base, tokens: 6, sharpness: 12, causal: true } },
   {
     name: 'causal and biased, streamed and padded',
     shape: { ...base, tokens: 7, causal: true, biased: true },
-    options: { offsetsInSlots: 2, offsetsInArray: 1 },
+    options: { featuresInSlots: 1, offsetsInSlots: 2, offsetsInArray: 1 },
   },
   {
     name: 'causal, in a loop that carries the queries, several steps together',
@@ -50,6 +50,31 @@ const cases: readonly Case[] = [
     name: 'causal and biased in token blocks',
     shape: { ...base, tokens: 30, causal: true, biased: true },
     options: { tokenBlocks: 4 },
+  },
+  {
+    name: 'features and all key offsets in slots',
+    shape: { ...base, tokens: 7 },
+    options: { featuresInSlots: 4, offsetsInSlots: 8 },
+  },
+  {
+    name: 'all features in slots, wide scores, causal and biased',
+    shape: { ...base, tokens: 6, sharpness: 12, causal: true, biased: true },
+    options: { featuresInSlots: 8, offsetsInSlots: 4 },
+  },
+  {
+    name: 'features in slots, streamed, padded, with rounds',
+    shape: { ...base, tokens: 6, sharpness: 12 },
+    options: { featuresInSlots: 4, offsetsInSlots: 2, offsetsInArray: 1 },
+  },
+  {
+    name: 'features in slots in token blocks',
+    shape: { ...base, tokens: 30, causal: true },
+    options: { tokenBlocks: 4, featuresInSlots: 2, offsetsInSlots: 4 },
+  },
+  {
+    name: 'features that do not fill the positions in slots, heads neither',
+    shape: { tokens: 8, width: 18, heads: 3, hidden: 40, sharpness: 1 },
+    options: { featuresInSlots: 4, offsetsInSlots: 4 },
   },
   {
     name: 'several ciphertexts per token',

@@ -124,7 +124,8 @@ function dftArray(op: Op, module: RecipeSource, axes: readonly Axis[]): PlainArr
   const giant = op.attrs.giant as readonly number[];
   let diagonals: Map<number, ComplexVector> | undefined;
   const known = new Array<ComplexVector | undefined>(giant.length * baby.length);
-  const zero: ComplexVector = { re: new Float64Array(slots), im: new Float64Array(slots) };
+  const period = 2 ** ((op.attrs.first as number) + (op.attrs.count as number) - 1);
+  const zero: ComplexVector = { re: new Float64Array(period), im: new Float64Array(period) };
   const element = (index: number): ComplexVector => {
     const ready = known[index];
     if (ready !== undefined) return ready;
@@ -137,19 +138,23 @@ function dftArray(op: Op, module: RecipeSource, axes: readonly Axis[]): PlainArr
     const giantStep = defined(giant[Math.floor(index / baby.length)], 'giant step');
     const babyStep = defined(baby[index % baby.length], 'baby step');
     const diagonal = diagonals.get(wrap(giantStep + babyStep, slots));
-    const made = diagonal === undefined ? zero : rotated(diagonal, -giantStep, op.attrs.factor as number);
+    const shift = { step: -giantStep, factor: op.attrs.factor as number, period };
+    const made = diagonal === undefined ? zero : rotated(diagonal, shift);
     known[index] = made;
     return made;
   };
   const [re, im] = [(e: number) => element(e).re, (e: number) => element(e).im];
-  return { kind: 'pt', axes, period: slots, complex: true, re, im };
+  return { kind: 'pt', axes, period, complex: true, re, im };
 }
 
-function rotated(vector: ComplexVector, step: number, factor: number): ComplexVector {
-  const slots = vector.re.length;
-  const shift = wrap(step, slots);
+/** One period of the vector rotated left by `step`, times `factor`. */
+function rotated(
+  vector: ComplexVector,
+  { step, factor, period }: { step: number; factor: number; period: number },
+): ComplexVector {
+  const shift = wrap(step, period);
   const scaled = (part: Float64Array): Float64Array =>
-    part.map((_, s) => factor * (part[(s + shift) % slots] as number));
+    Float64Array.from({ length: period }, (_, s) => factor * (part[(s + shift) % period] as number));
   return { re: scaled(vector.re), im: scaled(vector.im) };
 }
 

@@ -77,7 +77,8 @@ export const plainOps: readonly OpDef[] = [
       'diagonals of a product of consecutive butterfly stages of the slot transform without bit reversal, '
       + 'axes (giant, baby); stage s joins slots 2^(s-1) apart. inverse = false: the stages '
       + 'first..first+count-1 of the transform from coefficients to slots, applied in rising order; '
-      + 'inverse = true: their inverses, in falling order',
+      + 'inverse = true: their inverses, in falling order. The period is 2^(first + count - 1): no stage '
+      + 'joins farther slots',
     attrs: {
       axes: axesAttr,
       inverse: { kind: 'bool', doc: 'true for CoeffsToSlots' },
@@ -87,9 +88,11 @@ export const plainOps: readonly OpDef[] = [
       giant: { kind: 'ints', doc: 'giant steps, slots' },
       factor: { kind: 'real', doc: 'multiplies every value' },
     },
-    infer: (_, attrs, context) =>
-      context.parameters === null
-        ? 'pt.dft needs parameters'
-        : pt(attrs.axes, context.parameters.slots, true),
+    infer: (_, attrs, context) => {
+      if (context.parameters === null) return 'pt.dft needs parameters';
+      const { slots } = context.parameters;
+      const last = (attrs.first as number) + (attrs.count as number) - 1;
+      return pt(attrs.axes, last >= 1 && 2 ** last <= slots ? 2 ** last : slots, true);
+    },
   },
 ];

@@ -82,13 +82,14 @@ export function offsetVector(
 function positions(
   { period, groups }: PackContext,
   spec: AttentionSpec,
-  { headSlots, offsetsInSlots, offsetsInArray }: AttentionShape & HeadSlots,
+  { headSlots, featuresInSlots, offsetsInSlots, offsetsInArray }: AttentionShape & HeadSlots,
   values: PairValues,
   { g, pq, b }: { g: number; pq: number; b: number },
 ): number[] {
   const blocks = spec.tokenBlocks ** 2;
   return Array.from({ length: period }, (_, u) => {
-    const [h, v] = [u % headSlots, Math.floor(u / headSlots)];
+    const rest = Math.floor(u / featuresInSlots);
+    const [h, v] = [rest % headSlots, Math.floor(rest / headSlots)];
     if (h >= spec.heads || v >= offsetsInSlots) return -1;
     const offset = v + offsetsInSlots * (b + offsetsInArray * g);
     return (((values.heads === 1 ? 0 : h) * blocks + pq) * groups + offset) * groups;

@@ -1,6 +1,6 @@
 /**
- * Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups /
- * (U B)), and which rotation keys the loop takes.
+ * Chooses how many features of a head share slots (F), how many key offsets do (U), are ciphertexts at once
+ * (B) and are looped over (G = groups / (U B)), and which rotation keys the loop takes.
  */
 import type { Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
@@ -13,7 +13,10 @@ import {
 } from '../../target/cost.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { AttentionRanges } from '../ranges.js';
+import { featuresInArray, headRows, sumsInSlotsCost, type SlotShape } from './attention-slots.js';
 import { typicalLevel, type PackContext } from './context.js';
+import { plainFeatures } from './layout.js';
+import { linearCost } from './linear.js';
 
 export interface AttentionSpec {
   readonly heads: number;
@@ -36,6 +39,8 @@ export interface AttentionSpec {
 }
 
 export interface AttentionShape {
+  /** F */
+  readonly featuresInSlots: number;
   /** U */
   readonly offsetsInSlots: number;
   /** Offsets in slots that are rotated at once: all of U, or about sqrt(U) where memory is short. */
@@ -97,11 +102,11 @@ function cheapestShape(
   rounds: number,
 ): AttentionShape | undefined {
   const { options, groups } = ctx;
-  const spare = Math.min(ctx.period / headSlots, groups);
   const wanted = (asked: number, value: number) => asked === 0 || asked === value;
   let best: AttentionShape | undefined;
   let bestCost = Infinity;
-  for (let offsetsInSlots = 1; offsetsInSlots <= spare; offsetsInSlots *= 2) {
+  for (const { featuresInSlots, offsetsInSlots } of slotShares(ctx, spec, headSlots)) {
+    if (!wanted(options.featuresInSlots, featuresInSlots)) continue;
     if (!wanted(options.offsetsInSlots, offsetsInSlots)) continue;
     const babyOffsets = chooseBabyOffsets(ctx, spec, offsetsInSlots);
     for (let offsetsInArray = 1; offsetsInSlots * offsetsInArray <= groups; offsetsInArray *= 2) {
@@ -109,12 +114,29 @@ function cheapestShape(
       if (!wanted(options.offsetsInArray, offsetsInArray)) continue;
       const carried = trips > 1 && trips * typicalKeyBytes(ctx) > options.offsetKeysLimitBytes;
       if (carried && options.offsetsTogether !== 0 && trips % options.offsetsTogether !== 0) continue;
-      const shape = { offsetsInSlots, babyOffsets, offsetsInArray, trips, carried, together: 1 };
+      const slotShape = { featuresInSlots, offsetsInSlots, babyOffsets };
+      const shape = { ...slotShape, headSlots, offsetsInArray, trips, carried, together: 1 };
       const cost = shapeCost(ctx, spec, shape, rounds);
       if (cost < bestCost) [best, bestCost] = [shape, cost];
     }
   }
   return best;
+}
+
+/** Powers of two F and U with H F U positions in a token's group. */
+function slotShares(
+  { period, groups }: PackContext,
+  { headSize, valueSize }: AttentionSpec,
+  headSlots: number,
+): { featuresInSlots: number; offsetsInSlots: number }[] {
+  const spare = period / headSlots;
+  const result: { featuresInSlots: number; offsetsInSlots: number }[] = [];
+  for (let features = 1; features < 2 * Math.min(headSize, valueSize) && features <= spare; features *= 2) {
+    for (let offsets = 1; offsets <= Math.min(spare / features, groups); offsets *= 2) {
+      result.push({ featuresInSlots: features, offsetsInSlots: offsets });
+    }
+  }
+  return result;
 }
 
 /** As many as fit: each saves a decomposition of Q, a ModDown of the sums and a pass over K and V. */
@@ -123,7 +145,7 @@ function stepsTogether(ctx: PackContext, spec: AttentionSpec, shape: AttentionSh
   if (!shape.carried) return 1;
   if (asked !== 0) return asked;
   const { offsetsInArray: b, trips } = shape;
-  const alive = (exponentialProducts + 1) * b * spec.tokenBlocks + spec.headSize;
+  const alive = (exponentialProducts + 1) * b * spec.tokenBlocks + featuresInArray(spec.headSize, shape);
   let together = 1;
   while (
     2 * together <= Math.min(largestTogether, trips)
@@ -158,30 +180,51 @@ function chooseBabyOffsets(ctx: PackContext, spec: AttentionSpec, offsetsInSlots
 }
 
 /** For P query blocks, each against P key blocks. */
-function shapeCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape, rounds: number): number {
+function shapeCost(
+  ctx: PackContext,
+  spec: AttentionSpec,
+  shape: AttentionShape & SlotShape,
+  rounds: number,
+): number {
   const { parameters } = ctx;
   const level = typicalLevel(parameters);
   const unit = keySwitchCost(parameters, level);
   const total = keySwitchTotal(unit);
-  const { headSize: d, tokenBlocks: p } = spec;
-  const { offsetsInSlots: u, babyOffsets: v, offsetsInArray: b, trips: g } = shape;
+  const { tokenBlocks: p } = spec;
+  const { featuresInSlots: f, offsetsInSlots: u, babyOffsets: v, offsetsInArray: b, trips: g } = shape;
+  const d = featuresInArray(spec.headSize, shape);
   const working = 2 * d * b * p + (exponentialProducts + 1) * b * p * p;
   const limit = g === 1 ? blockLimit(ctx) : p * blockLimit(ctx);
   if (b > 1 && working * ciphertextBytes(ctx) > limit) return Infinity;
   const hoisted = (count: number) => unit.modUp + count * (unit.keyProduct + unit.modDown);
   const giants = u === v ? 0 : (u / v) * (unit.modUp + unit.keyProduct) + unit.modDown;
-  const spread = u === 1 ? 0 : 2 * d * (unit.modUp + v * unit.keyProduct + unit.modDown + giants);
+  const masked = u === 1 ? 0 : 2 * d * (unit.modUp + v * unit.keyProduct + unit.modDown + giants);
+  const scores = g * b * p * (rounds + 1);
+  const spread = f === 1 ? masked : sumsInSlotsCost(ctx, spec, shape, { scores, rounds });
+  const linear = projectionsCost(ctx, spec, shape);
   const copies = b === 1 ? 0 : 2 * d * hoisted(b - 1);
   const product = (terms: number) => multiplyCost(parameters, level, terms);
   const weights = product(d) + exponentialProducts * product(1);
   const sums = g * d * product(b * p);
   if (g === 1) {
     const all = b * p * (weights + 2 * rounds * product(1));
-    return p * (spread + copies + all + sums) + weightBootstraps(parameters, b * p * p, rounds);
+    return p * (linear + spread + copies + all + sums) + weightBootstraps(parameters, b * p * p, rounds);
   }
   const moves = g * (2 * d + 1 + rounds * (d + 2)) * total;
   const passes = g * b * p * ((rounds + 1) * weights + rounds * (rounds + 1) * product(1));
-  return p * (spread + copies + moves + passes + sums);
+  return p * (linear + spread + copies + moves + passes + sums);
+}
+
+/** The linear layers that make Q, K and V and the one that reads the result. */
+function projectionsCost(ctx: PackContext, spec: AttentionSpec, shape: AttentionShape & SlotShape): number {
+  const { period } = ctx;
+  const width = spec.heads * spec.headSize;
+  const hidden = plainFeatures(width, period);
+  const inputs = hidden.length / period;
+  const rows = headRows(period, spec, shape);
+  const heads = rows.length / period;
+  const make = linearCost(ctx, { from: hidden, to: rows, inputs, outputs: heads });
+  return 3 * make + linearCost(ctx, { from: rows, to: hidden, inputs: heads, outputs: inputs });
 }
 
 /**

@@ -49,7 +49,16 @@ import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
 import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
+import {
+  maskAtStart,
+  spreadKeys,
+  spreadQueries,
+  sumFeatures,
+  sumOffsetsInSlots,
+  sumWeighted,
+} from './attention-features.js';
 import { biasOf, keepOf, offsetVector, type HeadSlots } from './attention-mask.js';
+import { featuresInArray, headRows } from './attention-slots.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
 import { tokenAxes, tokenAxis, type PackContext } from './context.js';
 import { blocksOf, ctType, type Packed } from './layout.js';
@@ -93,52 +102,45 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   }
   const softmax = planSoftmax(spec, spec.tokenBlocks * ctx.groups);
   const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds);
-  const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
-  const valueRows = headRows(
-    ctx.period,
-    { ...spec, headSize: spec.valueSize },
-    headSlots,
-    shape.offsetsInSlots,
-  );
-  const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
-  const k = project(1, rows, spec.headSize, 1);
-  const projected = project(2, valueRows, spec.valueSize, 1);
+  const layout = { ...shape, headSlots };
+  const rows = headRows(ctx.period, spec, layout);
+  const valueRows = headRows(ctx.period, { ...spec, headSize: spec.valueSize }, layout);
+  const keyCount = featuresInArray(spec.headSize, shape);
+  const q = project(0, rows, keyCount, spec.scale * softmax.argument.scale);
+  const k = project(1, rows, keyCount, 1);
+  const projected = project(2, valueRows, featuresInArray(spec.valueSize, shape), 1);
   const { mask } = spec;
   const v = mask === undefined ? projected : ctx.multiply(projected, mask, [], spec.loc);
-  const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
+  const head: HeadLayout = { ...layout, rows: rows.subarray(0, ctx.period) };
+  const inSlots = shape.featuresInSlots > 1;
+  const spread = inSlots ? spreadKeys : spreadOffsets;
   const copies = (value: Value) =>
-    asKeyBlocks(ctx, offsetCopies(ctx, spreadOffsets(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
+    asKeyBlocks(ctx, offsetCopies(ctx, spread(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
+  const queries = inSlots ? spreadQueries(ctx, q, head, spec.loc) : q;
   const keys = copies(k);
   const values = copies(v);
-  const operands = { q, keys, values, mask: mask === undefined ? undefined : copies(mask) };
+  const keyMask = inSlots && mask !== undefined ? maskAtStart(ctx, spec, mask, head) : mask;
+  const operands = { q: queries, keys, values, mask: keyMask === undefined ? undefined : copies(keyMask) };
   const { numerator, inverse } =
     shape.trips > 1
       ? streamed(ctx, spec, softmax, head, operands)
       : stored(ctx, spec, softmax, head, operands);
-  const value = ctx.multiply(numerator, inverse, [], spec.loc);
+  // Padded queries stay zero: one of the factors is masked.
+  const value = inSlots
+    ? ctx.multiply(sumWeighted(ctx, spec, numerator, head), inverse, [], spec.loc)
+    : ctx.multiply(numerator, maskTokens(ctx, spec, inverse), [], spec.loc);
   return {
     value,
     features: valueRows,
     featureCount: spec.heads * spec.valueSize,
     tokens: spec.tokens,
-    repeats: shape.offsetsInSlots > 1 ? 'terms' : 'copies',
+    repeats: shape.offsetsInSlots > 1 && !inSlots ? 'terms' : 'copies',
   };
 }
 
 interface HeadLayout extends AttentionShape, HeadSlots {
   /** Head at position u, -1 where unused: feature 0 of each head. */
   readonly rows: Int32Array;
-}
-
-function headRows(period: number, spec: AttentionSpec, headSlots: number, offsets: number): Int32Array {
-  const rows = new Int32Array(spec.headSize * period).fill(-1);
-  for (let j = 0; j < spec.headSize; j++) {
-    for (let u = 0; u < headSlots * offsets; u++) {
-      const head = u % headSlots;
-      if (head < spec.heads) rows[j * period + u] = head * spec.headSize + j;
-    }
-  }
-  return rows;
 }
 
 /** Rounds, exp' and the denominators' intervals, from calibrated statistics. */
@@ -258,7 +260,8 @@ function scoresToWeights(
 ): Value {
   const { loc, bias, keep } = spec;
   const { scale, shift } = softmax.argument;
-  const scores = ctx.multiply(q, keys, ['j'], loc);
+  const products = ctx.multiply(q, keys, ['j'], loc);
+  const scores = head.featuresInSlots > 1 ? sumFeatures(ctx, spec, products, head) : products;
   const axes = ctType(scores).axes;
   const plain =
     bias === undefined
@@ -297,7 +300,8 @@ function streamed(
   operands: Operands,
 ): Ratio {
   const { q, values } = operands;
-  const { loc, tokenBlocks, valueSize } = spec;
+  const { loc, tokenBlocks } = spec;
+  const valueCount = featuresInArray(spec.valueSize, head);
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
   const run = head.carried ? carriedLoop : turnedLoop;
   const zero = (axes: readonly Axis[]) =>
@@ -313,7 +317,7 @@ function streamed(
       return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
-    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: valueSize }]));
+    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: valueCount }]));
     const loop = {
       trips: head.trips,
       together: head.together,
@@ -324,8 +328,8 @@ function streamed(
     };
     const [den, numerator] = run(ctx, loop, loc);
     const interval = defined(softmax.denominators[round], 'interval');
-    const inverse = invert(ctx, spec, head, defined(den, 'den'), interval, padding);
-    if (last) return { numerator: defined(numerator, 'numerator'), inverse: maskTokens(ctx, spec, inverse) };
+    const inverse = invert(ctx, spec, softmax, head, { den: defined(den, 'den'), interval, padding });
+    if (last) return { numerator: defined(numerator, 'numerator'), inverse };
     inverses.push(inverse);
     padding = nextPadding(ctx, spec, softmax, padding, inverse);
   }
@@ -346,12 +350,9 @@ function stored(
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
     const den = sumOffsets(ctx, softmax, weights, operands, loc);
-    const inverse = invert(ctx, spec, head, den, interval, padding);
+    const inverse = invert(ctx, spec, softmax, head, { den, interval, padding });
     if (round === softmax.rounds) {
-      return {
-        numerator: ctx.multiply(weights, values, offsetAxes(weights), loc),
-        inverse: maskTokens(ctx, spec, inverse),
-      };
+      return { numerator: ctx.multiply(weights, values, offsetAxes(weights), loc), inverse };
     }
     weights = nextWeights(ctx, weights, inverse, loc);
     padding = nextPadding(ctx, spec, softmax, padding, inverse);
@@ -402,40 +403,36 @@ function nextPadding(
   return { constant: 0, key: { value: ctx.multiply(scaled, scaled, [], loc), count } };
 }
 
+interface Denominator {
+  readonly den: Value;
+  readonly interval: Interval;
+  readonly padding: Padding;
+}
+
 /**
- * 1 / (sum over v of den - padding) at every position (h, v) of a token; unused positions hold the
- * mid-interval value.
+ * 1 / (sum over v of den - padding) at every position of a token, or at v = 0 where that is enough; other
+ * positions hold the mid-interval value.
  */
 function invert(
   ctx: PackContext,
   spec: AttentionSpec,
+  softmax: SoftmaxPlan,
   head: HeadLayout,
-  den: Value,
-  interval: Interval,
-  padding: Padding,
+  { den, interval, padding }: Denominator,
 ): Value {
   const { loc } = spec;
   const { scale, shift } = normalisation(interval);
-  const identity = ctx.addConstant('heads', [spec.heads, spec.heads], identityMatrix(spec.heads));
-  const heads = head.rows.map((feature) => (feature < 0 ? -1 : feature / spec.headSize));
-  const terms: Packed = {
-    value: den,
-    features: heads,
-    featureCount: spec.heads,
-    tokens: spec.tokens,
-    repeats: 'terms',
-  };
-  let argument = applyMatrix(ctx, terms, { weight: identity, rows: heads, outAxes: [], factor: scale }, loc);
+  const everywhere = softmax.rounds > 0;
+  const { value, used } =
+    head.featuresInSlots > 1
+      ? sumOffsetsInSlots(ctx, spec, den, head, { factor: scale, everywhere })
+      : sumTerms(ctx, spec, head, den, scale);
+  let argument = value;
   if (padding.key !== undefined) {
     const factor = ctx.realConstant(scale * padding.key.count, loc);
-    argument = ctx.builder.op(
-      'ct.sub',
-      [argument, ctx.timesPlain(padding.key.value, factor, [], loc)],
-      {},
-      loc,
-    );
+    const key = ctx.timesPlain(padding.key.value, factor, [], loc);
+    argument = ctx.builder.op('ct.sub', [argument, key], {}, loc);
   }
-  const used = heads.map((h) => (h < 0 ? -1 : 0));
   const constant = ctx.addConstant('den shift', [1], new Float64Array([shift - scale * padding.constant]));
   argument = ctx.builder.op(
     'ct.add_plain',
@@ -449,6 +446,22 @@ function invert(
     name: 'inverse',
   });
   return ctx.builder.op('ct.polynomial', [argument], { coefficients: inverse.coefficients }, loc);
+}
+
+/** scale * sum over v of den at every (h, v), by a matrix of ones and zeros. */
+function sumTerms(
+  ctx: PackContext,
+  spec: AttentionSpec,
+  head: HeadLayout,
+  den: Value,
+  scale: number,
+): { value: Value; used: Int32Array } {
+  const identity = ctx.addConstant('heads', [spec.heads, spec.heads], identityMatrix(spec.heads));
+  const heads = head.rows.map((feature) => (feature < 0 ? -1 : feature / spec.headSize));
+  const { heads: featureCount, tokens, loc } = spec;
+  const terms: Packed = { value: den, features: heads, featureCount, tokens, repeats: 'terms' };
+  const value = applyMatrix(ctx, terms, { weight: identity, rows: heads, outAxes: [], factor: scale }, loc);
+  return { value, used: heads.map((h) => (h < 0 ? -1 : 0)) };
 }
 
 /** Zero for padded queries, so that the hidden state stays zero there. */

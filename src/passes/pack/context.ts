@@ -16,6 +16,8 @@ export interface PackOptions {
    * times as many slots per token.
    */
   readonly tokenBlocks: number;
+  /** Features of a head held in the spare positions of a token's group; 0 lets the cost model choose. */
+  readonly featuresInSlots: number;
   /** Key offsets held in the spare positions of a token's group; 0 lets the cost model choose. */
   readonly offsetsInSlots: number;
   /** Key offsets that are ciphertexts at once; 0 lets the cost model choose. */
@@ -26,17 +28,21 @@ export interface PackOptions {
   readonly spreadLimitBytes: number;
   /** Rotation keys of the loop over key offsets; where they are larger, the loop carries what it rotates. */
   readonly offsetKeysLimitBytes: number;
+  /** What the key of a rotation that nobody else makes counts, in key switches: memory, and to make it. */
+  readonly newKey: number;
   /** Rotation steps whose keys are there already, slots. */
   readonly steps?: readonly number[] | undefined;
 }
 
 export const defaultPackOptions: PackOptions = {
   tokenBlocks: 1,
+  featuresInSlots: 0,
   offsetsInSlots: 0,
   offsetsInArray: 0,
   offsetsTogether: 0,
   spreadLimitBytes: 2 ** 30,
   offsetKeysLimitBytes: 2 ** 30,
+  newKey: 3,
 };
 
 /** Axis of token blocks; the first of every array that has it. */
@@ -100,6 +106,10 @@ export class PackContext {
   /** Rotation steps that some op uses already: their keys are there. */
   get steps(): Set<number> {
     return this.shared.steps;
+  }
+
+  get newKey(): number {
+    return this.options.newKey;
   }
 
   get slots(): number {

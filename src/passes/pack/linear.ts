@@ -12,9 +12,6 @@ import { keySwitchCost, keySwitchTotal } from '../../target/cost.js';
 import { tokenAxes, typicalLevel, type PackContext } from './context.js';
 import { blocksOf, elementsOf, readColumns, type Packed } from './layout.js';
 
-/** Switching keys cost memory and time to make: a new one counts as this many key switches. */
-const newKeyInKeySwitches = 3;
-
 export interface MatrixSpec {
   /** Name of a rank-2 constant [out, in] of the packed module. */
   readonly weight: string;
@@ -87,25 +84,40 @@ interface Split {
 
 /** Cheapest power-of-two baby-step count, counting rotations and the keys that nobody else uses yet. */
 function chooseSplit(ctx: PackContext, needed: readonly number[], inputs: number, outputs: number): Split {
-  const unit = keySwitchCost(ctx.parameters, typicalLevel(ctx.parameters));
-  const total = keySwitchTotal(unit);
   let best: Split | undefined;
   let bestCost = Infinity;
   for (let count = 1; count <= 2 * ctx.period; count *= 2) {
     const split = splitBy(needed, count);
-    const rotations = (steps: readonly number[]) => steps.filter((step) => ctx.reduce(step) !== 0);
-    const keys = new Set(
-      [...rotations(split.baby), ...rotations(split.giant)].map((step) => ctx.reduce(step)),
-    );
-    const newKeys = [...keys].filter((step) => !ctx.steps.has(step)).length;
-    const cost =
-      inputs * (unit.modUp + rotations(split.baby).length * unit.keyProduct)
-      + outputs
-        * (split.giant.length * unit.modDown + rotations(split.giant).length * (unit.modUp + unit.keyProduct))
-      + newKeys * newKeyInKeySwitches * total;
+    const cost = splitCost(ctx, split, inputs, outputs);
     if (cost < bestCost) [best, bestCost] = [split, cost];
   }
   return best ?? { baby: [0], giant: [0] };
+}
+
+/** In NTTs. */
+function splitCost(ctx: PackContext, split: Split, inputs: number, outputs: number): number {
+  const unit = keySwitchCost(ctx.parameters, typicalLevel(ctx.parameters));
+  const rotations = (steps: readonly number[]) => steps.filter((step) => ctx.reduce(step) !== 0);
+  const keys = new Set([...rotations(split.baby), ...rotations(split.giant)].map((step) => ctx.reduce(step)));
+  const newKeys = [...keys].filter((step) => !ctx.steps.has(step)).length;
+  return (
+    inputs * (unit.modUp + rotations(split.baby).length * unit.keyProduct)
+    + outputs
+      * (split.giant.length * unit.modDown + rotations(split.giant).length * (unit.modUp + unit.keyProduct))
+    + newKeys * ctx.newKey * keySwitchTotal(unit)
+  );
+}
+
+/**
+ * NTTs of a linear layer from features at `from` to features at `to`, whose arrays have `inputs` and
+ * `outputs` elements. An estimate: all features are taken to be contiguous.
+ */
+export function linearCost(
+  ctx: PackContext,
+  { from, to, inputs, outputs }: { from: Int32Array; to: Int32Array; inputs: number; outputs: number },
+): number {
+  const needed = neededDiagonals(ctx.period, to, from);
+  return splitCost(ctx, chooseSplit(ctx, needed, inputs, outputs), inputs, outputs);
 }
 
 function splitBy(needed: readonly number[], count: number): Split {

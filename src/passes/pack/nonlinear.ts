@@ -3,13 +3,15 @@
  * constants.
  */
 import type { Value } from '../../ir/module.js';
+import type { Axis } from '../../ir/types.js';
 import { defined } from '../../support/invariant.js';
 import { fitChebyshev, realFunction, type NonlinearFunction } from '../approximation/index.js';
 import type { Interval } from '../ranges.js';
 import { normalisation, widen, widenPositive } from './approximate.js';
 import type { PackContext } from './context.js';
-import { blocksOf, elementAxes, type Packed } from './layout.js';
-import { addBias, applyMatrix } from './linear.js';
+import { sumCost, sumRotations } from './group-sums.js';
+import { blocksOf, elementAxes, elementsOf, type Packed } from './layout.js';
+import { addBias, applyMatrix, linearCost } from './linear.js';
 
 /** Absolute error of a smooth activation; its outputs are of order one. */
 const activationError = 3e-5;
@@ -64,23 +66,8 @@ export function packLayerNorm(
 ): Packed {
   const axes = elementAxes(x.value);
   const full = x.featureCount % ctx.period === 0;
-  const everywhere = new Int32Array(ctx.period);
-  const weight = ctx.addConstant(
-    `ones ${x.featureCount}`,
-    [1, x.featureCount],
-    new Float64Array(x.featureCount).fill(1),
-  );
-  const mean = applyMatrix(
-    ctx,
-    x,
-    {
-      weight,
-      factor: 1 / x.featureCount,
-      rows: full ? everywhere : x.features.map((f) => (f < 0 ? -1 : 0)),
-      outAxes: full ? [] : axes,
-    },
-    loc,
-  );
+  const used = foldBlocks(x.features, ctx.period);
+  const mean = sumOfFeatures(ctx, x, 1 / x.featureCount, full ? [] : axes, loc);
   const centred = ctx.builder.op('ct.sub', [x.value, mean], {}, loc);
 
   const interval = widenPositive({ min: varianceRange.min + epsilon, max: varianceRange.max + epsilon });
@@ -89,23 +76,13 @@ export function packLayerNorm(
   const squares: Packed = {
     ...x,
     value: ctx.bounded(ctx.multiply(centred, centred, over, loc), x.featureCount * varianceRange.max),
-    features: foldBlocks(x.features, ctx.period),
+    features: used,
     repeats: 'terms',
   };
-  const sum = applyMatrix(
-    ctx,
-    squares,
-    { weight, factor: scale / x.featureCount, rows: everywhere, outAxes: [] },
-    loc,
-  );
+  const sum = sumOfFeatures(ctx, squares, scale / x.featureCount, [], loc);
   const constant = ctx.addConstant(`${loc}:variance shift`, [1], new Float64Array([scale * epsilon + shift]));
   const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0);
-  const t = ctx.builder.op(
-    'ct.add_plain',
-    [sum, ctx.vector(constant, [], everywhere, tokens, 1, loc)],
-    {},
-    loc,
-  );
+  const t = ctx.builder.op('ct.add_plain', [sum, ctx.vector(constant, [], used, tokens, 1, loc)], {}, loc);
   const inverse = fitChebyshev((u) => Math.sqrt(scale / (u - shift)), -1, 1, {
     maxError: inverseSqrtRelativeError,
     relative: true,
@@ -116,6 +93,45 @@ export function packLayerNorm(
   const normal = ctx.multiply(scaled, inverseDeviation, [], loc);
   const bias = beta === undefined ? undefined : ctx.constantOf(beta).data;
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
+}
+
+/**
+ * factor * sum of all features, at every position that has one: one level. Other positions become zero.
+ * Features that fill a power of two of positions of one ciphertext are summed by rotations, kept at position
+ * 0 and copied by rotations, where that is cheaper than a matrix of ones.
+ */
+function sumOfFeatures(
+  ctx: PackContext,
+  x: Packed,
+  factor: number,
+  outAxes: readonly Axis[],
+  loc: string,
+): Value {
+  const weight = ctx.addConstant(
+    `ones ${x.featureCount}`,
+    [1, x.featureCount],
+    new Float64Array(x.featureCount).fill(1),
+  );
+  const count = outAxes.length === 0 ? ctx.period : x.features.length;
+  const rows = x.features.subarray(0, count).map((f) => (f < 0 ? -1 : 0));
+  const filled = x.features.filter((f) => f >= 0).length;
+  const compact =
+    x.features.length === ctx.period
+    && Number.isInteger(Math.log2(filled))
+    && x.features.every((f, u) => f >= 0 === u < filled);
+  const blocks = blocksOf(x.value);
+  const inputs = blocks * elementsOf(x.value);
+  const outputs = (blocks * count) / ctx.period;
+  const matrix = linearCost(ctx, { from: x.features, to: rows, inputs, outputs });
+  const sums = sumCost(ctx, 1, filled, inputs) + sumCost(ctx, -1, filled, inputs);
+  if (!compact || matrix <= sums) {
+    return applyMatrix(ctx, x, { weight, factor, rows, outAxes }, loc);
+  }
+  const one = ctx.addConstant('one', [1], new Float64Array([1]));
+  const first = Int32Array.from({ length: ctx.period }, (_, u) => (u === 0 ? 0 : -1));
+  const sum = sumRotations(ctx, x.value, 1, filled, loc);
+  const kept = ctx.timesPlain(sum, ctx.vector(one, [], first, undefined, factor, loc), [], loc);
+  return sumRotations(ctx, kept, -1, filled, loc);
 }
 
 /** Positions that hold a feature in any block; blocks have been summed. */
