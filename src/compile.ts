@@ -57,6 +57,8 @@ export interface CompileOptions extends ShapeOptions, PlacementOptions {
   /** Folder for the IR after every pass. */
   readonly dumpIr?: string | undefined;
   readonly pack?: Partial<PackOptions> | undefined;
+  /** Bytes of evaluation keys in memory: more rotations take the place of keys until they fit. */
+  readonly keyMemory?: number | undefined;
   /** Isomorphic layers from which on they are compiled once; 0 for never, by default three. */
   readonly outline?: number | undefined;
   readonly onProgress?: ((pass: string, fraction: number) => void) | undefined;
@@ -76,6 +78,9 @@ export interface CompileResult {
   readonly summary: CompileSummary;
   readonly warnings: readonly Diagnostic[];
 }
+
+/** What a new key counts in key switches, tried in this order where keys have a limit. */
+const keyPrices = [defaultPack.newKey, 10, 30, 100, 1000];
 
 /** Blocks that DESIGN section 4 allows. */
 const maxTokenBlocks = 8;
@@ -115,7 +120,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const parameters = parametersFor(options, tensor);
   const { module, passes, dumped } = await step('passes', () =>
-    fastest({ tensor, ranges, parameters }, options),
+    fastestWithKeys({ tensor, ranges, parameters }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
   const others = tried - passes.reduce((sum, one) => sum + one.seconds, 0);
@@ -141,6 +146,31 @@ interface Candidate {
   readonly module: PlacedModule;
   readonly passes: readonly PassReport[];
   readonly dumped: readonly (readonly [string, Module])[];
+}
+
+/**
+ * The fastest module whose keys, and on one device all of whose memory, are within their limits, found by
+ * pricing keys higher and higher. The smallest one where only memory exceeds its limit. Error B112 where the
+ * fewest keys are too large.
+ */
+function fastestWithKeys(source: Source, options: CompileOptions): Candidate {
+  const { keyMemory = Infinity, devices = 1 } = options;
+  const memoryLimit = devices === 1 ? (options.memoryLimit ?? Infinity) : Infinity;
+  if (keyMemory === Infinity && memoryLimit === Infinity) return fastest(source, options);
+  let smallest: { candidate: Candidate; keyBytes: number; peakBytes: number } | undefined;
+  for (const newKey of keyPrices) {
+    const candidate = fastest(source, { ...options, pack: { ...options.pack, newKey } });
+    const { keyBytes, peakBytes } = lowerPlaced(candidate.module, options).summary;
+    if (keyBytes <= keyMemory && peakBytes <= memoryLimit) return candidate;
+    if (peakBytes < (smallest?.peakBytes ?? Infinity)) smallest = { candidate, keyBytes, peakBytes };
+  }
+  const { candidate, keyBytes } = defined(smallest, 'candidate');
+  if (keyBytes <= keyMemory) return candidate;
+  throw new AegisError({
+    code: 'B112',
+    message: `evaluation keys take ${keyBytes} bytes at least but the limit allows ${keyMemory}`,
+    help: 'raise --key-memory',
+  });
 }
 
 /**

@@ -13,8 +13,13 @@ import { BootstrapBody } from './expand-bootstrap/body.js';
 import { ctTypeOf } from './expand-polynomial.js';
 import { rewriteModule } from '../ir/rewrite.js';
 
+export interface ExpandBootstrapOptions {
+  /** What a key of the linear maps counts, in lazy rotations; 0 where keys are plenty. */
+  readonly keyCost?: number;
+}
+
 /** Takes a cipher module with levels; leaves it without ct.bootstrap, the new functions in front. */
-export function expandBootstrap(module: Module): Module {
+export function expandBootstrap(module: Module, { keyCost = 0 }: ExpandBootstrapOptions = {}): Module {
   const parameters = defined(module.parameters, 'parameters');
   const functions = new Map<string, Func>();
   const rewritten = rewriteModule(module, (op, { builder, operands }) => {
@@ -24,7 +29,7 @@ export function expandBootstrap(module: Module): Module {
     const rangeLog2 = op.attrs.rangeLog2 as number;
     const count = axesCount(axes);
     const name = bootstrapName(count, rangeLog2);
-    const func = functions.get(name) ?? bootstrapFunction(builder.ids, parameters, count, rangeLog2);
+    const func = functions.get(name) ?? bootstrapFunction(builder.ids, parameters, count, rangeLog2, keyCost);
     functions.set(name, func);
     const batch = builder.op('ct.reshape', [input], { axes: [{ name: 'b', size: count }] }, op.loc);
     const types = func.body.results.map((value) => value.type);
@@ -39,13 +44,19 @@ export function bootstrapName(count: number, rangeLog2: number): string {
   return `bootstrap_${count}_r${rangeLog2 < 0 ? 'm' : ''}${Math.abs(rangeLog2)}`;
 }
 
-export function bootstrapFunction(ids: Ids, parameters: Parameters, count: number, rangeLog2: number): Func {
+export function bootstrapFunction(
+  ids: Ids,
+  parameters: Parameters,
+  count: number,
+  rangeLog2: number,
+  keyCost: number,
+): Func {
   const level = parameters.bootstrapInputLevel;
   const axes = [{ name: 'b', size: count }];
   const type: CtType = { kind: 'ct', axes, degree: 1, basis: qBasis, level, scale: canonicalScale(level) };
   const builder = new BlockBuilder(ids, parameters, [type]);
   const name = bootstrapName(count, rangeLog2);
-  const body = new BootstrapBody(builder, parameters, rangeLog2, name);
+  const body = new BootstrapBody(builder, parameters, rangeLog2, name, keyCost);
   const result = body.run(defined(builder.args[0], 'argument'));
   return { name, body: builder.finish([result]), models: { kind: 'bootstrap', rangeLog2 } };
 }

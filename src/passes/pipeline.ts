@@ -14,7 +14,7 @@ import { measureBounds } from './measure-bounds.js';
 import { mergeDuplicates } from './merge-duplicates.js';
 import { nodeRanges, valueRanges } from './calibrate.js';
 import { defaultOutline, outlineLayers } from './outline-layers.js';
-import { defaultPackOptions, type PackOptions } from './pack/context.js';
+import { defaultPackOptions, savesKeys, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
 import { planLevels } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
@@ -95,7 +95,8 @@ export const cipherPipeline: readonly Pass[] = [
     from: 'cipher',
     to: 'cipher',
     summary: 'bootstraps become calls of functions: SlotsToCoeffs, ModRaise, CoeffsToSlots, EvalMod',
-    run: (module) => expandBootstrap(module),
+    // A bootstrap is called about ten times: its keys serve more rotations than others.
+    run: (module, { pack }) => expandBootstrap(module, { keyCost: savesKeys(pack) ? pack.newKey / 10 : 0 }),
   },
   {
     name: 'drop-levels',

@@ -15,6 +15,7 @@ import {
   placementOf,
   placementOptions,
   paddingOption,
+  parseByteCount,
   parseDims,
   readTaken,
   ringOptions,
@@ -42,6 +43,11 @@ export const compileCommand = defineCommand({
     ...ringOptions,
     ...placementOptions,
     'token-blocks': tokenBlocksOption,
+    'key-memory': {
+      type: 'string',
+      requiresArg: true,
+      describe: 'bytes that evaluation keys may take, or 4GiB: fewer keys, more rotations',
+    },
     'emit-cipher': {
       type: 'string',
       requiresArg: true,
@@ -64,6 +70,9 @@ export const compileCommand = defineCommand({
     if (args.ranges !== undefined && args.samples !== undefined) {
       return 'give --ranges or --samples, not both';
     }
+    if (args.keyMemory !== undefined && parseByteCount(args.keyMemory) === undefined) {
+      return '--key-memory is not a number of bytes';
+    }
     return checkSampleOptions(args) ?? checkShapeOptions(args) ?? checkPlacementOptions(args);
   },
   run: async (args, context) => {
@@ -83,6 +92,7 @@ export const compileCommand = defineCommand({
         samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
         dumpIr: args.dumpIr,
         ...placementOf(args),
+        keyMemory: args.keyMemory === undefined ? undefined : parseByteCount(args.keyMemory),
         ...(args.tokenBlocks === undefined ? {} : { pack: { tokenBlocks: args.tokenBlocks } }),
       },
       context,

@@ -36,6 +36,8 @@ export class BootstrapBody {
     private readonly parameters: Parameters,
     private readonly rangeLog2: number,
     private readonly loc: string,
+    /** What a key counts beside lazy rotations, 0 where keys are plenty (linear-maps.ts). */
+    private readonly keyCost = 0,
   ) {}
 
   /** Level bootstrapInputLevel to computeTop, axes b=count. */
@@ -160,7 +162,7 @@ export class BootstrapBody {
   }
 
   private group(value: Value, stage: LinearMapStage): Value {
-    return emitStageGroup(this.builder, this.parameters, value, stage, this.loc);
+    return emitStageGroup(this.builder, this.parameters, value, stage, this.keyCost, this.loc);
   }
 
   private op(kind: string, operands: readonly Value[], attrs: Attrs = {}): Value {

@@ -34,6 +34,13 @@ export interface PackOptions {
   readonly steps?: readonly number[] | undefined;
 }
 
+const defaultNewKey = 3;
+
+/** Are keys dearer than usual, so that more rotations may replace them? */
+export function savesKeys({ newKey }: Pick<PackOptions, 'newKey'>): boolean {
+  return newKey > defaultNewKey;
+}
+
 export const defaultPackOptions: PackOptions = {
   tokenBlocks: 1,
   featuresInSlots: 0,
@@ -42,7 +49,7 @@ export const defaultPackOptions: PackOptions = {
   offsetsTogether: 0,
   spreadLimitBytes: 2 ** 30,
   offsetKeysLimitBytes: 2 ** 30,
-  newKey: 3,
+  newKey: defaultNewKey,
 };
 
 /** Axis of token blocks; the first of every array that has it. */
@@ -110,6 +117,10 @@ export class PackContext {
 
   get newKey(): number {
     return this.options.newKey;
+  }
+
+  get savesKeys(): boolean {
+    return savesKeys(this.options);
   }
 
   get slots(): number {

@@ -9,6 +9,7 @@ import type { AttrValue, Value } from '../../ir/module.js';
 import type { Axis } from '../../ir/types.js';
 import { axesCount } from '../../ir/types.js';
 import { keySwitchCost, keySwitchTotal } from '../../target/cost.js';
+import { chainedSum, chainKeys, chainRotations, giantChain, type GiantChain } from '../chained-sum.js';
 import { tokenAxes, typicalLevel, type PackContext } from './context.js';
 import { blocksOf, elementsOf, readColumns, type Packed } from './layout.js';
 
@@ -53,13 +54,12 @@ export function applyMatrix(ctx: PackContext, x: Packed, spec: MatrixSpec, loc: 
     loc,
   );
   const partial = ctx.builder.op('ct.contract', [babies, diagonals], { over: ['i', 'b'] }, loc);
-  const summed = ctx.builder.op(
-    'ct.rotate_each',
-    [partial],
-    { axis: 'g', steps: ctx.reduceAll(split.giant), sum: true },
-    loc,
-  );
-  return ctx.rescale(summed, loc);
+  if (split.chain !== undefined) {
+    ctx.reduceAll(chainKeys(split.chain));
+    return ctx.rescale(chainedSum(ctx.builder, partial, 'g', split.chain, ctx.slots, loc), loc);
+  }
+  const attrs = { axis: 'g', steps: ctx.reduceAll(split.giant), sum: true };
+  return ctx.rescale(ctx.builder.op('ct.rotate_each', [partial], attrs, loc), loc);
 }
 
 /** The r in (-c, c) for which some position u has an output feature and u + r an input feature. */
@@ -80,6 +80,8 @@ function neededDiagonals(period: number, rows: Int32Array, columns: Int32Array):
 interface Split {
   readonly baby: number[];
   readonly giant: number[];
+  /** Giant steps one after another, for fewer keys. */
+  readonly chain?: GiantChain;
 }
 
 /** Cheapest power-of-two baby-step count, counting rotations and the keys that nobody else uses yet. */
@@ -88,8 +90,11 @@ function chooseSplit(ctx: PackContext, needed: readonly number[], inputs: number
   let bestCost = Infinity;
   for (let count = 1; count <= 2 * ctx.period; count *= 2) {
     const split = splitBy(needed, count);
-    const cost = splitCost(ctx, split, inputs, outputs);
-    if (cost < bestCost) [best, bestCost] = [split, cost];
+    const chained = { ...split, chain: giantChain(split.giant, count) };
+    for (const one of ctx.savesKeys ? [split, chained] : [split]) {
+      const cost = splitCost(ctx, one, inputs, outputs);
+      if (cost < bestCost) [best, bestCost] = [one, cost];
+    }
   }
   return best ?? { baby: [0], giant: [0] };
 }
@@ -98,12 +103,17 @@ function chooseSplit(ctx: PackContext, needed: readonly number[], inputs: number
 function splitCost(ctx: PackContext, split: Split, inputs: number, outputs: number): number {
   const unit = keySwitchCost(ctx.parameters, typicalLevel(ctx.parameters));
   const rotations = (steps: readonly number[]) => steps.filter((step) => ctx.reduce(step) !== 0);
-  const keys = new Set([...rotations(split.baby), ...rotations(split.giant)].map((step) => ctx.reduce(step)));
+  const { baby, giant, chain } = split;
+  const giantKeys = chain === undefined ? rotations(giant) : chainKeys(chain);
+  const keys = new Set([...rotations(baby), ...giantKeys].map((step) => ctx.reduce(step)));
   const newKeys = [...keys].filter((step) => !ctx.steps.has(step)).length;
+  const turns =
+    chain === undefined
+      ? rotations(giant).length * (unit.modUp + unit.keyProduct)
+      : chainRotations(chain) * keySwitchTotal(unit);
   return (
-    inputs * (unit.modUp + rotations(split.baby).length * unit.keyProduct)
-    + outputs
-      * (split.giant.length * unit.modDown + rotations(split.giant).length * (unit.modUp + unit.keyProduct))
+    inputs * (unit.modUp + rotations(baby).length * unit.keyProduct)
+    + outputs * (giant.length * unit.modDown + turns)
     + newKeys * ctx.newKey * keySwitchTotal(unit)
   );
 }
