@@ -80,7 +80,7 @@ export interface CompileResult {
 }
 
 /** What a new key counts in key switches, tried in this order where keys have a limit. */
-const keyPrices = [defaultPack.newKey, 10, 30, 100, 1000];
+const keyPrices = [defaultPack.newKey, 10, 30, 60, 200, 1000];
 
 /** Blocks that DESIGN section 4 allows. */
 const maxTokenBlocks = 8;

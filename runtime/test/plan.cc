@@ -118,8 +118,8 @@ void checkPlaintextChecks(Checker& checker) {
   refuse("R220", "coefficients of a constant", [&](PlanT& p) { hold(*p.plaintexts[2]); });
   refuse("R220", "coefficients in rows too long to expand", [&](PlanT& p) {
     hold(*p.plaintexts[1]);
-    p.plaintexts[1]->period = 32;
-    p.plaintexts[1]->row_words = 64;
+    p.plaintexts[1]->period = 128;
+    p.plaintexts[1]->row_words = 256;
   });
   refuse("R220", "coefficients in full rows", [&](PlanT& p) {
     hold(*p.plaintexts[1]);
@@ -127,6 +127,14 @@ void checkPlaintextChecks(Checker& checker) {
   });
   refuse("R239", "coefficients read limb by limb", [&](PlanT& p) { hold(*p.plaintexts[1]); });
   refuse("R220", "scale 0", [](PlanT& p) { p.plaintexts[1]->scale = 0; });
+  refuse("R221", "a transform whose stages join slots beyond its period", [](PlanT& p) {
+    plan::DftRecipeT recipe;
+    recipe.first = 1;
+    recipe.count = 6;
+    recipe.baby = recipe.giant = {0};
+    p.plaintexts[1]->recipe.Set(recipe);
+    p.plaintexts[1]->elements = 1;
+  });
   refuse("R221", "no recipe", [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values.clear(); });
   refuse("R221", "a constant that is not finite",
          [](PlanT& p) { p.plaintexts[2]->recipe.AsConstantRecipe()->values[0] = INFINITY; });

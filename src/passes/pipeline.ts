@@ -36,7 +36,8 @@ export interface Pass {
   readonly run: (module: Module, context: PassContext) => Module;
 }
 
-function rotationSteps(module: Module): number[] {
+/** Every rotation step of a packed module. */
+export function rotationSteps(module: Module): number[] {
   const steps = new Set<number>();
   for (const { body } of module.functions) {
     walkOps(body, (op) => {

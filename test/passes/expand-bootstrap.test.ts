@@ -8,6 +8,7 @@ import type { CtType } from '../../src/ir/types.js';
 import { verifyModule } from '../../src/ir/verifier.js';
 import { evalMod, evaluateEvalMod, leastSquares } from '../../src/passes/approximation/evalmod.js';
 import { BootstrapBody } from '../../src/passes/expand-bootstrap/body.js';
+import { chainKeys } from '../../src/passes/chained-sum.js';
 import { groupSteps, stageGroups } from '../../src/passes/expand-bootstrap/linear-maps.js';
 import { expandBootstrap } from '../../src/passes/expand-bootstrap.js';
 import { defaultLiteral, makeParameters, type Parameters } from '../../src/target/parameters.js';
@@ -88,8 +89,8 @@ describe('stage groups', () => {
       const slots = 2 ** logSlots;
       const list = stageGroups(logSlots, groups);
       expect(list.reduce((sum, g) => sum + g.count, 0)).toBe(logSlots);
-      for (const group of list) {
-        const { baby, giant } = groupSteps(group, slots);
+      for (const [group, keyCost] of list.flatMap((one) => [0, 1, 10].map((cost) => [one, cost] as const))) {
+        const { baby, giant } = groupSteps(group, slots, keyCost);
         const sums = giant.flatMap((g) => baby.map((b) => (g + b) % slots));
         expect(new Set(sums).size).toBe(sums.length);
         expect(
@@ -103,6 +104,15 @@ describe('stage groups', () => {
       { first: 8, count: 4 },
     ]);
     expect(groupSteps({ first: 11, count: 5 }, 2 ** 15)).toMatchObject({ giant: [0, 8192, 16384, 24576] });
+  });
+
+  it('takes fewer keys the dearer they are', () => {
+    const keys = (keyCost: number): number => {
+      const { baby, giant, chain } = groupSteps({ first: 6, count: 5 }, 2 ** 15, keyCost);
+      const steps = [...baby, ...(chain === undefined ? giant : chainKeys(chain))];
+      return new Set(steps.filter((step) => step !== 0)).size;
+    };
+    expect([0, 1, 5, 20, 100].map(keys)).toEqual([18, 14, 9, 5, 3]);
   });
 });
 

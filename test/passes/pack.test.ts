@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { walkOps, type Module } from '../../src/ir/module.js';
+import { axesCount } from '../../src/ir/types.js';
 import { runCipher } from '../../src/ir/interpreter/cipher.js';
 import { runTensor } from '../../src/ir/interpreter/tensor.js';
 import { verifyModule } from '../../src/ir/verifier.js';
@@ -6,6 +8,7 @@ import { calibrateModule, nodeRanges } from '../../src/passes/calibrate.js';
 import { mergeDuplicates } from '../../src/passes/merge-duplicates.js';
 import type { PackOptions } from '../../src/passes/pack/context.js';
 import { packModule } from '../../src/passes/pack/index.js';
+import { rotationSteps } from '../../src/passes/pipeline.js';
 import { planLevels } from '../../src/passes/plan-levels.js';
 import { measureBounds } from '../../src/passes/measure-bounds.js';
 import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
@@ -76,6 +79,7 @@ const cases: readonly Case[] = [
     shape: { tokens: 8, width: 18, heads: 3, hidden: 40, sharpness: 1 },
     options: { featuresInSlots: 4, offsetsInSlots: 4 },
   },
+  { name: 'dear keys: giant steps in chains', shape: { ...base, tokens: 7 }, options: { newKey: 100 } },
   {
     name: 'several ciphertexts per token',
     shape: { tokens: 32, width: 32, heads: 4, hidden: 64, sharpness: 1 },
@@ -102,5 +106,26 @@ describe('pack and plan-levels', () => {
         got.forEach((value, i) => expect(Math.abs(value - expected[i]!)).toBeLessThan(0.01));
       }
     }
+  });
+
+  it('takes features into slots where positions are spare, and fewer keys the dearer they are', () => {
+    const shape = { ...base, tokens: 4 };
+    const module = tinyTransformer(shape, 7);
+    const inputs = Array.from({ length: 4 }, (_, i) => ({ x: randomInput(shape, 100 + i) }));
+    const ranges = nodeRanges(calibrateModule(module, inputs));
+    const pack = (options: Partial<PackOptions>) => packModule(module, parameters, ranges, options);
+    const products = (packed: Module): number[] => {
+      const found: number[] = [];
+      walkOps(packed.functions[0]!.body, ({ kind, operands: [a] }) => {
+        if (kind === 'ct.mul' && a!.type.kind === 'ct') found.push(axesCount(a!.type.axes));
+      });
+      return found;
+    };
+    // Two heads of eight features and four key offsets fill 64 of 128 positions: one ciphertext for all.
+    expect(Math.max(...products(pack({ featuresInSlots: 8, offsetsInSlots: 4 })))).toBe(1);
+    expect(Math.max(...products(pack({})))).toBeLessThan(8);
+    expect(Math.max(...products(pack({ featuresInSlots: 1 })))).toBe(8);
+    const keys = (newKey: number): number => new Set(rotationSteps(pack({ newKey }))).size;
+    expect(keys(100)).toBeLessThan(keys(3));
   });
 });
