@@ -163,6 +163,8 @@ function fastestWithKeys(source: Source, options: CompileOptions): Candidate {
     const { keyBytes, peakBytes } = lowerPlaced(candidate.module, options).summary;
     if (keyBytes <= keyMemory && peakBytes <= memoryLimit) return candidate;
     if (peakBytes < (smallest?.peakBytes ?? Infinity)) smallest = { candidate, keyBytes, peakBytes };
+    // Fewer keys do not help where the rest is too large.
+    if (keyBytes <= keyMemory && peakBytes - keyBytes > memoryLimit) break;
   }
   const { candidate, keyBytes } = defined(smallest, 'candidate');
   if (keyBytes <= keyMemory) return candidate;

@@ -86,6 +86,22 @@ describe('compile', () => {
     expect(err).toContain('warning[A104]');
   });
 
+  it('makes do with fewer keys where they have a limit', async () => {
+    const { keyBytes, rotations } = JSON.parse(first.out) as { keyBytes: number; rotations: number };
+    const compileWith = (limit: number) =>
+      aegis(
+        ...['compile', model, '--samples', samples, '--take', '0:16', ...small],
+        ...['--key-memory', String(limit), '-o', file('keys.aegis'), '--json'],
+      );
+    const limit = Math.floor(0.8 * keyBytes);
+    const fewer = JSON.parse((await compileWith(limit)).out) as { keyBytes: number; rotations: number };
+    expect(fewer.keyBytes).toBeLessThanOrEqual(limit);
+    expect(fewer.rotations).toBeGreaterThan(0.9 * rotations);
+    for (const suffix of ['', '.weights', '.cipher']) rmSync(file(`keys.aegis${suffix}`));
+    expect(codesOf(await compileWith(1000))).toEqual(['B112']);
+    expect((await aegis('compile', model, '--key-memory', 'much', '-o', file('keys.aegis'))).status).toBe(2);
+  }, 120_000);
+
   it('refuses by code, and writes nothing then', async () => {
     const before = readdirSync(folder).sort();
     const refuse = async (...argv: string[]) =>

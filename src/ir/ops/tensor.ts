@@ -138,8 +138,8 @@ export const tensorOps: readonly OpDef[] = [
   op(
     'tensor.attention',
     ['q', 'k', 'v', 'mask?'],
-    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys that keep lets through and whose mask is 1 '
-      + '(0: padding); head h has the features h*d .. h*d+d-1; mask is [keys, 1]',
+    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys that keep lets through and whose mask is '
+      + '1 (0: padding); head h has the features h*d .. h*d+d-1; mask is [keys, 1]',
     {
       heads: { kind: 'int', doc: 'number of heads' },
       scale: { kind: 'real', doc: 'factor of the scores' },
