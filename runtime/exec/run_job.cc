@@ -65,11 +65,9 @@ void checkOptions(const RunJob& job) {
     const CudaMachine machine = cudaMachine();
     if (machine.devices.empty())
       fail("R404", "backend \"cuda\" is not to be had here: " + machine.problem, machine.help);
-    fail("R404", "backend \"cuda\" cannot run plans yet; there is " + machine.devices[0],
-         "use --backend cpu, which gives the same bits");
+  } else if (job.backend != "cpu") {
+    fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu, cuda");
   }
-  if (job.backend != "cpu")
-    fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
   if (job.channel != "local" && job.channel != "mpi")
     fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi");
 }
@@ -131,7 +129,8 @@ RunReport runJob(const RunJob& job) {
   const std::shared_ptr<Transport> transport =
       distributed ? makeMpiTransport(ranks) : makeLocalTransport(ranks);
   const bool root = transport->ranks().front() == 0;
-  plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
+  // The devices say for themselves what they lack.
+  if (job.backend == "cpu") plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
   const uint32_t threads = distributed ? threadsOfProcess(job.threads) : job.threads;
   // While a process loads, the others wait for it: it gives signs of life.
   Progress progress = job.progress;
@@ -147,7 +146,7 @@ RunReport runJob(const RunJob& job) {
   const CiphertextReader request(job.in, plan->plan(), parameters, CiphertextKind::kRequest);
   ThreadPool pool(threads);
   const std::vector<std::vector<uint16_t>> keyRows = plan->keyRowsOf(transport->ranks());
-  const auto keys =
+  auto keys =
       std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, progress, &keyRows));
   if (keys->keyId() != request.keyId())
     fail("R311", job.in + " was encrypted with other keys than " + job.keys,
@@ -158,7 +157,8 @@ RunReport runJob(const RunJob& job) {
   options.progress = [&](uint64_t done, uint64_t total, std::string_view node) {
     progress.step(std::string(node).c_str(), done, total);
   };
-  Session session(plan, weights, keys, threads, options, transport);
+  // The session lets go of keys that it has copied to GPUs.
+  Session session(plan, weights, std::move(keys), threads, options, transport, job.backend);
   std::vector<CiphertextArray> inputs;
   for (const plan::Port* port : *plan->plan().inputs())
     inputs.push_back(readInput(request, *port, parameters, pool));
@@ -168,6 +168,7 @@ RunReport runJob(const RunJob& job) {
   RunReport report = reportOf(*plan, result);
   report.loadSeconds = loadSeconds;
   report.root = root;
+  report.warnings = session.warnings();
   std::vector<const uint64_t*> outputs;
   for (const CiphertextArray& output : result.outputs) outputs.push_back(output.data.data());
   if (root)

@@ -30,6 +30,7 @@
 
 namespace aegis {
 
+class Device;
 class RingContext;
 class ThreadPool;
 
@@ -80,8 +81,11 @@ class Channel {
   // collective is open at a time.
   // R405: another rank failed or made no progress for the time-out; the message names this rank, the
   // collective, its kind and its node.
+  // Blocks are the device's (Transport::open). What was launched before is done, unless the channel enqueues.
   virtual void start(uint32_t collective, const uint64_t* send, uint64_t* receive) = 0;
   virtual void wait(uint32_t collective) = 0;
+  // start and wait only order what the device does: its launches before and after them.
+  virtual bool enqueues() const { return false; }
   // A sign of life, every second or oftener: whoever gives none for the time-out counts as hung. R405 if the
   // job was aborted.
   virtual void beat() = 0;
@@ -104,8 +108,8 @@ class Transport {
  public:
   virtual ~Transport() = default;
   virtual const std::vector<uint32_t>& ranks() const = 0;  // that this process runs, rising
-  // Once for every rank of this process. `pool` copies and adds.
-  virtual std::unique_ptr<Channel> open(uint32_t rank, ThreadPool& pool) = 0;
+  // Once for every rank of this process. The device copies and adds; it outlives the channel.
+  virtual std::unique_ptr<Channel> open(uint32_t rank, Device& device) = 0;
   // Ready for a run, after a failed one too: no collective is open, nothing is aborted.
   virtual void begin() = 0;
 

@@ -5,10 +5,11 @@
 #include <cstdint>
 
 #include "backends/cuda/batch.h"
+#include "backends/cuda/module_runtime.h"
 
 extern "C" {
 
-constexpr uint32_t kAegisCudaVersion = 1;
+constexpr uint32_t kAegisCudaVersion = 2;
 
 struct AegisCudaDevice {
   char name[256];
@@ -29,6 +30,7 @@ struct AegisCudaLaunch {
 struct AegisCuda {
   uint32_t version;
   uint32_t toolkit;      // CUDA version that the module was built with: 13000 is 13.0
+  const AegisCudaRuntime* runtime;
   uint32_t (*driver)();  // the latest that the driver supports; 0: there is no driver
   const char* (*deviceCount)(uint32_t* count);
   const char* (*describe)(uint32_t device, AegisCudaDevice* out);
