@@ -168,7 +168,7 @@ RunReport runJob(const RunJob& job) {
   RunReport report = reportOf(*plan, result);
   report.loadSeconds = loadSeconds;
   report.root = root;
-  report.warnings = session.warnings();
+  for (const std::string& warning : session.warnings()) report.warnings.push_back({"R409", warning});
   std::vector<const uint64_t*> outputs;
   for (const CiphertextArray& output : result.outputs) outputs.push_back(output.data.data());
   if (root)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "client/cipher.h"
 #include "client/context.h"
 
 namespace aegis {
@@ -43,7 +44,7 @@ struct RunReport {
   bool insecure = false;
   bool root = true;  // of several processes, the one of rank 0: the others have no hash and write nothing
   uint64_t processPeakBytes = 0;  // largest resident set of this process, measured
-  std::vector<std::string> warnings;  // of how the plan ran on this machine
+  std::vector<Warning> warnings;  // R409: what made the run slower than it might be
   std::vector<RankReport> ranks;
   std::vector<NamedSeconds> nodes;  // ONNX nodes that took time, in the order of the plan; summed over ranks
   std::vector<NamedSeconds> opcodes;

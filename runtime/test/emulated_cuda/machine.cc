@@ -41,7 +41,7 @@ void Machine::restart() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!regions_.empty()) return;
   settings = fromEnvironment();
-  launches = 0;
+  launches = graphs = 0;
   peers_.clear();
   for (std::string& failure : failures_) failure.clear();
 }

@@ -27,7 +27,7 @@ class Machine {
  public:
   static Machine& get();
   Settings settings;
-  std::atomic<unsigned> launches{0};
+  std::atomic<unsigned> launches{0}, graphs{0};  // since then; graphs that were launched
 
   void restart();          // if no memory is taken
   uint64_t regionCount();  // of memory that is taken

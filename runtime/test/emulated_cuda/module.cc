@@ -254,6 +254,7 @@ const char* launchGraph(void* graph, void* onStream) {
   if (const std::string problem = refusal(stream); !problem.empty())
     return said("launching a graph", problem);
   if (stream.capturing() || one.device != stream.device) return say("launching a graph: invalid argument");
+  Machine::get().graphs++;
   for (const Work& work : one.work) stream.push(work);
   return nullptr;
 }
@@ -472,7 +473,9 @@ AegisCuda moduleApi() {
 }  // namespace
 }  // namespace aegis::emulated
 
+// For programs that loaded it.
 extern "C" uint64_t aegisEmulatedCudaRegions() { return aegis::emulated::Machine::get().regionCount(); }
+extern "C" uint64_t aegisEmulatedCudaGraphs() { return aegis::emulated::Machine::get().graphs; }
 
 const AegisCuda* aegisCuda() {
   static const AegisCuda api = aegis::emulated::moduleApi();
