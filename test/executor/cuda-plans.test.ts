@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { LoweredPlan } from '../../src/backend/index.js';
 import { lowerPlaced, place, type PlacementOptions } from '../../src/compile/place.js';
 import { doctor, encrypt, keygen, run, type RunReport } from '../../src/executor/index.js';
@@ -32,9 +32,16 @@ function useDevices(devices: string): void {
   for (const [name, value] of Object.entries(moduleEnv(devices))) vi.stubEnv(name, value);
 }
 
-describe('one layer at the small ring', () => {
-  const parameters = makeParameters(defaultLiteral('small', true));
-  const shape: TinyShape = { tokens: 32, width: 16, heads: 2, hidden: 32, sharpness: 1 };
+const mpi = spawnSync('mpirun', ['--version']).status === 0 && (await doctor()).mpi !== '';
+if (!mpi) process.stderr.write('CUDA ranks are not run over mpi: no mpirun, or a build without MPI\n');
+
+// The emulator takes ten times as long as the CPU's kernels: the small ring is for the full tests.
+const full = process.env['AEGIS_TEST_FULL'] === '1';
+const ring = full ? 'small' : 'tiny';
+
+describe(`one layer at the ${ring} ring`, () => {
+  const parameters = makeParameters(defaultLiteral(ring, true));
+  const shape: TinyShape = { tokens: 7, width: 16, heads: 2, hidden: 32, sharpness: 1 };
   let cipher: Module;
   let single: RunReport;
 
@@ -43,21 +50,34 @@ describe('one layer at the small ring', () => {
     writeFileSync(at(`${name}.weights`), weights);
     return at(name);
   };
-  const runAs = (name: string, backend: string): Promise<RunReport> => {
-    const files = { plan: at(name), keys: at('eval.keys'), in: at('request.ct'), out: at(`${name}.ct`) };
-    return run({ ...files, backend, threads: 2 });
-  };
+  const files = (name: string) => ({
+    plan: at(name),
+    keys: at('eval.keys'),
+    in: at('request.ct'),
+    out: at(`${name}.ct`),
+    threads: 2,
+  });
+  const traffic = ({ ranks }: RunReport) =>
+    ranks.map(({ rank, peakBytes, collectives }) => ({
+      rank,
+      peakBytes,
+      collectives: collectives.map(({ id, executions, receivedBytes }) => ({
+        id,
+        executions,
+        receivedBytes,
+      })),
+    }));
 
   beforeAll(async () => {
     const tensor = tinyTransformer(shape, 7);
     const ranges = calibrateModule(
       tensor,
-      [1, 2, 3].map((seed) => ({ x: randomInput(shape, seed) })),
+      Array.from({ length: 8 }, (_, i) => ({ x: randomInput(shape, 100 + i) })),
     );
-    const context = { parameters, ranges, pack: defaultPack };
+    const pack = { ...defaultPack, offsetsInSlots: 1, offsetsInArray: 2 };
     cipher = runPipeline(
       tensor,
-      context,
+      { parameters, ranges, pack },
       () => 0,
       () => undefined,
     ).module;
@@ -65,14 +85,99 @@ describe('one layer at the small ring', () => {
     await keygen({ plan, directory: folder, seed: 5 });
     const input = { x: randomInput(shape, 4) };
     await encrypt({ plan, key: at('public.key'), inputs: input, out: at('request.ct') });
-    single = await runAs('single', 'cpu');
+    single = await run(files('single'));
   }, timeoutMs);
 
-  it('one rank', { timeout: timeoutMs }, async () => {
-    useDevices('devices=1');
-    const start = performance.now();
-    const report = await runAs('single', 'cuda');
-    console.log('one rank', performance.now() - start, single.seconds);
+  it('one rank gives the bits of the CPU', { timeout: timeoutMs }, async () => {
+    useDevices('memory=4096');
+    const report = await run({ ...files('single'), backend: 'cuda' });
     expect(report.outputSha256).toBe(single.outputSha256);
+    expect(traffic(report)).toEqual(traffic(single));
+    expect(report.opcodes.map(({ op, launches, rowBytes }) => ({ op, launches, rowBytes }))).toEqual(
+      single.opcodes.map(({ op, launches, rowBytes }) => ({ op, launches, rowBytes })),
+    );
+    for (const { seconds } of report.opcodes) expect(seconds).toBeNull();
+    expect(report.ranks[0]?.computeSeconds).toBeGreaterThan(0);
+    expect(report.warnings).toEqual([]);
+  });
+
+  const cases: readonly (PlacementOptions & { machine: string; warned: boolean })[] = [
+    { strategy: 'coplaced', devices: 4, machine: 'devices=2,jitter=1', warned: false },
+    { strategy: 'app', devices: 2, machine: 'devices=1', warned: false },
+    { strategy: 'limb', devices: 4, machine: 'devices=3,peers=0', warned: true },
+  ];
+  it.each(full ? cases : cases.slice(0, 1))(
+    '$strategy on $devices ranks and $machine too',
+    async ({ machine, warned, ...options }) => {
+      const name = `${options.strategy}-${options.devices}`;
+      write(name, lowerPlaced(place(cipher, options), options));
+      const onCpu = await run(files(name));
+      useDevices(`memory=4096,${machine}`);
+      const report = await run({ ...files(name), backend: 'cuda' });
+      expect(report.outputSha256).toBe(single.outputSha256);
+      expect(traffic(report)).toEqual(traffic(onCpu));
+      expect(report.warnings.some(({ code }) => code === 'R409')).toBe(warned);
+    },
+    timeoutMs,
+  );
+});
+
+describe('plans for several ranks', () => {
+  const plan = (ranks: number) => at(`ranks${ranks}.aegis`);
+  const args = (ranks: number, out: string): string[] => {
+    const files = ['--keys', at('ranks/eval.keys'), '--in', at('ranks.ct'), '-o', at(out)];
+    return [plan(ranks), ...files, '--threads', '1', '--backend', 'cuda', '--json'];
+  };
+  const hashOf = (stdout: string): string => (JSON.parse(stdout) as RunReport).outputSha256;
+  let reference = '';
+
+  beforeAll(async () => {
+    expect(spawnSync(join(binaries, 'aegis_ranks_fixture_files'), [folder]).status).toBe(0);
+    await keygen({ plan: plan(1), directory: at('ranks'), seed: 1 });
+    const x = Float64Array.from({ length: 80 }, (_, i) => Math.sin(i));
+    await encrypt({ plan: plan(1), key: at('ranks/public.key'), inputs: { x }, out: at('ranks.ct') });
+    const files = { plan: plan(1), keys: at('ranks/eval.keys'), in: at('ranks.ct') };
+    reference = (await run({ ...files, out: at('one.ct') })).outputSha256;
+  });
+
+  it.each([1, 2, 4])('%i as threads', (ranks) => {
+    const env = { ...process.env, ...moduleEnv('devices=2') };
+    const { stdout } = spawnSync(program, args(ranks, 'local.ct'), { env, encoding: 'utf8' });
+    expect(hashOf(stdout)).toBe(reference);
+  });
+
+  it.skipIf(!mpi)('2 as processes', { timeout: 60_000 }, () => {
+    const options = ['--allow-run-as-root', '--oversubscribe', '--mca', 'btl_vader_single_copy_mechanism'];
+    const { stdout } = spawnSync(
+      'mpirun',
+      [...options, 'none', '-n', '2', program, ...args(2, 'mpi.ct'), '--channel', 'mpi'],
+      {
+        env: { ...process.env, OMPI_MCA_rmaps_base_oversubscribe: '1', ...moduleEnv('devices=2') },
+        encoding: 'utf8',
+      },
+    );
+    expect(hashOf(stdout)).toBe(reference);
+    const { ranks } = JSON.parse(stdout) as RunReport;
+    expect(ranks.flatMap(({ collectives }) => collectives.map((c) => c.receivedBytes))).toEqual(
+      ranks.flatMap(({ collectives }) => collectives.map((c) => c.predictedBytes)),
+    );
+  });
+
+  it('says which device failed, or has too little memory', () => {
+    const errorsOf = (devices: string) => {
+      const env = { ...process.env, ...moduleEnv(devices) };
+      const { status, stdout } = spawnSync(program, args(2, 'none.ct'), { env, encoding: 'utf8' });
+      expect(status).toBe(1);
+      return (JSON.parse(stdout) as { errors: { code: string; message: string }[] }).errors;
+    };
+    expect(errorsOf('devices=2,memory=60')[0]).toMatchObject({
+      code: 'R501',
+      message: expect.stringContaining('device 0 (EMULATED GPU 0) has 60.00 MiB free but the plan needs'),
+    });
+    const failed = errorsOf('devices=2,fail=9');
+    expect(failed.map(({ code }) => code).sort()).toEqual(['R405', 'R408']);
+    expect(failed.find(({ code }) => code === 'R408')?.message).toMatch(
+      /rank [01] on device [01] \(EMULATED GPU [01]\) stopped .*an illegal memory access/,
+    );
   });
 });

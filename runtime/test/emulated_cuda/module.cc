@@ -52,8 +52,8 @@ class StreamLauncher {
   void start(const Kernel& kernel, uint32_t blocks, uint32_t threads, uint32_t sharedWords) {
     if (blocks == 0) return;
     stream_.push([=]() -> std::string {
-      ThreadPool alone(1);
-      EmulatedLauncher(alone).start(kernel, blocks, threads, sharedWords);
+      static ThreadPool& cores = *new ThreadPool;  // of all streams; outlives their threads
+      EmulatedLauncher(cores).start(kernel, blocks, threads, sharedWords);
       return "";
     });
   }
