@@ -10,8 +10,10 @@
 #include <thread>
 
 #include "backends/cuda/load.h"
+#include "channels/folder/folder.h"
 #include "channels/local/local.h"
 #include "channels/mpi/mpi.h"
+#include "channels/nccl/nccl.h"
 #include "client/ciphertext_file.h"
 #include "client/eval_keys.h"
 #include "executor/session.h"
@@ -68,8 +70,29 @@ void checkOptions(const RunJob& job) {
   } else if (job.backend != "cpu") {
     fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu, cuda");
   }
-  if (job.channel != "local" && job.channel != "mpi")
-    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi");
+  if (job.channel != "local" && job.channel != "mpi" && job.channel != "nccl")
+    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi, nccl");
+  if (job.channel == "nccl" && job.backend != "cuda")
+    fail("R404", "channel \"nccl\" moves rows between GPUs, but the backend is " + job.backend,
+         "add --backend cuda, or use --channel local or mpi");
+}
+
+// Whether a launcher has started other processes beside this one.
+bool launchedWithOthers() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}) {
+    const char* text = std::getenv(name);
+    if (text != nullptr && std::atoi(text) > 1) return true;
+  }
+  return false;
+}
+
+std::shared_ptr<Transport> makeTransport(const std::string& channel, const TransportJob& ranks) {
+  if (channel == "mpi") return makeMpiTransport(ranks);
+  if (channel == "local") return makeLocalTransport(ranks);
+  const Rendezvous rendezvous = rendezvousOfProcess(ranks.rankCount);
+  if (!rendezvous.folder.empty())
+    return makeNcclTransport(ranks, makeFolderTransport(ranks, rendezvous));
+  return makeNcclTransport(ranks, launchedWithOthers() ? makeMpiTransport(ranks) : makeLocalTransport(ranks));
 }
 
 // Processes of one machine share its cores; the launchers of Open MPI, MPICH and Slurm say how many there
@@ -124,10 +147,9 @@ RunReport runJob(const RunJob& job) {
   const auto start = Clock::now();
   checkOptions(job);
   const auto plan = std::make_shared<const PlanFile>(PlanFile::open(job.plan, {kNoMemoryLimit}));
-  const bool distributed = job.channel == "mpi";
   const TransportJob ranks = transportJob(*plan);
-  const std::shared_ptr<Transport> transport =
-      distributed ? makeMpiTransport(ranks) : makeLocalTransport(ranks);
+  const std::shared_ptr<Transport> transport = makeTransport(job.channel, ranks);
+  const bool distributed = transport->ranks().size() < ranks.rankCount;
   const bool root = transport->ranks().front() == 0;
   // The devices say for themselves what they lack.
   if (job.backend == "cpu") plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);

@@ -170,8 +170,10 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   result.nodeSeconds.assign(plan_.plan().locations()->size(), 0);
   channel_->resetCounts();
   try {
+    channel_->connect();
     interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
   } catch (...) {
+    channel_->abandon();
     device_->abandon();
     throw;
   }

@@ -67,7 +67,12 @@ Session::~Session() = default;
 ThreadPool& Session::pool() { return state_->pool; }
 const PlanFile& Session::plan() const { return *state_->plan; }
 uint64_t Session::staticBytes() const { return state_->backend->staticBytes(); }
-std::vector<std::string> Session::warnings() const { return state_->backend->warnings(); }
+
+std::vector<std::string> Session::warnings() const {
+  std::vector<std::string> all = state_->backend->warnings();
+  for (std::string& warning : state_->transport->warnings()) all.push_back(std::move(warning));
+  return all;
+}
 
 uint64_t Session::arenaBytes() const {
   uint64_t bytes = 0;

@@ -58,6 +58,7 @@ struct Collective {
   uint32_t indexOf(uint32_t rank) const;  // ~0u if the rank is not in the group
   uint64_t sendRows(uint32_t index) const;
   uint64_t receiveRows(uint32_t index) const;
+  uint64_t arrivingRows(uint32_t index) const;  // of one execution, counted as above
   // Where the rows that go from `from` to `to` start in from's send block and in to's receive block, and how
   // many there are; not for AllReduce. A reduction receives all of them at 0, as addends.
   struct Transfer {
@@ -77,6 +78,8 @@ struct Collective {
 class Channel {
  public:
   virtual ~Channel() = default;
+  // Before the first collective of a run, on the thread that runs the rank, by all ranks of the job.
+  virtual void connect() {}
   // Blocks hold sendRows and receiveRows rows, and may be null where those are 0. At most one execution of a
   // collective is open at a time.
   // R405: another rank failed or made no progress for the time-out; the message names this rank, the
@@ -89,6 +92,11 @@ class Channel {
   // A sign of life, every second or oftener: whoever gives none for the time-out counts as hung. R405 if the
   // job was aborted.
   virtual void beat() = 0;
+  // A sign of life of a rank whose rows of this collective go another way than through this channel. R405 as
+  // from wait().
+  virtual void watch(uint32_t collective) = 0;
+  // A run has failed here: what the channel has put into the device's streams comes to an end.
+  virtual void abandon() noexcept {}
   // Ends the job: all ranks, wherever they wait, get R405 with this reason.
   virtual void abort(const std::string& reason) noexcept = 0;
   virtual uint64_t receivedBytes(uint32_t collective) const = 0;  // since the last reset
@@ -107,6 +115,8 @@ struct TransportJob {
 class Transport {
  public:
   virtual ~Transport() = default;
+  virtual const char* name() const = 0;
+  virtual bool movesRows() const { return true; }  // its channels have collectives
   virtual const std::vector<uint32_t>& ranks() const = 0;  // that this process runs, rising
   // Once for every rank of this process. The device copies and adds; it outlives the channel.
   virtual std::unique_ptr<Channel> open(uint32_t rank, Device& device) = 0;
@@ -120,6 +130,8 @@ class Transport {
   // The end of the job, after rank 0 has written the results. Without it the other processes are taken to
   // have failed.
   virtual void close() {}
+  // What the user should know of how rows travel here, a sentence each.
+  virtual std::vector<std::string> warnings() const { return {}; }
 };
 
 // Seconds without progress after which a rank counts as hung: AEGIS_CHANNEL_TIMEOUT, or 8.

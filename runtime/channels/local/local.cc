@@ -90,8 +90,7 @@ class LocalChannel final : public Channel {
       for (uint32_t i = 0; i < own.collective->size(); i++) {
         const uint32_t other = own.collective->group[i];
         if ((missing & bit(i)) == 0 || i == own.index) continue;
-        if (watch.stalled(other, hub_->beats[other].load(std::memory_order_relaxed), hub_->timeoutSeconds))
-          refuseStalled(*own.collective, other);
+        if (silent(watch, other)) refuseStalled(*own.collective, other);
       }
     }
     own.exchange->left |= bit(own.index);
@@ -106,6 +105,18 @@ class LocalChannel final : public Channel {
     if (!hub_->aborted.load(std::memory_order_acquire)) return;
     const std::lock_guard<std::mutex> lock(hub_->mutex);
     throwIfAborted(nullptr);
+  }
+
+  void watch(uint32_t collective) override {
+    const Collective& c = collectives_[collective];
+    last_ = &c;
+    hub_->beats[rank_].fetch_add(1, std::memory_order_relaxed);
+    if (hub_->aborted.load(std::memory_order_acquire)) {
+      const std::lock_guard<std::mutex> lock(hub_->mutex);
+      throwIfAborted(&c);
+    }
+    for (const uint32_t other : c.group)
+      if (other != rank_ && silent(watch_, other)) refuseStalled(c, other);
   }
 
   void abort(const std::string& reason) noexcept override {
@@ -124,6 +135,7 @@ class LocalChannel final : public Channel {
     std::fill(started_.begin(), started_.end(), 0);
     open_.clear();
     last_ = nullptr;
+    watch_.restart();
   }
 
  private:
@@ -239,6 +251,10 @@ class LocalChannel final : public Channel {
     if (s != open.index) received_[c.id] += rows * n * sizeof(uint64_t);
   }
 
+  bool silent(StallWatch& watch, uint32_t other) const {
+    return watch.stalled(other, hub_->beats[other].load(std::memory_order_relaxed), hub_->timeoutSeconds);
+  }
+
   // With the mutex held.
   void throwIfAborted(const Collective* at) const {
     if (!hub_->aborted) return;
@@ -264,6 +280,7 @@ class LocalChannel final : public Channel {
   std::map<uint32_t, Open> open_;
   std::vector<uint64_t> received_, executions_, started_;
   const Collective* last_ = nullptr;
+  StallWatch watch_;  // of watch()
 };
 
 class LocalTransport final : public Transport {
@@ -271,6 +288,7 @@ class LocalTransport final : public Transport {
   explicit LocalTransport(const TransportJob& job) : hub_(std::make_shared<Hub>(job)), ranks_(job.rankCount) {
     std::iota(ranks_.begin(), ranks_.end(), 0u);
   }
+  const char* name() const override { return "local"; }
   const std::vector<uint32_t>& ranks() const override { return ranks_; }
   std::unique_ptr<Channel> open(uint32_t rank, Device& device) override {
     return std::make_unique<LocalChannel>(hub_, rank, device);

@@ -154,8 +154,7 @@ class Link {
       const auto now = Clock::now();
       if (now >= nextLook) {
         nextLook = now + kLookPeriod;
-        for (const uint32_t other : missing())
-          if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
+        refuseIfSilent(watch, missing(), place, seconds);
       }
       if (now - start < kSpin) {
         std::this_thread::yield();
@@ -163,6 +162,12 @@ class Link {
         std::this_thread::sleep_for(now - start < kShortWait ? kShortSleep : kLongSleep);
       }
     }
+  }
+
+  void refuseIfSilent(StallWatch& watch, const std::vector<uint32_t>& others, const std::string& place,
+                      double seconds) const {
+    for (const uint32_t other : others)
+      if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
   }
 
   void finalize() {
@@ -414,6 +419,19 @@ class MpiChannel final : public Channel {
     link_.beat();
     link_.refuseIfFailed(place_);
   }
+  void watch(uint32_t collective) override {
+    if (watched_ != collective) {
+      const Collective& c = (*job_.collectives)[collective];
+      pending("in " + c.describe());
+      others_.clear();
+      for (const uint32_t other : c.group)
+        if (other != link_.rank) others_.push_back(other);
+      watch_.restart();
+      watched_ = collective;
+    }
+    beat();
+    link_.refuseIfSilent(watch_, others_, place_, link_.timeoutSeconds);
+  }
   // This process ends with its error, and the others with it (abortMpiJob).
   void abort(const std::string& reason) noexcept override {
     try {
@@ -455,6 +473,9 @@ class MpiChannel final : public Channel {
   Device& device_;
   std::map<uint32_t, Staged> staged_;  // by collective
   std::string place_ = "before its first collective";
+  uint32_t watched_ = ~0u;  // the collective of watch(), with the others of its group
+  std::vector<uint32_t> others_;
+  StallWatch watch_;
   std::map<uint32_t, std::unique_ptr<Exchange>> open_;
   std::vector<uint64_t> received_, executions_;
 };
@@ -468,6 +489,7 @@ class MpiTransport final : public Transport {
                " processes were started",
            "mpirun -n " + std::to_string(job.rankCount) + " aegis-exec PLAN --channel mpi ...");
   }
+  const char* name() const override { return "mpi"; }
   const std::vector<uint32_t>& ranks() const override { return ranks_; }
   std::unique_ptr<Channel> open(uint32_t, Device& device) override {
     return std::make_unique<MpiChannel>(job_, link_, device);

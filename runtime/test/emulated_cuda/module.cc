@@ -473,6 +473,11 @@ AegisCuda moduleApi() {
 }  // namespace
 }  // namespace aegis::emulated
 
+// As cudaLaunchHostFunc: the fake NCCL's work takes its turn in a stream.
+extern "C" void aegisEmulatedCudaHostCall(void* stream, void (*work)(void*), void* data) {
+  aegis::emulated::streamOf(stream).pushAlways([=] { work(data); });
+}
+
 // For programs that loaded it.
 extern "C" uint64_t aegisEmulatedCudaRegions() { return aegis::emulated::Machine::get().regionCount(); }
 extern "C" uint64_t aegisEmulatedCudaGraphs() { return aegis::emulated::Machine::get().graphs; }
