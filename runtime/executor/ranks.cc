@@ -172,6 +172,7 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   try {
     channel_->connect();
     interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
+    channel_->finish();
   } catch (...) {
     channel_->abandon();
     device_->abandon();

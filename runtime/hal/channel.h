@@ -95,6 +95,8 @@ class Channel {
   // A sign of life of a rank whose rows of this collective go another way than through this channel. R405 as
   // from wait().
   virtual void watch(uint32_t collective) = 0;
+  // All collectives of a run have been waited for, and the device has finished: R405 if one went wrong.
+  virtual void finish() {}
   // A run has failed here: what the channel has put into the device's streams comes to an end.
   virtual void abandon() noexcept {}
   // Ends the job: all ranks, wherever they wait, get R405 with this reason.

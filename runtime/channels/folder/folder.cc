@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,12 +9,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <thread>
 
 #include "channels/stall.h"
-#include "io/files.h"
 #include "support/error.h"
 
 namespace aegis {
@@ -36,7 +35,11 @@ class Folder {
       : rank_(rendezvous.rank), size_(size), path_(rendezvous.folder), heard_(size, 0),
         sent_(size, 0), received_(size, 0) {
     if (rank_ == 0) {
-      makeDirectory(path_);
+      std::error_code error;
+      std::filesystem::create_directories(path_, error);
+      if (error)
+        fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS cannot be made: " + error.message(),
+             "name a folder that all processes can write to");
       if (!names().empty())
         fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS holds files of a job",
              "wait for that job to end, or remove them if it was killed; every job needs a folder of its own");

@@ -1,12 +1,14 @@
 #include "channels/nccl/nccl.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "backends/cuda/device.h"
 #include "channels/nccl/api.h"
@@ -23,6 +25,7 @@ using nccl::kSum;
 using nccl::kUint64;
 
 constexpr uint64_t kTestWords = 4096;
+constexpr auto kHearing = std::chrono::milliseconds(500);
 
 // Of one process: what its ranks share.
 struct Job {
@@ -34,6 +37,7 @@ struct Job {
   std::vector<nccl::UniqueId> ids;            // of the groups
   std::mutex mutex;                           // guards what follows
   bool cut = false;                           // communicators were: the next run makes new ones
+  uint64_t generation = 0;                    // of the ids
   std::vector<std::string> warnings;
 };
 
@@ -55,8 +59,10 @@ class NcclChannel final : public Channel {
   // All ranks of the job together: either all of them are connected by NCCL, or none uses it.
   void connect() override {
     base_->connect();
-    if (connected_ || staged_) return;
+    if (staged_ || (connected_ && generation_ == job_->generation)) return;
     device_.gpu().use();
+    drop();
+    generation_ = job_->generation;
     const auto idle = [&] { base_->beat(); };
     std::string problem;
     try {
@@ -119,6 +125,7 @@ class NcclChannel final : public Channel {
     }
   }
   void watch(uint32_t collective) override { base_->watch(collective); }
+  void finish() override { beat(); }
   bool enqueues() const override { return !staged_; }
 
   void abandon() noexcept override { cut(); }
@@ -150,16 +157,31 @@ class NcclChannel final : public Channel {
     } catch (const Error&) {
       throw;
     } catch (const std::runtime_error& error) {
+      hearOthers(c);
       fail("R405", "rank " + std::to_string(rank_) + " stopped in " + c.describe() + ": NCCL: " + error.what(),
            "NCCL_DEBUG=INFO makes NCCL say more");
     }
   }
 
-  void cut() noexcept {
-    for (auto& group : groups_)
+  // When another rank has failed NCCL may say so before that rank does: R405 with its reason.
+  void hearOthers(const Collective& c) {
+    const auto end = std::chrono::steady_clock::now() + kHearing;
+    while (std::chrono::steady_clock::now() < end) {
+      base_->watch(c.id);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+
+  void drop() noexcept {
+    for (auto& group : groups_) {
       if (group != nullptr) group->abort();
-    for (auto& group : groups_) group = nullptr;
+      group = nullptr;
+    }
     connected_ = false;
+  }
+
+  void cut() noexcept {
+    drop();
     const std::lock_guard<std::mutex> lock(job_->mutex);
     job_->cut = true;
   }
@@ -298,6 +320,7 @@ class NcclChannel final : public Channel {
   std::vector<CudaHandle> done_;                // events, by collective
   std::deque<uint32_t> open_;                   // collectives that may be under way
   bool connected_ = false, staged_ = false;
+  uint64_t generation_ = 0;
   std::vector<uint64_t> received_, executions_;
 };
 
@@ -330,8 +353,10 @@ class NcclTransport final : public Transport {
   void begin() override {
     job_->base->begin();
     job_->meeting->restart();
-    if (job_->cut) invite();
+    if (!job_->cut) return;
     job_->cut = false;
+    job_->generation++;
+    invite();
   }
   void send(uint32_t to, const void* data, uint64_t bytes) override { job_->base->send(to, data, bytes); }
   void receive(uint32_t from, void* data, uint64_t bytes) override { job_->base->receive(from, data, bytes); }
