@@ -47,6 +47,8 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
       result.Set("sodium", machine.sodium);
       result.Set("mpi", machine.mpi);
       result.Set("mpiProblem", machine.mpiProblem);
+      result.Set("nccl", machine.nccl);
+      result.Set("ncclProblem", machine.ncclProblem);
       result.Set("cuda", stringArray(env, machine.cuda));
       result.Set("cudaProblem", machine.cudaProblem);
       return result;

@@ -26,6 +26,9 @@ export interface DoctorReport {
   /** The library of the mpi channel; '' if there is none, and why. */
   readonly mpi: string;
   readonly mpiProblem: string;
+  /** The library of the nccl channel; '' if there is none, and why. */
+  readonly nccl: string;
+  readonly ncclProblem: string;
   /** GPUs with memory and compute capability; none: cudaProblem says why. */
   readonly cuda: readonly string[];
   readonly cudaProblem: string;

@@ -2,8 +2,8 @@
  * Plans on the CUDA backend, from files to a file. There need be no GPU: the module is emulated
  * (runtime/test/emulated_cuda), so what is checked is everything but the device itself.
  */
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -31,6 +31,14 @@ const moduleEnv = (devices: string) => ({ AEGIS_CUDA_MODULE: emulated, AEGIS_EMU
 function useDevices(devices: string): void {
   for (const [name, value] of Object.entries(moduleEnv(devices))) vi.stubEnv(name, value);
 }
+
+/** What a program writes, whether it succeeds or not. */
+const execute = (path: string, words: string[], { env }: { env: NodeJS.ProcessEnv }) =>
+  new Promise<{ stdout: string }>((resolve) => {
+    execFile(path, words, { env }, (_, stdout) => {
+      resolve({ stdout });
+    });
+  });
 
 const mpi = spawnSync('mpirun', ['--version']).status === 0 && (await doctor()).mpi !== '';
 if (!mpi) process.stderr.write('CUDA ranks are not run over mpi: no mpirun, or a build without MPI\n');
@@ -161,6 +169,43 @@ describe('plans for several ranks', () => {
     expect(ranks.flatMap(({ collectives }) => collectives.map((c) => c.receivedBytes))).toEqual(
       ranks.flatMap(({ collectives }) => collectives.map((c) => c.predictedBytes)),
     );
+  });
+
+  const nccl = { AEGIS_NCCL_LIBRARY: join(binaries, 'aegis_fake_nccl.so') };
+
+  it('3 as threads that exchange rows by NCCL', () => {
+    const env = { ...process.env, ...moduleEnv('devices=3'), ...nccl };
+    const { stdout } = spawnSync(program, [...args(3, 'nccl.ct'), '--channel', 'nccl'], {
+      env,
+      encoding: 'utf8',
+    });
+    expect(hashOf(stdout)).toBe(reference);
+  });
+
+  const together = (ranks: number, extra: NodeJS.ProcessEnv) =>
+    Promise.all(
+      Array.from({ length: ranks }, (_, rank) => {
+        const rendezvous = { AEGIS_RENDEZVOUS: at('meeting'), AEGIS_RANK: `${rank}` };
+        const env = { ...process.env, ...moduleEnv('devices=2'), ...nccl, ...rendezvous, ...extra };
+        return execute(program, [...args(ranks, 'folder.ct'), '--channel', 'nccl'], { env });
+      }),
+    );
+
+  it('2 as processes that meet in a folder', { timeout: 60_000 }, async () => {
+    const [first, second] = await together(2, {});
+    expect(hashOf(first?.stdout ?? '')).toBe(reference);
+    expect(second?.stdout).toBe('');
+    expect(readdirSync(at('meeting'))).toEqual([]);
+  });
+
+  it('2 processes of which one fails both say so', { timeout: 60_000 }, async () => {
+    const ended = await together(2, { AEGIS_FAULT: 'rank=1,collective=2,kind=fail' });
+    const errors = ended.map(
+      ({ stdout }) => (JSON.parse(stdout) as { errors: { code: string; message: string }[] }).errors[0],
+    );
+    expect(errors.map((error) => error?.code)).toEqual(['R405', 'R407']);
+    for (const error of errors) expect(error?.message).toContain('rank 1');
+    rmSync(at('meeting'), { recursive: true });
   });
 
   it('says which device failed, or has too little memory', () => {

@@ -16,7 +16,7 @@ export const runCommand = defineCommand({
     channel: {
       choices: ['local', 'mpi', 'nccl'],
       default: 'local',
-      describe: 'ranks are threads, or processes of mpirun',
+      describe: 'ranks are threads, processes of mpirun, or exchange rows between GPUs',
     },
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
