@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "backends/cuda/graphs.h"
 #include "support/module_path.h"
 #include "test/client_check.h"
 #include "test/toy_setting.h"
@@ -84,6 +85,24 @@ void checkToyPlans(Checker& checker) {
     }
     unsetenv("AEGIS_CUDA_GRAPHS");
   }
+}
+
+// Whatever the launches of a call depend on tells it from others.
+void checkSignatures(Checker& checker) {
+  GraphCache cache;
+  const FunctionSpec functions[2];
+  const EncodedPlaintext weights[2];
+  uint64_t words[4];
+  const auto entry = [&](int function, int frame, int buffer, int plaintext, uint64_t launches = 100) {
+    return cache.find({functions[function], words + frame, {words + 2, words + 2 + buffer},
+                       {weights + plaintext}, launches, 1});
+  };
+  GraphCache::Entry* const first = entry(0, 0, 0, 0);
+  checker.check(first != nullptr && entry(0, 0, 0, 0) == first, "an equal call is known again");
+  checker.check(entry(1, 0, 0, 0) != first && entry(0, 1, 0, 0) != first && entry(0, 0, 1, 0) != first &&
+                    entry(0, 0, 0, 1) != first,
+                "a call of another function, frame, buffer or plaintext is another");
+  checker.check(entry(0, 0, 0, 0, GraphCache::kMaxLaunches + 1) == nullptr, "a large call is no graph");
 }
 
 void checkProfile(Checker& checker) {
@@ -207,6 +226,7 @@ int main() {
   setenv("AEGIS_CUDA_MODULE", aegis::modulePath("AEGIS_CUDA_EMULATED", "aegis_cuda_emulated.so").c_str(), 1);
   Checker checker;
   checkToyPlans(checker);
+  checkSignatures(checker);
   checkProfile(checker);
   checkRanks(checker);
   checkRefusals(checker);
