@@ -172,6 +172,7 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   try {
     interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
   } catch (...) {
+    channel_->drop();
     device_->abandon();
     throw;
   }

@@ -89,6 +89,8 @@ class Channel {
   // A sign of life, every second or oftener: whoever gives none for the time-out counts as hung. R405 if the
   // job was aborted.
   virtual void beat() = 0;
+  // After an error: ends what the channel has enqueued, so that the device's streams come to their end.
+  virtual void drop() noexcept {}
   // Ends the job: all ranks, wherever they wait, get R405 with this reason.
   virtual void abort(const std::string& reason) noexcept = 0;
   virtual uint64_t receivedBytes(uint32_t collective) const = 0;  // since the last reset
