@@ -12,7 +12,11 @@ export const runCommand = defineCommand({
     keys: { type: 'string', demandOption: true, requiresArg: true, describe: 'eval.keys' },
     in: { type: 'string', demandOption: true, requiresArg: true, describe: 'request of aegis encrypt' },
     output: { ...outputOption, describe: 'response to write' },
-    backend: { choices: ['cpu', 'cuda'], default: 'cpu', describe: 'where the kernels run: here, or on GPUs' },
+    backend: {
+      choices: ['cpu', 'cuda'],
+      default: 'cpu',
+      describe: 'where the kernels run: here, or on GPUs',
+    },
     channel: {
       choices: ['local', 'mpi', 'nccl'],
       default: 'local',
