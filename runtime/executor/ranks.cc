@@ -174,7 +174,7 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
     interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
     channel_->finish();
   } catch (...) {
-    channel_->abandon();
+    channel_->drop();
     device_->abandon();
     throw;
   }

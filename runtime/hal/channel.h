@@ -97,8 +97,8 @@ class Channel {
   virtual void watch(uint32_t collective) = 0;
   // All collectives of a run have been waited for, and the device has finished: R405 if one went wrong.
   virtual void finish() {}
-  // A run has failed here: what the channel has put into the device's streams comes to an end.
-  virtual void abandon() noexcept {}
+  // After an error: ends what the channel has enqueued, so that the device's streams come to their end.
+  virtual void drop() noexcept {}
   // Ends the job: all ranks, wherever they wait, get R405 with this reason.
   virtual void abort(const std::string& reason) noexcept = 0;
   virtual uint64_t receivedBytes(uint32_t collective) const = 0;  // since the last reset

@@ -573,6 +573,7 @@ int run(int argc, char** argv) {
   }
   const KernelTable& emulated = emulatedCudaKernels();
   if (only == nullptr || std::strcmp(only, emulated.name) == 0) runTable(emulated, reference, full, true);
+  if (only == nullptr || std::strcmp(only, emulated.name) == 0) testReduceRows(emulated.name, seed, report);
   std::printf("%u passed, %u failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }

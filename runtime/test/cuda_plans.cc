@@ -3,8 +3,12 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <random>
 #include <thread>
 
+#include "backends/cuda/graphs.h"
+#include "backends/cuda/load.h"
+#include "backends/cuda/streamer.h"
 #include "support/module_path.h"
 #include "test/client_check.h"
 #include "test/toy_setting.h"
@@ -86,6 +90,24 @@ void checkToyPlans(Checker& checker) {
   }
 }
 
+// Whatever the launches of a call depend on tells it from others.
+void checkSignatures(Checker& checker) {
+  GraphCache cache;
+  const FunctionSpec functions[2];
+  const EncodedPlaintext weights[2];
+  uint64_t words[4];
+  const auto entry = [&](int function, int frame, int buffer, int plaintext, uint64_t launches = 100) {
+    return cache.find({functions[function], words + frame, {words + 2, words + 2 + buffer},
+                       {weights + plaintext}, launches, 1});
+  };
+  GraphCache::Entry* const first = entry(0, 0, 0, 0);
+  checker.check(first != nullptr && entry(0, 0, 0, 0) == first, "an equal call is known again");
+  checker.check(entry(1, 0, 0, 0) != first && entry(0, 1, 0, 0) != first && entry(0, 0, 1, 0) != first &&
+                    entry(0, 0, 0, 1) != first,
+                "a call of another function, frame, buffer or plaintext is another");
+  checker.check(entry(0, 0, 0, 0, GraphCache::kMaxLaunches + 1) == nullptr, "a large call is no graph");
+}
+
 void checkProfile(Checker& checker) {
   const ToySetting setting;
   setenv("AEGIS_CUDA_PROFILE", "1", 1);
@@ -98,6 +120,81 @@ void checkProfile(Checker& checker) {
   checker.check(nodes > 0 && std::fabs(nodes - opcodes) < 1e-6 && opcodes <= result.seconds,
                 "a profile times every launch");
   unsetenv("AEGIS_CUDA_PROFILE");
+}
+
+// Random items through a ring that holds few of them: what a launch reads is what was asked for.
+void checkRing(Checker& checker) {
+  constexpr uint32_t kItems = 40, kRounds = 400, kMost = 4;
+  constexpr uint64_t kWords = 512, kBytes = kWords * 8;
+  const Devices devices(checker, "jitter=1");
+  const AegisCuda* api = nullptr;
+  cudaMachine(&api);
+  const Gpu gpu(*api, 0);
+  gpu.use();
+  Streamer streamer(gpu, Streamer::kLaunchesInRing * (kMost * kBytes + kBytes));
+  const CudaHandle compute = gpu.makeStream(), host = gpu.allocatePinned(kItems * kBytes);
+  const CudaHandle read = gpu.allocatePinned(uint64_t(kRounds) * (kMost + 1) * kBytes);
+  auto* const source = static_cast<uint64_t*>(host.get());
+  for (uint64_t i = 0; i < kItems * kWords; i++) source[i] = i;
+  std::vector<uint64_t> expected;  // first words
+  std::mt19937_64 random(5);
+  auto* to = static_cast<uint8_t*>(read.get());
+  for (uint32_t round = 0; round < kRounds; round++) {
+    std::vector<Streamer::Item> items;
+    for (uint64_t i = 1 + random() % kMost; i > 0; i--) {
+      const uint64_t item = random() % kItems;
+      items.push_back({source + item * kWords, kBytes, false});
+      expected.push_back(item * kWords);
+    }
+    auto* const fresh = static_cast<uint64_t*>(streamer.slot());
+    items.push_back({fresh, kBytes, true});
+    expected.push_back(uint64_t(1) << 40 | round);
+    const std::vector<void*> found = streamer.fetch(items, compute.get(), [&](const std::vector<void*>&) {
+      for (uint64_t k = 0; k < kWords; k++) fresh[k] = expected.back() + k;
+    });
+    for (const void* item : found) {
+      gpu.check(api->copyBytes(to, item, kBytes, compute.get()));
+      to += kBytes;
+    }
+    streamer.used(compute.get());
+  }
+  gpu.check(api->synchronise(compute.get()));
+  uint64_t wrong = 0;
+  for (size_t i = 0; i < expected.size(); i++)
+    for (uint64_t k = 0; k < kWords; k++)
+      wrong += static_cast<const uint64_t*>(read.get())[i * kWords + k] != expected[i] + k;
+  const uint64_t most = expected.size() * kBytes;
+  checker.check(wrong == 0 && streamer.copiedBytes() < most, "what is streamed is what was asked for",
+                std::to_string(wrong) + " wrong words");
+}
+
+// Keys and weights from pinned memory, through a ring that pushes them out again and again.
+void checkStreaming(Checker& checker) {
+  setenv("AEGIS_CUDA_STREAM", "1", 1);
+  const ToySetting residues, held(makeHeldPlan());
+  for (const ToySetting* setting : {&residues, &held}) {
+    Session cpu(setting->plan, setting->weights, setting->keySource(), 1);
+    const RunResult expected = cpu.run(setting->inputs);
+    const Devices devices(checker, "jitter=1");
+    Session cuda(setting->plan, setting->weights, setting->keySource(), 1, {}, nullptr, "cuda");
+    bool same = true;
+    for (int run = 0; run < 4; run++) {
+      const RunResult result = cuda.run(setting->inputs);
+      same &= sameOutputs(result, expected) && sameCounts(result, expected);
+    }
+    const std::string name = setting == &held ? "held weights" : "toy plan";
+    checker.check(same, name + ", streamed: the bits of the CPU");
+    const std::string warning = cuda.warnings().size() == 1 ? cuda.warnings()[0] : "";
+    checker.check(warning.rfind("keys and weights (", 0) == 0, name + ", streamed: the user is told",
+                  warning);
+  }
+  const RanksSetting ranks(3);
+  Session cpu(ranks.plan, WeightMap(), ranks.wholeKeys(), 1);
+  const RunResult expected = cpu.run(ranks.inputs);
+  const Devices devices(checker, "devices=2,jitter=1");
+  Session cuda(ranks.plan, WeightMap(), ranks.wholeKeys(), 1, {}, nullptr, "cuda");
+  checker.check(sameOutputs(cuda.run(ranks.inputs), expected), "three ranks on two devices, streamed");
+  unsetenv("AEGIS_CUDA_STREAM");
 }
 
 void checkRanks(Checker& checker) {
@@ -207,7 +304,10 @@ int main() {
   setenv("AEGIS_CUDA_MODULE", aegis::modulePath("AEGIS_CUDA_EMULATED", "aegis_cuda_emulated.so").c_str(), 1);
   Checker checker;
   checkToyPlans(checker);
+  checkSignatures(checker);
   checkProfile(checker);
+  checkRing(checker);
+  checkStreaming(checker);
   checkRanks(checker);
   checkRefusals(checker);
   checkCancel(checker);

@@ -14,6 +14,7 @@ import type { Module } from '../../src/ir/module.js';
 import { calibrateModule } from '../../src/passes/calibrate.js';
 import { defaultPack, runPipeline } from '../../src/passes/pipeline.js';
 import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
+import { defined } from '../../src/support/invariant.js';
 import { randomInput, tinyTransformer, type TinyShape } from '../passes/tiny-transformer.js';
 import { binaries } from './fixture.js';
 
@@ -109,9 +110,24 @@ describe(`one layer at the ${ring} ring`, () => {
     expect(report.warnings).toEqual([]);
   });
 
+  it('streams keys to a device that is too small for them', { timeout: timeoutMs }, async () => {
+    useDevices('memory=1');
+    const refused: unknown = await run({ ...files('single'), backend: 'cuda' }).catch(
+      (error: unknown) => error,
+    );
+    const figures = /needs ([\d.]+) MiB there: keys ([\d.]+) MiB/.exec(String(refused))?.slice(1).map(Number);
+    const [needed, keys] = defined(figures, 'figures of the refusal');
+    useDevices(`memory=${Math.ceil(needed! - 0.6 * keys!)}`);
+    const report = await run({ ...files('single'), backend: 'cuda' });
+    expect(report.outputSha256).toBe(single.outputSha256);
+    expect(report.warnings).toMatchObject([
+      { code: 'R409', message: expect.stringMatching(/^keys .*streamed/) },
+    ]);
+  });
+
   const cases: readonly (PlacementOptions & { machine: string; warned: boolean })[] = [
-    { strategy: 'coplaced', devices: 4, machine: 'devices=2,jitter=1', warned: false },
-    { strategy: 'app', devices: 2, machine: 'devices=1', warned: false },
+    { strategy: 'app', devices: 4, machine: 'devices=2', warned: false },
+    { strategy: 'coplaced', devices: 2, machine: 'devices=1,jitter=1', warned: false },
     { strategy: 'limb', devices: 4, machine: 'devices=3,peers=0', warned: true },
   ];
   it.each(full ? cases : cases.slice(0, 1))(

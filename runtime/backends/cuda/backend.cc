@@ -22,6 +22,8 @@ struct OnGpu {
   std::vector<uint32_t> ranks;
   std::unique_ptr<Residents> residents;
   uint32_t reachable = 0;
+  Streaming streaming;
+  uint64_t ringBytes = 0;  // of each rank
 };
 
 // Of a process among several of one machine: what the launchers of Open MPI, MPICH and Slurm say.
@@ -66,10 +68,10 @@ class CudaBackend final : public Backend {
       on.residents = std::make_unique<Residents>(plan_, on.ranks, s.keys);
       for (const uint32_t rank : on.ranks)
         tables_[rank] = std::make_unique<ProgramTables>(plan_, rank, *on.residents);
-      requireMemory(on);
+      shareMemory(on);
       on.stream = on.gpu->makeStream();
       on.stager = std::make_unique<Stager>(*on.gpu, on.stream.get());
-      on.residents->load(*on.gpu, *on.stager, s.pool, s.loading);
+      on.residents->load(*on.gpu, *on.stager, s.pool, s.loading, on.streaming);
       on.reachable = 1u << ordinal;
     }
     std::vector<bool> used = plaintextsOf(plan_, s.ranks);
@@ -87,7 +89,7 @@ class CudaBackend final : public Backend {
       if (std::find(on.ranks.begin(), on.ranks.end(), rank) == on.ranks.end()) continue;
       return std::make_unique<CudaDevice>(CudaDevice::Setting{plan_, rank, *on.gpu, *on.residents,
                                                               std::move(tables_.at(rank)), on.reachable,
-                                                              gpus_.size() == 1, pool});
+                                                              gpus_.size() == 1, on.ringBytes, pool});
     }
     AEGIS_INVARIANT(!"a rank of this process");
   }
@@ -102,20 +104,40 @@ class CudaBackend final : public Backend {
   std::vector<std::string> warnings() const override { return warnings_; }
 
  private:
-  void requireMemory(const OnGpu& on) const {
+  // Decides what is resident: everything if it fits, else keys, plaintexts or both are streamed. R501.
+  void shareMemory(OnGpu& on) {
     uint64_t arenas = 0, extra = kReserveBytes;
     for (const uint32_t rank : on.ranks) {
       arenas += plan_.programs()[rank].memory.arenaBytes();
       extra += CudaDevice::extraBytes(plan_, *tables_.at(rank), gpus_.size() == 1);
     }
     const Residents::Bytes& bytes = on.residents->bytes();
-    const uint64_t needed = bytes.total() + arenas + extra, free = on.gpu->freeBytes();
-    if (needed <= free) return;
+    const uint64_t free = on.gpu->freeBytes(), needed = bytes.total({}) + arenas + extra;
+    const char* forced = std::getenv("AEGIS_CUDA_STREAM");
+    const bool forces = forced != nullptr && std::string(forced) == "1";
+    if (needed <= free && !forces) return;
+    const Streaming choices[] = {{true, false}, {false, true}, {true, true}};
+    for (const Streaming& streaming : choices) {
+      if (forces && !(streaming.keys && streaming.plaintexts)) continue;
+      uint64_t launch = 0;
+      for (const uint32_t rank : on.ranks) launch = std::max(launch, tables_[rank]->streamedBytes(streaming));
+      const uint64_t least = launch * Streamer::kLaunchesInRing + Streamer::kAlignBytes;
+      const uint64_t rest = bytes.total(streaming) + arenas + extra;
+      if (rest + on.ranks.size() * least > free) continue;
+      const uint64_t share = (free - rest) / on.ranks.size(), all = bytes.total({}) - bytes.total(streaming);
+      on.streaming = streaming;
+      on.ringBytes = forces ? least : std::min(share, std::max(all, least));
+      warnings_.push_back(std::string(!streaming.plaintexts ? "keys" : !streaming.keys ? "weights"
+                                                                               : "keys and weights")
+                          + " (" + printedBytes(all) + ") are streamed to " + on.gpu->name() + ", which has "
+                          + printedBytes(free) + " free where the plan needs " + printedBytes(needed));
+      return;
+    }
     fail("R501",
          on.gpu->name() + " has " + printedBytes(free) + " free but the plan needs " + printedBytes(needed) +
              " there: keys " + printedBytes(bytes.keys) + ", weights " + printedBytes(bytes.plaintexts) +
              ", ciphertexts " + printedBytes(arenas) + ", tables and scratch " +
-             printedBytes(bytes.ring + extra),
+             printedBytes(bytes.ring + extra) + "; keys and weights can be streamed, but not in that",
          "use a device with more memory or more devices, or compile with a smaller --memory-limit");
   }
 

@@ -46,7 +46,7 @@ uint64_t CudaDevice::extraBytes(const PlanFile& plan, const ProgramTables& table
 CudaDevice::CudaDevice(Setting s)
     : plan_(s.plan), rank_(s.rank), gpu_(s.gpu), residents_(s.residents), tables_(std::move(s.tables)),
       reachable_(s.reachable), pool_(s.pool), profiles_(isSet("AEGIS_CUDA_PROFILE", "1")),
-      capturesCalls_(!profiles_ && !isSet("AEGIS_CUDA_GRAPHS", "0")) {
+      capturesCalls_(!profiles_ && !isSet("AEGIS_CUDA_GRAPHS", "0") && !residents_.streaming().any()) {
   gpu_.use();
   compute_ = gpu_.makeStream();
   communication_ = gpu_.makeStream();
@@ -58,6 +58,7 @@ CudaDevice::CudaDevice(Setting s)
   scratch_.base = static_cast<uint64_t*>(scratchMemory_.get());
   if (remote > 0) remoteRows_ = gpu_.allocate(remote);
   tables_->load(gpu_, *stager_);
+  if (residents_.streaming().any()) streamer_ = std::make_unique<Streamer>(gpu_, s.ringBytes);
   for (Window& window : windows_) {
     window.start = gpu_.makeEvent();
     window.end = gpu_.makeEvent();
@@ -150,7 +151,11 @@ void CudaDevice::launch(const KernelCall& call) {
 
 // In halves, where it is more than a grid can count.
 void CudaDevice::enqueue(const KernelCall& call) {
-  if (cuda::fitsGrid(residents_.ring(), call.launch)) return check(start(call));
+  if (cuda::fitsGrid(residents_.ring(), call.launch)) {
+    check(start(call));
+    if (streamer_ != nullptr) streamer_->used(compute_.get());
+    return;
+  }
   for (uint32_t d = 0; d < call.launch.rank - call.launch.reduceRank; d++) {
     const uint32_t size = call.launch.dims[d];
     if (size == 1) continue;
@@ -160,7 +165,37 @@ void CudaDevice::enqueue(const KernelCall& call) {
   check(start(call));  // says what is too large
 }
 
-const char* CudaDevice::start(const KernelCall& call) const {
+// The keys of the launch, in device memory.
+const KeyView* CudaDevice::streamKeys(const KernelCall& call) {
+  const CommandSpec& c = *call.command;
+  const uint32_t count = c.turnDim == ~0u ? 1 : call.launch.dims[c.turnDim];
+  const uint64_t bytes = count * sizeof(KeyView);
+  if (bytes > Streamer::kSlotBytes) check("a key product with more keys than can be streamed");
+  auto* const views = static_cast<KeyView*>(streamer_->slot());
+  std::vector<Streamer::Item> items;
+  for (uint32_t i = 0; i < count; i++) {
+    views[i] = residents_.key(c.keys[call.turn + i], c.firstDigit);
+    items.push_back({views[i].base, uint64_t(c.digitCount) * 2 * views[i].rowCount * rowBytes(), false});
+  }
+  items.push_back({views, bytes, true});
+  const std::vector<void*> found =
+      streamer_->fetch(items, compute_.get(), [&](const std::vector<void*>& places) {
+        for (uint32_t i = 0; i < count; i++) views[i].base = static_cast<const uint64_t*>(places[i]);
+      });
+  return static_cast<const KeyView*>(found.back());
+}
+
+PlainRows CudaDevice::streamPlain(const KernelCall& call) {
+  PlainRows rows = call.plain;
+  const PlainExtent extent = plainExtent(call.launch, rows);
+  const uint64_t* from = rows.base + extent.first;
+  const void* to =
+      streamer_->fetch({{from, extent.words * sizeof(uint64_t), false}}, compute_.get()).front();
+  rows.base = static_cast<const uint64_t*>(to) - extent.first;
+  return rows;
+}
+
+const char* CudaDevice::start(const KernelCall& call) {
   const CommandSpec& c = *call.command;
   const CommandTables& tables = (*tables_)[&c];
   Launch launch = call.launch;
@@ -168,20 +203,26 @@ const char* CudaDevice::start(const KernelCall& call) const {
   const AegisCudaLaunch on{compute_.get(), &residents_.ring(), &launch};
   const AegisCuda& api = gpu_.api;
   const Rows *out = &call.out, *a = &call.a, *b = &call.b;
+  const PlainRows* plain = &call.plain;
+  const KeyView* keys = tables.keys + call.turn;
+  PlainRows streamed;
+  const bool readsPlain = c.op == plan::Opcode_AddPlain || c.op == plan::Opcode_Contract;
+  if (readsPlain && residents_.streaming().plaintexts) streamed = streamPlain(call), plain = &streamed;
+  if (c.op == plan::Opcode_KeyProduct && residents_.streaming().keys) keys = streamKeys(call);
   switch (c.op) {
     case plan::Opcode_Zero: return api.zero(&on, out);
     case plan::Opcode_Copy: return api.copy(&on, out, a);
     case plan::Opcode_Add: return api.add(&on, out, a, b);
     case plan::Opcode_Sub: return api.sub(&on, out, a, b);
-    case plan::Opcode_AddPlain: return api.addPlain(&on, out, a, &call.plain, &scratch_);
-    case plan::Opcode_Contract: return api.contract(&on, out, a, &call.plain, &scratch_);
+    case plan::Opcode_AddPlain: return api.addPlain(&on, out, a, plain, &scratch_);
+    case plan::Opcode_Contract: return api.contract(&on, out, a, plain, &scratch_);
     case plan::Opcode_Tensor: return api.tensor(&on, out, a, b);
     case plan::Opcode_Ntt: return api.ntt(&on, out, a);
     case plan::Opcode_Intt: return api.intt(&on, out, a);
     case plan::Opcode_BaseConvert: return api.baseConvert(&on, out, a, &tables.conversion);
     case plan::Opcode_SubScale: return api.subScale(&on, out, a, b, tables.scalars);
     case plan::Opcode_KeyProduct:
-      return api.keyProduct(&on, out, a, c.digitCount, tables.keys + call.turn, c.turnDim, tables.keyRows);
+      return api.keyProduct(&on, out, a, c.digitCount, keys, c.turnDim, tables.keyRows);
     case plan::Opcode_Automorphism:
       return api.automorphism(&on, out, a, tables.galois + call.turn, c.turnDim);
     case plan::Opcode_Loop:
@@ -323,6 +364,14 @@ void CudaDevice::await(void* event) {
 void CudaDevice::settle() {
   closeWindow();
   while (retired_ < closed_) retire(true);
+}
+
+// And what a channel has enqueued.
+void CudaDevice::finish() {
+  settle();
+  order(communication_.get(), compute_.get());
+  check(gpu_.runtime.record(orderEvent_.get(), compute_.get()));
+  await(orderEvent_.get());
 }
 
 void CudaDevice::abandon() noexcept {

@@ -14,6 +14,7 @@
 #include "backends/cuda/gpu.h"
 #include "backends/cuda/graphs.h"
 #include "backends/cuda/residents.h"
+#include "backends/cuda/streamer.h"
 #include "backends/cuda/tables.h"
 #include "hal/device.h"
 
@@ -29,6 +30,7 @@ class CudaDevice final : public Device {
     std::unique_ptr<ProgramTables> tables;  // not yet loaded
     uint32_t reachable;                     // bit i: the device copies from device i without help
     bool alone;                             // all ranks of the process are on this GPU
+    uint64_t ringBytes;                     // for what is streamed
     ThreadPool& pool;
   };
   // References are kept. R501, R408.
@@ -64,7 +66,7 @@ class CudaDevice final : public Device {
   bool enterCall(const CallSite& site) override;
   void leaveCall() override;
   void settle() override;
-  void finish() override { settle(); }
+  void finish() override;
   void abandon() noexcept override;
 
   void copyRows(uint64_t* to, const Block& from, uint64_t rows) override;
@@ -97,7 +99,9 @@ class CudaDevice final : public Device {
   static constexpr uint32_t kWindows = 4;  // one of them open
 
   void enqueue(const KernelCall& call);
-  const char* start(const KernelCall& call) const;
+  const char* start(const KernelCall& call);
+  const KeyView* streamKeys(const KernelCall& call);
+  PlainRows streamPlain(const KernelCall& call);
   void openWindow();
   void account(uint64_t work, uint64_t launches, uint32_t node);
   void closeWindow();
@@ -121,6 +125,7 @@ class CudaDevice final : public Device {
   CudaHandle scratchMemory_;
   cuda::Scratch scratch_;
   CudaHandle remoteRows_;  // of other GPUs, to be summed here
+  std::unique_ptr<Streamer> streamer_;  // if something is streamed
   GraphCache graphs_;
 
   GraphCache::Entry* capturing_ = nullptr;

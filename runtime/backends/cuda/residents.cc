@@ -65,18 +65,22 @@ Residents::Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, c
     if (used_[i]) bytes_.plaintexts += plaintextWords(*plan.plan().plaintexts()->Get(i)) * sizeof(uint64_t);
 }
 
-void Residents::load(const Gpu& gpu, Stager& stager, ThreadPool& pool, const RunOptions& loading) {
+void Residents::load(const Gpu& gpu, Stager& stager, ThreadPool& pool, const RunOptions& loading,
+                     const Streaming& streaming) {
   gpu.use();
+  streaming_ = streaming;
   loadRing(gpu, stager, pool);
   uint64_t keyWords = 0, places = 0;
   for (const auto& [base, key] : keys_) {
     keyWords += key.words(plan_.ring().degree());
     places += key.wholeRows;
   }
-  keyRows_ = gpu.allocate(keyWords * sizeof(uint64_t));
+  const uint64_t keyBytes = keyWords * sizeof(uint64_t);
+  keyRows_ = streaming.keys ? gpu.allocatePinned(keyBytes) : gpu.allocate(keyBytes);
   keyPlaces_ = gpu.allocate(places * sizeof(uint16_t));
-  loadKeys(stager, loading);
-  plaintextRows_ = gpu.allocate(bytes_.plaintexts);
+  loadKeys(stager, pool, loading);
+  plaintextRows_ =
+      streaming.plaintexts ? gpu.allocatePinned(bytes_.plaintexts) : gpu.allocate(bytes_.plaintexts);
   uint64_t offset = 0;
   for (uint32_t i = 0; i < used_.size(); i++) {
     const plan::Plaintext& p = *plan_.plan().plaintexts()->Get(i);
@@ -120,7 +124,7 @@ void Residents::loadRing(const Gpu& gpu, Stager& stager, ThreadPool& pool) {
   ring_ = {ring.logN(), at<Prime>(ringTables_, 0), at<NttTable>(ringTables_, primeBytes)};
 }
 
-void Residents::loadKeys(Stager& stager, const RunOptions& loading) {
+void Residents::loadKeys(Stager& stager, ThreadPool& pool, const RunOptions& loading) {
   const uint64_t n = plan_.ring().degree(), rowBytes = n * sizeof(uint64_t);
   uint64_t word = 0, place = 0;
   ProgressMeter meter(loading, bytes_.keys);
@@ -129,13 +133,18 @@ void Residents::loadKeys(Stager& stager, const RunOptions& loading) {
     uint64_t* const to = at<uint64_t>(keyRows_, word * sizeof(uint64_t));
     key.base = to;
     const uint64_t held = key.rows.size(), words = key.words(n);
-    stager.upload(to, words * sizeof(uint64_t), [&](uint64_t from, uint64_t bytes, uint8_t* out) {
-      for (uint64_t at = from; at < from + bytes; at += rowBytes) {  // chunks are whole rows
-        const uint64_t block = at / rowBytes / held;
-        const uint32_t row = key.host.place(key.rows[at / rowBytes % held]);
-        std::memcpy(out + (at - from), key.host.base + (block * key.host.rowCount + row) * n, rowBytes);
-      }
-    });
+    const auto pack = [&, &key = key](uint64_t from, uint64_t bytes, uint8_t* out) {  // whole rows
+      pool.parallelFor(bytes / rowBytes, 4, [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; i++) {
+          const uint64_t block = (from / rowBytes + i) / held;
+          const uint32_t row = key.host.place(key.rows[(from / rowBytes + i) % held]);
+          const uint64_t* source = key.host.base + (block * key.host.rowCount + row) * n;
+          std::memcpy(out + i * rowBytes, source, rowBytes);
+        }
+      });
+    };
+    if (streaming_.keys) pack(0, words * sizeof(uint64_t), reinterpret_cast<uint8_t*>(to));
+    else stager.upload(to, words * sizeof(uint64_t), pack);
     word += words;
     if (held < key.wholeRows) {
       std::vector<uint16_t> places(key.wholeRows, kAbsentKeyRow);
@@ -153,7 +162,9 @@ void Residents::loadKeys(Stager& stager, const RunOptions& loading) {
 void Residents::loadPlaintext(Stager& stager, uint32_t plaintext, uint64_t first, const uint64_t* from,
                               uint64_t words) {
   if (!used_[plaintext]) return;
-  stager.upload(const_cast<uint64_t*>(plaintexts_[plaintext].base) + first, from, words * sizeof(uint64_t));
+  auto* const to = const_cast<uint64_t*>(plaintexts_[plaintext].base) + first;
+  if (streaming_.plaintexts) std::memcpy(to, from, words * sizeof(uint64_t));
+  else stager.upload(to, from, words * sizeof(uint64_t));
 }
 
 KeyView Residents::key(uint32_t planKey, uint32_t firstDigit) const {

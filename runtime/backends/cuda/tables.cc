@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backends/cuda/launches.h"
+#include "backends/cuda/streamer.h"
 #include "ckks/ring.h"
 
 namespace aegis {
@@ -14,6 +15,18 @@ constexpr size_t kAlignBytes = 16;
 constexpr uint64_t kScratchWords = uint64_t(1) << 23;
 
 }  // namespace
+
+PlainExtent plainExtent(const Launch& launch, const PlainRows& rows) {
+  PlainExtent extent;
+  ptrdiff_t high = 0;
+  const auto add = [&](uint32_t count, ptrdiff_t stride) {
+    (stride < 0 ? extent.first : high) += ptrdiff_t(count - 1) * stride;
+  };
+  for (uint32_t d = 0; d < launch.rank; d++) add(launch.dims[d], rows.strides[d]);
+  add(launch.limbCount, rows.limbStride);
+  extent.words = uint64_t(high - extent.first) + rows.rowWords;
+  return extent;
+}
 
 // A pointer that is an offset until load() adds the block's address; offset 0 is never used, so null stays.
 template <class T>
@@ -60,6 +73,10 @@ void ProgramTables::add(const std::vector<CommandSpec>& commands) {
 // Room for the views: the addresses come with load().
 void ProgramTables::addKeys(const CommandSpec& c, CommandTables& tables) {
   const auto [found, isNew] = keys_.try_emplace({c.keys, c.firstDigit}, bytes_.size());
+  uint64_t key = 0;
+  for (const uint32_t one : c.keys) key = std::max(key, residents_.keyBytes(one) + Streamer::kAlignBytes);
+  const uint64_t turns = c.turnDim == ~0u ? 1 : c.dims[c.turnDim];
+  keyBytes_ = std::max(keyBytes_, turns * key + Streamer::kSlotBytes);
   if (isNew) bytes_.resize(bytes_.size() + c.keys.size() * sizeof(KeyView));
   bytes_.resize((bytes_.size() + kAlignBytes - 1) / kAlignBytes * kAlignBytes);
   tables.keys = reinterpret_cast<const KeyView*>(found->second);
@@ -100,9 +117,11 @@ void ProgramTables::findScratch(const std::vector<CommandSpec>& commands,
     PlainRows rows;
     rows.rowWords = p.row_words();
     rows.coefficients = p.coefficients();
-    std::copy(c.plain.strides, c.plain.strides + kMaxRank, rows.strides);
+    for (uint32_t d = 0; d < c.rank; d++) rows.strides[d] = c.plain.strides[d] * rows.rowWords;
+    rows.limbStride = c.plain.limbStride * rows.rowWords;
     Launch launch{c.rank, c.reduceRank, {}, nullptr, uint32_t(c.limbs.size()), false};
     std::copy(c.dims, c.dims + kMaxRank, launch.dims);
+    plainBytes_ = std::max(plainBytes_, plainExtent(launch, rows).words * 8 + Streamer::kAlignBytes);
     const uint64_t limb = cuda::scratchWords(launch, rows);
     scratchWords_ = std::max(scratchWords_, std::max(limb, std::min(limb * c.limbs.size(), kScratchWords)));
   }

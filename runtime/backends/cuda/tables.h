@@ -2,6 +2,7 @@
 // scalars, conversion tables, Galois elements, key views (internal to backends/cuda).
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -21,6 +22,13 @@ struct CommandTables {
   ConversionTable conversion;
 };
 
+// The words of an operand, from its base on.
+struct PlainExtent {
+  ptrdiff_t first = 0;
+  uint64_t words = 0;
+};
+PlainExtent plainExtent(const Launch& launch, const PlainRows& rows);
+
 class ProgramTables {
  public:
   // Nothing is allocated yet, and the residents need not be loaded.
@@ -30,6 +38,10 @@ class ProgramTables {
   // Scratch for coefficients that launches expand: what the largest needs, and more where that lets limbs
   // expand together.
   uint64_t scratchWords() const { return scratchWords_; }
+  // The most that one launch reads of what is streamed.
+  uint64_t streamedBytes(const Streaming& streaming) const {
+    return std::max(streaming.keys ? keyBytes_ : 0, streaming.plaintexts ? plainBytes_ : 0);
+  }
   void load(const Gpu& gpu, Stager& stager);  // after the residents
 
   const CommandTables& operator[](const CommandSpec* command) const { return commands_.at(command); }
@@ -55,7 +67,7 @@ class ProgramTables {
   std::map<std::pair<std::vector<uint32_t>, uint32_t>, size_t> keys_;  // keys and first digit -> offset
   std::unordered_map<uint32_t, const uint16_t*> collectiveLimbs_;
   std::map<std::pair<uint32_t, std::vector<uint32_t>>, bool> visited_;
-  uint64_t scratchWords_ = 0;
+  uint64_t scratchWords_ = 0, keyBytes_ = 0, plainBytes_ = 0;
   CudaHandle block_;
 };
 

@@ -61,7 +61,7 @@ class NcclChannel final : public Channel {
     base_->connect();
     if (staged_ || (connected_ && generation_ == job_->generation)) return;
     device_.gpu().use();
-    drop();
+    disconnect();
     generation_ = job_->generation;
     const auto idle = [&] { base_->beat(); };
     std::string problem;
@@ -128,7 +128,10 @@ class NcclChannel final : public Channel {
   void finish() override { beat(); }
   bool enqueues() const override { return !staged_; }
 
-  void abandon() noexcept override { cut(); }
+  void drop() noexcept override {
+    cut();
+    base_->drop();
+  }
   void abort(const std::string& reason) noexcept override { base_->abort(reason); }
   uint64_t receivedBytes(uint32_t c) const override {
     return staged_ ? base_->receivedBytes(c) : received_[c];
@@ -172,7 +175,7 @@ class NcclChannel final : public Channel {
     }
   }
 
-  void drop() noexcept {
+  void disconnect() noexcept {
     for (auto& group : groups_) {
       if (group != nullptr) group->abort();
       group = nullptr;
@@ -181,7 +184,7 @@ class NcclChannel final : public Channel {
   }
 
   void cut() noexcept {
-    drop();
+    disconnect();
     const std::lock_guard<std::mutex> lock(job_->mutex);
     job_->cut = true;
   }
