@@ -6,11 +6,11 @@ import { opsetRange } from './onnx.js';
 
 /** Limits of operators on encrypted values, where the name does not say it all. */
 const limits: Readonly<Record<string, string>> = {
-  Add: 'any two of one shape; constants; masks on scores only if they change nothing',
-  Attention: 'opset 23: batch 1, no mask, no cache, not causal',
+  Add: 'any two of one shape; constants; on scores: padding masks',
+  Attention: 'opset 23: batch 1, padding masks, no cache, not causal',
   Concat: 'constant tokens before or after; parts of one value',
   Conv: 'patches of an input (any stride, padding, dilation), or kernel 1; one group',
-  Div: 'by a constant',
+  Div: 'by a constant, or by what the client computes',
   Gather: 'constant positions',
   IsNaN: 'taken as false: ranges are calibrated',
   IsInf: 'taken as false: ranges are calibrated',
@@ -21,12 +21,16 @@ const limits: Readonly<Record<string, string>> = {
   Softmax: 'over the keys of attention',
   Sum: 'two terms',
   Swish: 'alpha 1',
-  Where: 'public condition, one side everywhere',
+  Where: 'public condition, one side everywhere; on scores: padding masks',
 };
 
 const clusters = [
   '`tensor.layer_norm`: ReduceMean, Sub, Pow or Mul, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.gelu`: by Erf or Tanh, in any order of factors; `tensor.silu`: x Sigmoid(x), x Sigmoid(1.702 x)',
+  'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all '
+    + 'queries and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 '
+    + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
+    + 'tokens, are masked pooling',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
     + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where)',
 ];
@@ -56,8 +60,10 @@ export function onnxSupportPage(): string {
       + 'float64, float16, bfloat16, bool and integers to 64 bits; weights in initializers, Constant nodes '
       + 'and external files.',
     '',
-    'Nodes that do not depend on an input are evaluated away first, with every operator below. On encrypted '
-      + 'values:',
+    'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by '
+      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, '
+      + 'positions, masks), up to the first linear map or convolution; and, after decryption, nodes that '
+      + 'cannot run encrypted and that only outputs depend on. On encrypted values:',
     '',
     '| operator | encrypted | limits |',
     '|---|---|---|',

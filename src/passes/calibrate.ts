@@ -87,11 +87,15 @@ class Extent {
 class AttentionExtents {
   readonly scores = new Extent();
   readonly logSumExp = Array.from({ length: maxSoftmaxRounds + 1 }, () => new Extent());
+  /** Keys that the mask keeps. */
+  readonly keys = new Extent();
   readonly logSquareSum = Array.from({ length: maxSoftmaxRounds }, () => new Extent());
 
-  /** One row of scores, all keys of one query and head. */
-  row(scores: Float64Array): void {
-    for (const score of scores) this.scores.add(score);
+  /** One row of scores, all keys of one query and head; only those that the mask keeps enter the softmax. */
+  row(all: Float64Array, mask: Float64Array | undefined): void {
+    for (const score of all) this.scores.add(score);
+    const scores = mask === undefined ? all : all.filter((_, key) => (mask[key] as number) > 0.5);
+    this.keys.add(scores.length);
     const logSums = this.logSumExp.map((extent, k) => {
       const value = logSumExp(scores, 2 ** k);
       extent.add(value);
@@ -137,7 +141,7 @@ class Recorder {
       case 'tensor.layer_norm':
         return this.variance(this.extentOf(index), op, operand(0));
       case 'tensor.attention':
-        return this.attention(index, op, operand(0), operand(1));
+        return this.attention(index, op, [0, 1, 3].slice(0, op.operands.length - 1).map(operand));
       default:
         return;
     }
@@ -178,6 +182,7 @@ class Recorder {
             : {
                 attention: {
                   scores: attention.scores.interval,
+                  ...(source.operands.length > 3 ? { keys: attention.keys.interval } : {}),
                   logSumExp: attention.logSumExp.map((e) => e.interval),
                   logSquareSum: attention.logSquareSum.map((e) => e.interval),
                 },
@@ -202,13 +207,16 @@ class Recorder {
     }
   }
 
-  private attention(index: number, op: Op, q: Float64Array, k: Float64Array): void {
+  private attention(index: number, op: Op, operands: readonly Float64Array[]): void {
+    const [q, k] = [defined(operands[0], 'q'), defined(operands[1], 'k')];
     const stats = this.attentions.get(index) ?? new AttentionExtents();
     this.attentions.set(index, stats);
     const keys = k.length / widthOf(op);
     for (let head = 0; head < (op.attrs.heads as number); head++) {
       const scores = attentionScores(op, q, k, head);
-      for (let row = 0; row < scores.length; row += keys) stats.row(scores.subarray(row, row + keys));
+      for (let row = 0; row < scores.length; row += keys) {
+        stats.row(scores.subarray(row, row + keys), operands[2]);
+      }
     }
     this.extentOf(index).add(stats.scores.min);
     this.extentOf(index).add(stats.scores.max);

@@ -15,12 +15,16 @@ import {
   floatModels,
   largestDifference,
   oneOfEach,
+  oneOfEachToken,
   samplesPath,
+  tokenModels,
 } from './models.js';
 
 /** `npm run test:full` looks at all held-out samples. */
 const heldOut = process.env.AEGIS_TEST_FULL === undefined ? 8 : Infinity;
-const models = [example, ...floatModels];
+/** All exports of the token models in `npm run test:full`; their held-out samples hold padded ones. */
+const tokens = process.env.AEGIS_TEST_FULL === undefined ? oneOfEachToken : tokenModels;
+const models = [example, ...floatModels, ...tokens];
 /** Token blocks by model: all models in `npm run test:full`. */
 const inBlocks = (process.env.AEGIS_TEST_FULL === undefined ? [example] : [example, ...oneOfEach]).flatMap(
   (path) => [2, 4].map((tokenBlocks) => [basename(path), tokenBlocks, path] as const),

@@ -1,13 +1,13 @@
 /** Elementwise operators, normalisations and token-wise operators on views. */
 import { defined } from '../../support/invariant.js';
-import { affineIndex } from '../kernels/call.js';
+import { affineIndex, broadcastIndex } from '../kernels/call.js';
 import { reducedAxes } from '../kernels/reduce.js';
 import { elementCount } from '../model.js';
 import type { Cluster } from './clusters.js';
 import type { DraftKind } from './drafts.js';
 import { maskedScores, selectedScores } from './handlers-linear.js';
 import type { Site } from './site.js';
-import { composeIndex, matrixShape, sameIndex, type Symbol, type View } from './symbols.js';
+import { composeIndex, matrixShape, sameIndex, type Client, type Symbol, type View } from './symbols.js';
 
 type Shape = readonly number[];
 type PairKind = 'tensor.add' | 'tensor.sub' | 'tensor.mul';
@@ -22,6 +22,47 @@ export function unary(site: Site, kind: DraftKind, attrs: Readonly<Record<string
 function stretched(site: Site, view: View, shape: Shape): View {
   if (elementCount(view.shape) === elementCount(shape)) return { ...view, shape };
   return site.fail(`broadcasts an encrypted [${view.shape.join(', ')}] to [${shape.join(', ')}]`);
+}
+
+/** An operand in the result's shape; the client repeats its own before it encrypts them. */
+function spreadView(site: Site, index: number, shape: Shape): View {
+  const symbol = site.symbol(index);
+  if (symbol?.kind !== 'client' || elementCount(symbol.shape) === elementCount(shape))
+    return site.view(index);
+  const name = site.client.apply('Expand', [symbol.name, site.client.ints(...shape)]);
+  return site.asView({ ...symbol, name, shape });
+}
+
+/**
+ * x times a client value: where all features of a token have one factor, that is one encrypted number for
+ * each token, and it takes up the factor that waits.
+ */
+function timesClient(site: Site, x: View, factor: Client, shape: Shape): Symbol {
+  const { client, drafts } = site;
+  const settled = site.settle({ ...x, scale: 1 });
+  const { rows, columns } = settled.draft;
+  const spread = broadcastIndex(factor.shape, shape);
+  const sources = new Int32Array(rows).fill(-1);
+  const perToken = Array.from({ length: rows * columns }, (_, i) => {
+    const row = Math.floor((settled.index?.[i] ?? i) / columns);
+    const source = spread?.[i] ?? i;
+    if (sources[row] === -1) sources[row] = source;
+    return sources[row] === source;
+  }).every((same) => same);
+  const scale = { dtype: 'float32' as const, shape: [1], data: Float32Array.of(x.scale) };
+  const own = client.float(factor.name);
+  const name = x.scale === 1 ? own : client.apply('Mul', [own, client.constant(scale)]);
+  if (!perToken) {
+    const expanded = client.apply('Expand', [name, client.ints(...shape)]);
+    const view = site.asView({ kind: 'client', name: expanded, shape });
+    return pair(site, 'tensor.mul', settled, view, shape);
+  }
+  const flat = client.reshape(name, [elementCount(client.known(name).shape)]);
+  const isWhole = client.known(flat).shape[0] === rows && sources.every((source, row) => source === row);
+  const column = isWhole ? flat : client.apply('Gather', [flat, client.ints(...sources)], { axis: 0 });
+  const operands = [settled.draft, site.column(site.masks.merged(column, rows), rows)];
+  const draft = drafts.make('tensor.scale_tokens', operands, { rows, columns, loc: site.loc });
+  return { ...settled, draft };
 }
 
 function pair(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
@@ -74,7 +115,7 @@ export function add(site: Site, shape: Shape): Symbol {
   }
   if (site.symbol(0) === undefined) return plus(site, site.view(1), 0, 1, shape);
   if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, 1, shape);
-  return pair(site, 'tensor.add', site.view(0), site.view(1), shape);
+  return pair(site, 'tensor.add', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function sub(site: Site, shape: Shape): Symbol {
@@ -85,7 +126,7 @@ export function sub(site: Site, shape: Shape): Symbol {
     const view = site.view(1);
     return plus(site, { ...view, scale: -view.scale }, 0, 1, shape);
   }
-  return pair(site, 'tensor.sub', site.view(0), site.view(1), shape);
+  return pair(site, 'tensor.sub', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function mul(site: Site, shape: Shape): Symbol {
@@ -95,6 +136,10 @@ export function mul(site: Site, shape: Shape): Symbol {
   ] as const) {
     const symbol = site.symbol(own);
     if (symbol?.kind === 'scores') return scaleScores(site, symbol, site.uniform(other));
+    const factor = site.symbol(other);
+    if (symbol?.kind === 'view' && factor?.kind === 'client') {
+      return timesClient(site, stretched(site, symbol, shape), factor, shape);
+    }
   }
   if (site.symbol(0) === undefined) return times(site, site.view(1), 0, false, shape);
   if (site.symbol(1) === undefined) return times(site, site.view(0), 1, false, shape);
@@ -103,7 +148,12 @@ export function mul(site: Site, shape: Shape): Symbol {
 
 export function div(site: Site, shape: Shape): Symbol {
   const symbol = site.symbol(0);
-  if (symbol === undefined || site.symbol(1) !== undefined) {
+  const divisor = site.symbol(1);
+  if (symbol?.kind === 'view' && divisor?.kind === 'client') {
+    const inverse = site.client.apply('Reciprocal', [site.client.float(divisor.name)]);
+    return timesClient(site, stretched(site, symbol, shape), { ...divisor, name: inverse }, shape);
+  }
+  if (symbol === undefined || divisor !== undefined) {
     return site.fail('division by encrypted values', 'F202');
   }
   const uniform = site.uniform(1);

@@ -5,6 +5,7 @@ import { affineIndex } from '../kernels/call.js';
 import { attentionForm, convForm, maskIsOpen } from '../kernels/linear.js';
 import { elementCount } from '../model.js';
 import type { Draft } from './drafts.js';
+import { closedBelow, type MaskForm } from './masks.js';
 import type { Site } from './site.js';
 import { composeIndex, matrixShape, type Scores, type Symbol, type View } from './symbols.js';
 
@@ -141,13 +142,21 @@ function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symb
   const { heads } = scores;
   if (elementCount(v.shape.slice(0, -2)) !== heads) return site.fail('values have another number of heads');
   const vDraft = headsMatrix(site, v, [keys, heads, size], [size, keys * size, 1]);
-  return headsView(attentionDraft(site, scores.q, scores.k, vDraft, heads, scores.scale), heads, size, shape);
+  const draft = attentionDraft(site, [scores.q, scores.k, vDraft], heads, scores.scale, scores.mask);
+  return headsView(draft, heads, size, shape);
 }
 
-function attentionDraft(site: Site, q: Draft, k: Draft, v: Draft, heads: number, scale: number): Draft {
+function attentionDraft(
+  site: Site,
+  [q, k, v]: readonly [Draft, Draft, Draft],
+  heads: number,
+  scale: number,
+  mask: Draft | undefined,
+): Draft {
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
   const attrs = { heads, scale };
-  return site.drafts.make('tensor.attention', [q, k, v], {
+  const operands = mask === undefined ? [q, k, v] : [q, k, v, mask];
+  return site.drafts.make('tensor.attention', operands, {
     attrs,
     rows: q.rows,
     columns: v.columns,
@@ -157,11 +166,8 @@ function attentionDraft(site: Site, q: Draft, k: Draft, v: Draft, heads: number,
 
 /** The operator of opset 23. */
 export function attention(site: Site): Symbol {
-  if (!maskIsOpen(site.call, 3)) {
-    if (site.symbol(3) !== undefined || !isCausalMask(site, 3)) reportMask(site);
-    else reportCausal(site);
-  }
   const form = attentionForm(site.call);
+  const mask = operandMask(site, [1, form.heads, form.queries, form.keys]);
   const { heads, keyHeads } = form;
   if (form.batch !== 1) return site.fail(`a batch of ${form.batch}`, 'F207', batchHelp);
   if (form.softcap !== 0) return site.fail('a soft cap on the scores');
@@ -184,12 +190,42 @@ export function attention(site: Site): Symbol {
     part(1, form.keys, form.size),
     part(2, form.keys, form.valueSize),
   ];
-  const draft = attentionDraft(site, q.draft, k.draft, v.draft, heads, form.scale * q.scale * k.scale);
+  const scale = form.scale * q.scale * k.scale;
+  const draft = attentionDraft(site, [q.draft, k.draft, v.draft], heads, scale, mask);
   const symbol =
     form.shape.length === 3
       ? site.whole(draft, form.shape)
       : headsView(draft, heads, form.valueSize, form.shape);
   return { ...symbol, scale: v.scale };
+}
+
+/** The mask that the operator itself takes. */
+function operandMask(site: Site, shape: Shape): Draft | undefined {
+  if (maskIsOpen(site.call, 3)) return undefined;
+  const symbol = site.symbol(3);
+  if (symbol?.kind === 'client') return keyMask(site, symbol.name, { shape, keep: 1 });
+  if (symbol !== undefined || !isCausalMask(site, 3)) reportMask(site);
+  else reportCausal(site);
+  return undefined;
+}
+
+/** The key mask that a client value is; anything else is reported. */
+function keyMask(site: Site, name: string, form: MaskForm): Draft | undefined {
+  const found = site.masks.keyMask(name, form);
+  if (found.kind === 'other') {
+    reportMask(site, found.reason);
+    return undefined;
+  }
+  if (found.kind === 'causal') reportCausal(site);
+  return site.column(found.name, form.shape.at(-1) ?? 1);
+}
+
+function withMask(site: Site, scores: Scores, name: string, keep: 0 | 1): Scores {
+  const mask = keyMask(site, name, { shape: scores.shape, keep });
+  if (mask !== undefined && scores.mask !== undefined && scores.mask !== mask) {
+    reportMask(site, 'is the second one');
+  }
+  return { ...scores, mask: mask ?? scores.mask };
 }
 
 /** Closed above the diagonal, open on and below it; the last two dimensions are queries and keys. */
@@ -209,9 +245,11 @@ function isCausalMask(site: Site, index: number): boolean {
 export function maskedScores(site: Site, scores: Scores, other: number): Symbol {
   const uniform = site.uniform(other);
   const { shape } = scores;
+  const symbol = site.symbol(other);
+  if (symbol?.kind === 'client' && site.node.opType === 'Add') return withMask(site, scores, symbol.name, 1);
   // A constant added to all scores of a row cancels in the softmax.
   if (uniform !== undefined && Number.isFinite(uniform)) return { ...scores, shape };
-  if (site.symbol(other) === undefined && isCausalMask(site, other)) reportCausal(site);
+  if (symbol === undefined && isCausalMask(site, other)) reportCausal(site);
   else reportMask(site);
   return { ...scores, shape };
 }
@@ -220,15 +258,22 @@ function reportCausal(site: Site): void {
   site.report('F204', 'causal attention is not supported yet', 'use an encoder (bidirectional) model');
 }
 
-function reportMask(site: Site): void {
-  const help = 'export for full-length inputs without an attention mask';
-  site.report('F203', 'attention masks on encrypted scores are not supported yet', help);
+function reportMask(site: Site, reason = 'is a constant'): void {
+  const help = 'only masks that keep or drop a key for all queries and heads alike, or that are causal';
+  site.report('F203', `the attention mask ${reason}`, help);
 }
 
 /** Where(mask, scores, fill) and Where(mask, fill, scores). */
 export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
   const condition = site.isConstant(0) ? site.constant(0) : undefined;
   const keep = at === 1 ? 1 : 0;
+  const chooser = site.symbol(0);
+  if (chooser?.kind === 'client') {
+    const fill = site.uniform(at === 1 ? 2 : 1);
+    if (fill === undefined || fill > closedBelow)
+      return site.fail('fills scores with something else than a mask');
+    return withMask(site, scores, chooser.name, keep);
+  }
   if (condition?.every((value) => (value !== 0 ? 1 : 0) === keep) === true) return scores;
   const { columns } = matrixShape(site.call.input(0).shape);
   const rows = site.call.input(0).shape.at(-2) ?? 1;

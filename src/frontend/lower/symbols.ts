@@ -4,6 +4,7 @@
  * [tokens, features] is the index read as tokens and features. So any chain of Reshape, Transpose, Slice,
  * Gather, ... means what it does.
  */
+import type { Diagnostic } from '../../support/diagnostics.js';
 import type { Draft } from './drafts.js';
 
 export interface View {
@@ -24,6 +25,8 @@ export interface Scores {
   readonly heads: number;
   readonly scale: number;
   readonly softmax: boolean;
+  /** One for each kept key, zero for a padded one: [keys, 1]. */
+  readonly mask?: Draft | undefined;
   readonly shape: readonly number[];
 }
 
@@ -33,11 +36,21 @@ export interface Never {
   readonly shape: readonly number[];
 }
 
-/** Depends on integer inputs only: the client could compute it in the clear. */
+/** Depends on integer inputs only: the client computes it in the clear, under this name (client-graph.ts). */
 export interface Client {
   readonly kind: 'client';
   readonly shape: readonly number[];
-  readonly inputs: ReadonlySet<string>;
+  readonly name: string;
+}
+
+/**
+ * Cannot be computed encrypted. If only the model's outputs need it, the client computes it after decryption;
+ * where an encrypted operator needs it, these are the reasons for the refusal.
+ */
+export interface Deferred {
+  readonly kind: 'deferred';
+  readonly shape: readonly number[];
+  readonly problems: readonly Diagnostic[];
 }
 
 /** Result of something unsupported or malformed; what follows from it alone is not reported again. */
@@ -46,7 +59,7 @@ export interface Opaque {
   readonly shape: readonly number[];
 }
 
-export type Symbol = View | Scores | Never | Client | Opaque;
+export type Symbol = View | Scores | Never | Client | Deferred | Opaque;
 
 /** Rows and columns of an ONNX shape: tokens are all dimensions but the last. */
 export function matrixShape(shape: readonly number[]): { readonly rows: number; readonly columns: number } {

@@ -81,13 +81,14 @@ function headOf(x: Float64Array, width: number, head: number, size: number): Flo
   return out;
 }
 
-function attention(op: Op, [q, k, v]: readonly Float64Array[], out: Float64Array): void {
+function attention(op: Op, [q, k, v, mask]: readonly Float64Array[], out: Float64Array): void {
   const heads = op.attrs.heads as number;
   const width = shapeOf(defined(op.operands[2], 'v'))[1];
   const size = width / heads;
   const [queries, keys] = [out.length / width, defined(v, 'v').length / width];
   for (let head = 0; head < heads; head++) {
     const scores = attentionScores(op, defined(q, 'q'), defined(k, 'k'), head);
+    if (mask !== undefined) maskScores(scores, mask);
     for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
     const part = new Float64Array(queries * size);
     const values = headOf(defined(v, 'v'), width, head, size);
@@ -96,6 +97,11 @@ function attention(op: Op, [q, k, v]: readonly Float64Array[], out: Float64Array
       out.set(part.subarray(row * size, (row + 1) * size), row * width + head * size);
     }
   }
+}
+
+/** Scores of dropped keys count nothing. */
+function maskScores(scores: Float64Array, mask: Float64Array): void {
+  for (let i = 0; i < scores.length; i++) if ((mask[i % mask.length] as number) < 0.5) scores[i] = -Infinity;
 }
 
 function fill(out: Float64Array, f: (i: number) => number): void {
@@ -134,6 +140,10 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     }
     case 'tensor.linear':
       return linear(op, x, constant('weight'), optional('bias'), out);
+    case 'tensor.scale_tokens': {
+      const width = x.length / defined(operands[1], 'factors').length;
+      return fill(out, (i) => (x[i] as number) * (operands[1]?.[Math.floor(i / width)] as number));
+    }
     case 'tensor.add_constant':
     case 'tensor.mul_constant': {
       const { data } = constant('constant');

@@ -2,6 +2,7 @@
  * Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups /
  * (U B)), and which rotation keys the loop takes.
  */
+import type { Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import {
   bootstrapCost,
@@ -23,6 +24,8 @@ export interface AttentionSpec {
   /** Token blocks P of queries and of keys. */
   readonly tokenBlocks: number;
   readonly ranges: AttentionRanges;
+  /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
+  readonly mask?: Value | undefined;
   readonly loc: string;
 }
 

@@ -27,16 +27,23 @@
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
  * (one iteration, G = 1), or made again in a pass for each round.
  *
- * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w`
- * follows
- * the rounds for the same purpose.
+ * A key mask m (encrypted, one slot value for each token) drops padding of a length that only the client
+ * knows: V is masked where it has levels to spare, and den becomes a sum over m like one more feature of V,
+ *
+ *     V <- V m          den += rot(sum_b E[b] mb[b], c*U*B*g)          mb[b] = rot(m', c*U*b), m' as K'
+ *
+ * so den, one ciphertext, is a level lower and nothing else. Padded tokens then hold what the model gives
+ * them: no bias is masked, and outputs that read them agree too.
+ *
+ * Without a mask, padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A
+ * virtual padded key `w` follows the rounds for the same purpose.
  */
 import type { Value } from '../../ir/module.js';
 import { axisSize, type Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
-import { maxSoftmaxRounds, type Interval } from '../ranges.js';
+import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
@@ -85,16 +92,19 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
   const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
   const k = project(1, rows, spec.headSize, 1);
-  const v = project(2, rows, spec.headSize, 1);
+  const projected = project(2, rows, spec.headSize, 1);
+  const { mask } = spec;
+  const v = mask === undefined ? projected : ctx.multiply(projected, mask, [], spec.loc);
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
   const copies = (value: Value) =>
     asKeyBlocks(ctx, offsetCopies(ctx, spreadOffsets(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
   const keys = copies(k);
   const values = copies(v);
+  const operands = { q, keys, values, mask: mask === undefined ? undefined : copies(mask) };
   const { numerator, inverse } =
     shape.trips > 1
-      ? streamed(ctx, spec, softmax, head, q, keys, values)
-      : stored(ctx, spec, softmax, head, q, keys, values);
+      ? streamed(ctx, spec, softmax, head, operands)
+      : stored(ctx, spec, softmax, head, operands);
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
   return {
     value,
@@ -128,7 +138,11 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   const include = (interval: Interval, x: number): Interval =>
     padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
   // A padded query has all scores 0.
-  const logSums = spec.ranges.logSumExp.map((range) => widenLog(include(range, Math.log(spec.tokens))));
+  const kept = spec.ranges.keys ?? { min: spec.tokens, max: spec.tokens };
+  const shorter = spec.mask === undefined ? 0 : Math.log(shorterRequests);
+  const logSums = spec.ranges.logSumExp.map(({ min, max }) =>
+    widenLog(include(include({ min: min - shorter, max }, Math.log(kept.min)), Math.log(kept.max))),
+  );
   const fits = logSums.findIndex((log) => log.max - log.min <= maxLogSpread);
   const rounds = fits < 0 ? maxSoftmaxRounds : fits;
   const logSum = defined(logSums[rounds], 'log-sum-exp range');
@@ -142,7 +156,8 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
-    const log = widenLog(include(range, -Math.log(spec.tokens)));
+    const wide = { min: range.min, max: range.max + shorter };
+    const log = widenLog(include(include(wide, -Math.log(kept.min)), -Math.log(kept.max)));
     // A sum of squares of probabilities of n keys lies in [1/n, 1].
     return {
       min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)),
@@ -203,13 +218,32 @@ function offsetAxes(value: Value): string[] {
   return [keyAxis, 'b'].filter((name) => axisSize(ctType(value).axes, name) !== undefined);
 }
 
-function sumOffsets(ctx: PackContext, weights: Value, loc: string): Value {
+/** Of kept keys only: with rounds the weights are masked already, without them here. */
+function sumOffsets(
+  ctx: PackContext,
+  softmax: SoftmaxPlan,
+  weights: Value,
+  { mask }: Operands,
+  loc: string,
+): Value {
+  if (mask !== undefined && softmax.rounds === 0) {
+    return ctx.multiply(weights, mask, offsetAxes(weights), loc);
+  }
   return offsetAxes(weights)
     .reverse()
     .reduce((value, axis) => ctx.builder.op('ct.sum', [value], { axis }, loc), weights);
 }
 
-function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys: Value, loc: string): Value {
+/**
+ * Squaring would let weights of dropped keys grow without bound, so with rounds they are made zero at once.
+ */
+function scoresToWeights(
+  ctx: PackContext,
+  softmax: SoftmaxPlan,
+  q: Value,
+  { keys, mask }: Operands,
+  loc: string,
+): Value {
   const scores = ctx.multiply(q, keys, ['j'], loc);
   const shifted = ctx.builder.op(
     'ct.add_plain',
@@ -217,7 +251,17 @@ function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys:
     {},
     loc,
   );
-  return ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
+  const attrs = { coefficients: softmax.exponential };
+  const weights = ctx.builder.op('ct.polynomial', [shifted], attrs, loc);
+  return mask === undefined || softmax.rounds === 0 ? weights : ctx.multiply(weights, mask, [], loc);
+}
+
+/** Queries, and copies of keys, values and key mask at all offsets of an iteration. */
+interface Operands {
+  readonly q: Value;
+  readonly keys: Value;
+  readonly values: Value;
+  readonly mask: Value | undefined;
 }
 
 interface Ratio {
@@ -234,10 +278,9 @@ function streamed(
   spec: AttentionSpec,
   softmax: SoftmaxPlan,
   head: HeadLayout,
-  q: Value,
-  keys: Value,
-  values: Value,
+  operands: Operands,
 ): Ratio {
+  const { q, values } = operands;
   const { loc, tokenBlocks, headSize } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
   const run = head.carried ? carriedLoop : turnedLoop;
@@ -248,9 +291,9 @@ function streamed(
   for (let round = 0; ; round++) {
     const last = round === softmax.rounds;
     const term: OffsetLoop['term'] = (body, [query, ...known], turned) => {
-      let weights = scoresToWeights(body, softmax, defined(query, 'queries'), keys, loc);
+      let weights = scoresToWeights(body, softmax, defined(query, 'queries'), operands, loc);
       for (const inverse of known) weights = nextWeights(body, weights, inverse, loc);
-      const den = turned(sumOffsets(body, weights, loc));
+      const den = turned(sumOffsets(body, softmax, weights, operands, loc));
       return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
@@ -278,16 +321,16 @@ function stored(
   spec: AttentionSpec,
   softmax: SoftmaxPlan,
   head: HeadLayout,
-  q: Value,
-  keys: Value,
-  values: Value,
+  operands: Operands,
 ): Ratio {
   const { loc } = spec;
-  let weights = scoresToWeights(ctx, softmax, q, keys, loc);
+  const { q, values } = operands;
+  let weights = scoresToWeights(ctx, softmax, q, operands, loc);
   let padding = knownPadding(ctx, spec, softmax);
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
-    const inverse = invert(ctx, spec, head, sumOffsets(ctx, weights, loc), interval, padding);
+    const den = sumOffsets(ctx, softmax, weights, operands, loc);
+    const inverse = invert(ctx, spec, head, den, interval, padding);
     if (round === softmax.rounds) {
       return {
         numerator: ctx.multiply(weights, values, offsetAxes(weights), loc),
@@ -317,7 +360,7 @@ interface Padding {
 
 /** Before the first round. */
 function knownPadding(ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan): Padding {
-  return { constant: paddedKeys(ctx, spec) * softmax.atZero };
+  return { constant: spec.mask === undefined ? paddedKeys(ctx, spec) * softmax.atZero : 0 };
 }
 
 /** The virtual padded key goes through the round that the weights go through. */
@@ -330,7 +373,7 @@ function nextPadding(
 ): Padding {
   const { loc } = spec;
   const count = paddedKeys(ctx, spec);
-  if (count === 0) return padding;
+  if (count === 0 || spec.mask !== undefined) return padding;
   const scaled =
     padding.key === undefined
       ? ctx.timesPlain(inverse, ctx.realConstant(softmax.atZero, loc), [], loc)

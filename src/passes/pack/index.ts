@@ -12,10 +12,10 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NonlinearFunction } from '../approximation/index.js';
-import type { NodeRange, NodeRanges, ValueRanges } from '../ranges.js';
+import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
 import { packAttention } from './attention.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
-import { inputSlots, slotMap, tokensOf } from './ports.js';
+import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 import {
@@ -107,7 +107,7 @@ export function packModule(
     inputs: module.inputs.map((port, i): Port => ({
       ...port,
       slots: defined(inputs[i], 'input').slots,
-      bound: boundOf(ranges, i),
+      bound: boundOf(ranges, i, defined(inputs[i], 'input')),
     })),
     outputs: module.outputs.map((port, i): Port => ({
       ...port,
@@ -140,9 +140,11 @@ function groupsOf(main: Func, tokenBlocks: number): number {
   });
 }
 
-function boundOf(ranges: NodeRanges, input: number): number | undefined {
-  const range = ranges.get(-1 - input)?.interval;
-  return range === undefined ? undefined : 2 * Math.max(Math.abs(range.min), Math.abs(range.max));
+/** One factor for all tokens is one over their number, or goes with it. */
+function boundOf(ranges: NodeRanges, index: number, input: PackedInput): number | undefined {
+  const range = ranges.get(-1 - index)?.interval;
+  const margin = input.isFactor && input.tokens === 1 ? 2 * shorterRequests : 2;
+  return range === undefined ? undefined : margin * Math.max(Math.abs(range.min), Math.abs(range.max));
 }
 
 function outputSlots(packed: Packed, ctx: PackContext): SlotMap {
@@ -220,6 +222,10 @@ class Packer {
         return plusVector(ctx, x(), attrs.constant as string, loc);
       case 'tensor.mul_constant':
         return timesVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.scale_tokens': {
+        const scaled = this.values.get(operand(0).id) ?? x();
+        return { ...scaled, value: ctx.multiply(scaled.value, this.factorOf(operand(1), loc), [], loc) };
+      }
       case 'tensor.layer_norm':
         return packLayerNorm(
           ctx,
@@ -317,6 +323,7 @@ class Packer {
     const heads = op.attrs.heads as number;
     const width = (values[0].type as TensorType).shape.at(-1) ?? 0;
     const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
+    const mask = op.operands[3];
     const spec = {
       heads,
       headSize: width / heads,
@@ -324,6 +331,7 @@ class Packer {
       tokens: tokensOf(values[1]),
       tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
+      mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
@@ -342,6 +350,12 @@ class Packer {
       );
       return applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor }, op.loc);
     });
+  }
+
+  /** A factor of tokens (ports.ts), without an axis of features. */
+  private factorOf(value: Value, loc: string): Value {
+    const packed = defined(this.values.get(value.id), 'factors of tokens');
+    return this.ctx.reshape(packed.value, tokenAxes(blocksOf(packed.value)), loc);
   }
 
   private rangeOf(op: Op, index: number, kind: NodeRange['kind']): NodeRange {
