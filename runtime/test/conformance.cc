@@ -261,6 +261,20 @@ std::string testSubScale(Bench& b, Fill fill) {
                     });
 }
 
+std::string testNttSubScale(Bench& b, Fill fill) {
+  const Shape s = randomShape(b.random, b.ring, false, 3);
+  const uint32_t n = b.ring.degree();
+  Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
+  Operand x = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
+  Operand y = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
+  const bool inPlace = b.random.coin();
+  std::vector<uint64_t> scalars;
+  for (uint16_t limb : s.limbs) scalars.push_back(b.random.residue(b.ring.modulus(limb), fill));
+  return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
+    t.nttSubScale(b.ring, b.pool, l, o.rows(), x.rows(), inPlace ? o.rows() : y.rows(), scalars.data());
+  });
+}
+
 std::string testAddPlain(Bench& b, Fill fill) {
   const Shape s = randomShape(b.random, b.ring, false, 3);
   const uint32_t n = b.ring.degree();
@@ -373,13 +387,15 @@ std::string testIntt(Bench& b, Fill fill) {
   });
 }
 
+using KernelCheck = std::string (*)(Bench&, Fill);
+
 // The transforms at every degree: odd and even numbers of layers take different paths.
-std::string testDegrees(Bench& b, Fill fill, bool forward, uint32_t maxLogN) {
+std::string testDegrees(Bench& b, Fill fill, KernelCheck check, uint32_t maxLogN) {
   for (uint32_t logN = kMinLogN; logN <= maxLogN; logN++) {
     RingContext ring(logN, {firstPrimes(logN, 50, 1)[0], firstPrimes(logN, 46, 1)[0],
                             firstPrimes(logN, 40, 1)[0], firstPrimes(logN, logN + 8, 1)[0]});
     Bench inner{ring, b.pool, b.table, b.reference, b.random, logN};
-    const std::string difference = forward ? testNtt(inner, fill) : testIntt(inner, fill);
+    const std::string difference = check(inner, fill);
     if (!difference.empty()) return difference;
   }
   return "";
@@ -476,7 +492,7 @@ std::string testSumRows(Bench& b, Fill fill) {
 
 struct KernelTest {
   const char* name;
-  std::string (*run)(Bench&, Fill);
+  KernelCheck run;
   uint32_t repeats;
 };
 
@@ -492,6 +508,7 @@ constexpr KernelTest kTests[] = {
     {"intt", testIntt, 1},
     {"baseConvert", testBaseConvert, 2},
     {"subScale", testSubScale, 3},
+    {"nttSubScale", testNttSubScale, 2},
     {"keyProduct", testKeyProduct, 4},
     {"automorphism", testAutomorphism, 4},
     {"sumRows", testSumRows, 2},
@@ -531,12 +548,13 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full,
   }
   Random random(seed);
   Bench bench{*rings[0], pools[1], table, reference, random, 6};
-  std::string forward, inverse, sums, expanded, wide;
+  std::string forward, inverse, fused, sums, expanded, wide;
   for (Fill fill : kFills) {
     // Long rows are the point of some tables and cost 2 s, so without --full they come with one fill.
     const uint32_t maxLogN = full || (longRows && fill == Fill::kMixed) ? kMaxLogN : 13;
-    if (forward.empty()) forward = testDegrees(bench, fill, true, maxLogN);
-    if (inverse.empty()) inverse = testDegrees(bench, fill, false, maxLogN);
+    if (forward.empty()) forward = testDegrees(bench, fill, testNtt, maxLogN);
+    if (inverse.empty()) inverse = testDegrees(bench, fill, testIntt, maxLogN);
+    if (fused.empty()) fused = testDegrees(bench, fill, testNttSubScale, maxLogN);
     for (int i = 0; i < 4 && sums.empty(); i++) sums = testLongReduction(bench, fill);
     if (expanded.empty()) expanded = testCoefficients(bench, fill, 8, 256, 8, 96);
     if (expanded.empty()) expanded = testCoefficients(bench, fill, 14, 1 << 13, 1, 3);
@@ -544,6 +562,7 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full,
   }
   report(table.name, "ntt, every degree", forward);
   report(table.name, "intt, every degree", inverse);
+  report(table.name, "nttSubScale, every degree", fused);
   report(table.name, "9000 terms", sums);
   report(table.name, "many coefficients", expanded);
   report(table.name, "wide base conversion", wide);

@@ -132,6 +132,13 @@ class Commands {
     if (first != 0) pass<Transform::kForward>(launch, out, a, ring_.logN, 0, first);
     pass<Transform::kForward>(launch, out, first != 0 ? out : a, ring_.logN, first, ring_.logN - first);
   }
+  void nttSubScale(const Launch& launch, const Rows& out, const Rows& a, const Rows& b,
+                   const uint64_t* scalars) {
+    const uint32_t first = firstPassLayers(ring_.logN);
+    if (first != 0) pass<Transform::kForward>(launch, out, b, ring_.logN, 0, first);
+    pass<Transform::kForwardSubScale>(launch, out, first != 0 ? out : b, ring_.logN, first,
+                                      ring_.logN - first, {a, scalars});
+  }
   void intt(const Launch& launch, const Rows& out, const Rows& a) {
     const uint32_t first = firstPassLayers(ring_.logN);
     pass<Transform::kInverse>(launch, out, a, ring_.logN, first, ring_.logN - first);
@@ -172,11 +179,11 @@ class Commands {
 
   template <Transform kind>
   void pass(const Launch& launch, const Rows& out, const Rows& in, uint32_t logRow, uint32_t firstLayer,
-            uint32_t layers) {
+            uint32_t layers, const SubScaleOperands& operands = {}) {
     const Cut cut = cutInto(ring_, launch, 1);
     const uint32_t columns = (cut.outerCount * launch.limbCount) << (logRow - layers);
     const uint32_t tileColumns = kTileWords >> layers;
-    launcher_.start(NttPass<kind>{ring_, launch, cut, out, in, logRow, firstLayer, layers, columns},
+    launcher_.start(NttPass<kind>{ring_, launch, cut, out, in, logRow, firstLayer, layers, columns, operands},
                     (columns + tileColumns - 1) / tileColumns, kBlockThreads, NttPass<kind>::kShared);
   }
 
