@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "backends/cuda/emulated.h"
+#include "backends/cuda/load.h"
+#include "backends/cuda/module_kernels.h"
 #include "ckks/ring.h"
 #include "hal/kernels.h"
 #include "hal/thread_pool.h"
@@ -589,6 +591,18 @@ int run(int argc, char** argv) {
     const KernelTable* table = findCpuKernels(name);
     if (table == nullptr) std::printf("%-13s skipped: this machine cannot run it\n", name);
     else runTable(*table, reference, full, false);
+  }
+  if (only == nullptr || std::strcmp(only, "cuda") == 0) {
+    const AegisCuda* api = nullptr;
+    const CudaMachine machine = cudaMachine(&api);
+    if (api != nullptr) {
+      ModuleKernels kernels(*api, 0);
+      std::printf("cuda          %s\n", machine.devices[0].c_str());
+      runTable(ModuleKernels::hostTable(), reference, full, true);
+    } else {
+      std::printf("%-13s skipped: %s\n", "cuda", machine.problem.c_str());
+      if (only != nullptr) return 1;
+    }
   }
   const KernelTable& emulated = emulatedCudaKernels();
   if (only == nullptr || std::strcmp(only, emulated.name) == 0) runTable(emulated, reference, full, true);
