@@ -225,9 +225,9 @@ std::string testCopy(Bench& b, Fill fill) {
   });
 }
 
-// add, sub, subScale: out apart from the inputs, or the same buffer as one of them.
+// Out apart from the inputs, or the same buffer as one of them.
 template <class Call>
-std::string testBinary(Bench& b, Fill fill, const Call& call) {
+std::string testBinary(Bench& b, Fill fill, const Call& call, bool overA = true) {
   const Shape s = randomShape(b.random, b.ring, false, 3);
   const uint32_t n = b.ring.degree();
   Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
@@ -237,22 +237,16 @@ std::string testBinary(Bench& b, Fill fill, const Call& call) {
   for (uint16_t limb : s.limbs) scalars.push_back(b.random.residue(b.ring.modulus(limb), fill));
   const uint64_t alias = b.random.below(3);
   return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
-    const Rows x = alias == 1 ? o.rows() : a.rows(), y = alias == 2 ? o.rows() : c.rows();
+    const Rows x = overA && alias == 1 ? o.rows() : a.rows(), y = alias == 2 ? o.rows() : c.rows();
     call(t, l, o.rows(), x, y, scalars.data());
   });
 }
 
-std::string testAdd(Bench& b, Fill fill) {
+template <auto KernelTable::* entry>
+std::string testSum(Bench& b, Fill fill) {
   return testBinary(b, fill,
                     [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t*) {
-                      t.add(b.ring, b.pool, l, o, x, y);
-                    });
-}
-
-std::string testSub(Bench& b, Fill fill) {
-  return testBinary(b, fill,
-                    [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t*) {
-                      t.sub(b.ring, b.pool, l, o, x, y);
+                      (t.*entry)(b.ring, b.pool, l, o, x, y);
                     });
 }
 
@@ -264,17 +258,12 @@ std::string testSubScale(Bench& b, Fill fill) {
 }
 
 std::string testNttSubScale(Bench& b, Fill fill) {
-  const Shape s = randomShape(b.random, b.ring, false, 3);
-  const uint32_t n = b.ring.degree();
-  Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
-  Operand x = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
-  Operand y = randomOperand(b.random, b.ring, s, s.limbs, 1, n, false, fill);
-  const bool inPlace = b.random.coin();
-  std::vector<uint64_t> scalars;
-  for (uint16_t limb : s.limbs) scalars.push_back(b.random.residue(b.ring.modulus(limb), fill));
-  return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
-    t.nttSubScale(b.ring, b.pool, l, o.rows(), x.rows(), inPlace ? o.rows() : y.rows(), scalars.data());
-  });
+  return testBinary(
+      b, fill,
+      [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t* c) {
+        t.nttSubScale(b.ring, b.pool, l, o, x, y, c);
+      },
+      false);
 }
 
 std::string testAddPlain(Bench& b, Fill fill) {
@@ -377,15 +366,10 @@ std::string testTransform(Bench& b, Fill fill, const Call& call) {
   });
 }
 
+template <auto KernelTable::* entry>
 std::string testNtt(Bench& b, Fill fill) {
   return testTransform(b, fill, [&](const KernelTable& t, const Launch& l, Rows o, Rows a) {
-    t.ntt(b.ring, b.pool, l, o, a);
-  });
-}
-
-std::string testIntt(Bench& b, Fill fill) {
-  return testTransform(b, fill, [&](const KernelTable& t, const Launch& l, Rows o, Rows a) {
-    t.intt(b.ring, b.pool, l, o, a);
+    (t.*entry)(b.ring, b.pool, l, o, a);
   });
 }
 
@@ -501,13 +485,13 @@ struct KernelTest {
 constexpr KernelTest kTests[] = {
     {"zero", testZero, 1},
     {"copy", testCopy, 3},
-    {"add", testAdd, 3},
-    {"sub", testSub, 3},
+    {"add", testSum<&KernelTable::add>, 3},
+    {"sub", testSum<&KernelTable::sub>, 3},
     {"addPlain", testAddPlain, 6},
     {"contract", testContract, 8},
     {"tensor", testTensor, 3},
-    {"ntt", testNtt, 1},
-    {"intt", testIntt, 1},
+    {"ntt", testNtt<&KernelTable::ntt>, 1},
+    {"intt", testNtt<&KernelTable::intt>, 1},
     {"baseConvert", testBaseConvert, 2},
     {"subScale", testSubScale, 3},
     {"nttSubScale", testNttSubScale, 2},
@@ -554,8 +538,8 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full,
   for (Fill fill : kFills) {
     // Long rows are the point of some tables and cost 2 s, so without --full they come with one fill.
     const uint32_t maxLogN = full || (longRows && fill == Fill::kMixed) ? kMaxLogN : 13;
-    if (forward.empty()) forward = testDegrees(bench, fill, testNtt, maxLogN);
-    if (inverse.empty()) inverse = testDegrees(bench, fill, testIntt, maxLogN);
+    if (forward.empty()) forward = testDegrees(bench, fill, testNtt<&KernelTable::ntt>, maxLogN);
+    if (inverse.empty()) inverse = testDegrees(bench, fill, testNtt<&KernelTable::intt>, maxLogN);
     if (fused.empty()) fused = testDegrees(bench, fill, testNttSubScale, maxLogN);
     for (int i = 0; i < 4 && sums.empty(); i++) sums = testLongReduction(bench, fill);
     if (expanded.empty()) expanded = testCoefficients(bench, fill, 8, 256, 8, 96);

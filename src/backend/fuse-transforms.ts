@@ -1,14 +1,14 @@
 /**
  * Transforms that need no pass of their own: (a - NTT(b)) * scalar, as in ModDown and rescale, is one command
- * (kernels.h, nttSubScale). Before: five rows of memory traffic for each row on a CPU whose second-level cache
- * holds a row, seven on a GPU (two passes, then one); after: three and five.
+ * (kernels.h, nttSubScale). Rows of memory traffic for each row: three instead of five on a CPU whose
+ * second-level cache holds a row, five instead of seven on a GPU (two passes of the transform).
  */
 import type { Block, Func, Op } from '../ir/module.js';
 import { viewKinds } from '../ir/ops/poly.js';
 
 /**
- * poly.ntt ops whose result only the poly.sub_scale that follows reads, as what it subtracts. Between them are
- * views that launch nothing. Neither writes into a window.
+ * poly.ntt ops whose result only the poly.sub_scale that follows reads, as what it subtracts. Between them
+ * are views that launch nothing. Neither writes into a window.
  */
 export function fusibleTransforms(func: Func): ReadonlySet<Op> {
   const uses = new Map<number, number>();

@@ -209,7 +209,8 @@ void ModuleKernels::addTransforms(Ring& kept, const RingContext& ring, const Lau
     added = true;
   }
   if (!added) return;
-  check(api_.copyBytes(kept.deviceTables, kept.tables.data(), kept.tables.size() * sizeof(NttTable), stream_));
+  const size_t bytes = kept.tables.size() * sizeof(NttTable);
+  check(api_.copyBytes(kept.deviceTables, kept.tables.data(), bytes, stream_));
   synchronise();
 }
 
@@ -273,7 +274,8 @@ class Shadow {
 
   // Ranges that meet become one: an output that is an input stays so.
   void upload() {
-    std::sort(ranges_.begin(), ranges_.end(), [](const Range& x, const Range& y) { return x.begin < y.begin; });
+    std::sort(ranges_.begin(), ranges_.end(),
+              [](const Range& x, const Range& y) { return x.begin < y.begin; });
     std::vector<Range> merged;
     for (const Range& range : ranges_) {
       if (!merged.empty() && range.begin < merged.back().end)

@@ -1,4 +1,5 @@
-// ntt, intt, nttSubScale: negacyclic transforms, and the transform of plaintext rows that are held as coefficients.
+// ntt, intt, nttSubScale: negacyclic transforms, and the transform of plaintext rows that are held as
+// coefficients.
 //
 // A pass does up to kTileLayers layers of butterflies in shared memory. Before global layer `firstLayer` a
 // row falls into 2^firstLayer blocks; a block falls into interleaved columns of 2^layers words, which lie
@@ -18,8 +19,8 @@
 // in the contiguous pass) come from the second-level cache, since blocks go through the batch before the
 // next limb. At N = 2^16 on an H100: operations 0.40 us, memory 0.63 us a row.
 //
-// nttSubScale: 21 N IMAD and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt and then subScale move 56 N
-// (1.10 us).
+// nttSubScale: 21 N IMAD and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt and then subScale move
+// 56 N (1.10 us).
 #pragma once
 
 #include "backends/cuda/arithmetic.h"
