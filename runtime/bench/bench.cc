@@ -135,7 +135,8 @@ int run(const Options& options) {
 int usage(const std::string& what) {
   std::fprintf(stderr,
                "aegis-bench: %s\nusage: aegis-bench [--json] [--backend cpu|cuda|cuda-emulated] "
-               "[--threads n] [--logn 10..17] [--limbs 2..60] [--specials 1..30] [--dnum 1..limbs] [--rotations 1..16] "
+               "[--threads n] [--logn 10..17] [--limbs 2..60] [--specials 1..30] "
+               "[--dnum 1..limbs] [--rotations 1..16] "
                "[--profile P.json] [--plan NAME PLAN KEYS REQUEST]...\n",
                what.c_str());
   return 2;

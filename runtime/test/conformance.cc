@@ -321,9 +321,7 @@ std::string testCoefficients(Bench& b, Fill fill, uint32_t logN, uint32_t rowWor
                              uint32_t terms) {
   Shape s;
   s.rank = 3, s.reduceRank = 1;
-  s.dims[0] = 2;
-  s.dims[1] = inner;
-  s.dims[2] = terms;
+  s.dims[0] = 2, s.dims[1] = inner, s.dims[2] = terms;
   s.limbs = {1, 0};
   RingContext ring(logN, firstPrimes(logN, 50, 2));
   Operand out = randomOperand(b.random, ring, s, s.limbs, 1, ring.degree(), true, fill);

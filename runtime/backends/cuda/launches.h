@@ -196,8 +196,8 @@ class Commands {
       if (a.strides[d] == 0 && launch.dims[d] > tiled) tileDim = d, tiled = launch.dims[d];
     const uint32_t inner = tiled == 1 ? 1 : dimsProduct(launch, tileDim + 1, cut.outerRank);
     cut.outerCount = cut.outerCount / tiled * ((tiled + kTileRows - 1) / kTileRows);
-    launcher_.start(Contract{ring_, launch, cut, out, a, residues, plainShift(ring_, residues), tileDim, tiled,
-                             inner},
+    const uint32_t shift = plainShift(ring_, residues);
+    launcher_.start(Contract{ring_, launch, cut, out, a, residues, shift, tileDim, tiled, inner},
                     cut.outerCount * cut.pieces * launch.limbCount, cut.words / kContractWords,
                     Contract::kShared);
   }
