@@ -89,6 +89,8 @@ void CpuDevice::run(const KernelCall& call) const {
       return kernels_.baseConvert(ring_, pool_, launch, out, a, c.sourceLimbs.data(),
                                   uint32_t(c.sourceLimbs.size()));
     case plan::Opcode_SubScale: return kernels_.subScale(ring_, pool_, launch, out, a, b, c.scalars.data());
+    case plan::Opcode_NttSubScale:
+      return kernels_.nttSubScale(ring_, pool_, launch, out, a, b, c.scalars.data());
     case plan::Opcode_KeyProduct:
       return kernels_.keyProduct(ring_, pool_, launch, out, a, c.digitCount,
                                  statics_.keys.at(&c).data() + call.turn, c.turnDim, c.keyRows.data());

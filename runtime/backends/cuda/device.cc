@@ -221,6 +221,7 @@ const char* CudaDevice::start(const KernelCall& call) {
     case plan::Opcode_Intt: return api.intt(&on, out, a);
     case plan::Opcode_BaseConvert: return api.baseConvert(&on, out, a, &tables.conversion);
     case plan::Opcode_SubScale: return api.subScale(&on, out, a, b, tables.scalars);
+    case plan::Opcode_NttSubScale: return api.nttSubScale(&on, out, a, b, tables.scalars);
     case plan::Opcode_KeyProduct:
       return api.keyProduct(&on, out, a, c.digitCount, keys, c.turnDim, tables.keyRows);
     case plan::Opcode_Automorphism:

@@ -153,6 +153,11 @@ const char* subScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, 
   return launched("subScale", on, [&](auto& run) { run.subScale(*on->launch, *out, *a, *b, scalars); });
 }
 
+const char* nttSubScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b,
+                        const uint64_t* scalars) {
+  return launched("nttSubScale", on, [&](auto& run) { run.nttSubScale(*on->launch, *out, *a, *b, scalars); });
+}
+
 const char* keyProduct(const AegisCudaLaunch* on, const Rows* out, const Rows* digits, uint32_t digitCount,
                        const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
   return launched("keyProduct", on, [&](auto& run) {
@@ -191,8 +196,8 @@ constexpr AegisCuda api = {
     driver,            deviceCount,    describe,      useDevice,
     allocate,          release,        createStream,  destroyStream, copyBytes, synchronise,
     zero,              copy,           add,           sub,         addPlain, contract,
-    tensor,            ntt,            intt,          baseConvert, subScale, keyProduct,
-    automorphism,      sumRows};
+    tensor,            ntt,            intt,          baseConvert, subScale, nttSubScale,
+    keyProduct,        automorphism,   sumRows};
 
 }  // namespace
 }  // namespace aegis::cuda

@@ -9,7 +9,7 @@
 
 extern "C" {
 
-constexpr uint32_t kAegisCudaVersion = 2;
+constexpr uint32_t kAegisCudaVersion = 3;
 
 struct AegisCudaDevice {
   char name[256];
@@ -63,6 +63,8 @@ struct AegisCuda {
                              const aegis::ConversionTable*);
   const char* (*subScale)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* a,
                           const aegis::Rows* b, const uint64_t* scalars);
+  const char* (*nttSubScale)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* a,
+                             const aegis::Rows* b, const uint64_t* scalars);
   const char* (*keyProduct)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* digits,
                             uint32_t digitCount, const aegis::KeyView* keys, uint32_t keyDim,
                             const uint16_t* keyRows);

@@ -20,6 +20,7 @@ void addTransforms(const std::vector<CommandSpec>& commands, std::vector<bool>& 
     switch (command.op) {
       case plan::Opcode_Ntt:
       case plan::Opcode_Intt:
+      case plan::Opcode_NttSubScale:
       case plan::Opcode_AddPlain:  // of coefficients, perhaps
       case plan::Opcode_Contract:
         for (const uint16_t limb : command.limbs) primes[limb] = true;

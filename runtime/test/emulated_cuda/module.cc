@@ -404,6 +404,19 @@ const char* subScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, 
                   [&](auto& run) { run.subScale(*on->launch, *out, *a, *b, scalars); });
 }
 
+const char* nttSubScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b,
+                        const uint64_t* scalars) {
+  return launched("nttSubScale", on,
+                  [=, out = *out, a = *a, b = *b](Inspection& i, const Launch& l) {
+                    i.rows("out", out, l.limbCount);
+                    i.rows("a", a, l.limbCount);
+                    i.rows("b", b, l.limbCount);
+                    i.bytes("scalars", scalars, l.limbCount * sizeof(uint64_t));
+                    i.transforms();
+                  },
+                  [&](auto& run) { run.nttSubScale(*on->launch, *out, *a, *b, scalars); });
+}
+
 const char* keyProduct(const AegisCudaLaunch* on, const Rows* out, const Rows* digits, uint32_t digitCount,
                        const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
   return launched("keyProduct", on,
@@ -464,6 +477,7 @@ AegisCuda moduleApi() {
   api.intt = intt;
   api.baseConvert = baseConvert;
   api.subScale = subScale;
+  api.nttSubScale = nttSubScale;
   api.keyProduct = keyProduct;
   api.automorphism = automorphism;
   api.sumRows = sumRows;
