@@ -33,8 +33,8 @@ constexpr const char* kHelp =
     "  --weights FILE     weights file, PLAN.weights unless given\n"
     "  --backend NAME     cpu (default), or cuda: NVIDIA GPUs, rank r on device r modulo their number\n"
     "  --channel NAME     local (default): ranks are threads; mpi: processes, one for each rank:\n"
-    "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...; nccl: either of them, with rows\n"
-    "                     between GPUs by NCCL (AEGIS_RENDEZVOUS: processes without MPI)\n"
+    "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...; nccl: either of them,\n"
+    "                     rows between GPUs by NCCL (AEGIS_RENDEZVOUS: processes without MPI)\n"
     "  --threads N        all cores unless given\n"
     "  --json             result and errors as JSON on standard output\n"
     "  --help             this text\n";

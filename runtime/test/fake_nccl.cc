@@ -258,7 +258,8 @@ Result ncclCommDestroy(void* handle) {
 }
 
 const char* ncclGetErrorString(Result result) {
-  return result == kSystemError ? "system error" : result == kRemoteError ? "remote error" : "invalid argument";
+  if (result == kSystemError) return "system error";
+  return result == kRemoteError ? "remote error" : "invalid argument";
 }
 
 const char* ncclGetLastError(void*) { return faulty("no-init") ? "no peer to be had" : ""; }

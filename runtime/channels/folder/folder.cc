@@ -42,7 +42,7 @@ class Folder {
              "name a folder that all processes can write to");
       if (!names().empty())
         fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS holds files of a job",
-             "wait for that job to end, or remove them if it was killed; every job needs a folder of its own");
+             "wait for that job to end, or remove them if it was killed; every job needs its own folder");
     }
   }
   ~Folder() {
@@ -81,7 +81,8 @@ class Folder {
   // True if rank `other` has been silent for so long, as this watch saw it.
   bool silent(StallWatch& watch, uint32_t other, double seconds) const {
     // Before its first sign of life a rank may still be starting.
-    return watch.stalled(other, heard_[other], heard_[other] == 0 ? std::max(seconds, kStartSeconds) : seconds);
+    if (heard_[other] == 0) seconds = std::max(seconds, kStartSeconds);
+    return watch.stalled(other, heard_[other], seconds);
   }
 
   void send(uint32_t to, const void* data, uint64_t bytes) {

@@ -1,5 +1,5 @@
-// Processes that meet in a folder that all of them can write, where there is no MPI: signs of life, the end of
-// a job and short messages are files in it. Rows go another way (channels/nccl): its channels have no
+// Processes that meet in a folder that all of them can write, where there is no MPI: signs of life, the end
+// of a job and short messages are files in it. Rows go another way (channels/nccl): its channels have no
 // collectives.
 #pragma once
 

@@ -45,8 +45,8 @@ class NcclChannel final : public Channel {
  public:
   NcclChannel(std::shared_ptr<Job> job, std::unique_ptr<Channel> base, uint32_t rank, CudaDevice& device)
       : job_(std::move(job)), base_(std::move(base)), rank_(rank), device_(device), cuda_(device.api()),
-        collectives_(*job_->setting.collectives), groups_(job_->groups.size()), received_(collectives_.size(), 0),
-        executions_(collectives_.size(), 0) {
+        collectives_(*job_->setting.collectives), groups_(job_->groups.size()),
+        received_(collectives_.size(), 0), executions_(collectives_.size(), 0) {
     for (const Collective& c : collectives_)
       done_.push_back(c.indexOf(rank) == ~0u ? nullptr : device_.gpu().makeEvent());
   }
@@ -83,7 +83,8 @@ class NcclChannel final : public Channel {
     if (problem.empty()) return;
     const std::lock_guard<std::mutex> lock(job_->mutex);
     job_->warnings.push_back("rank " + std::to_string(rank_) + ": NCCL does not work between the devices (" +
-                             problem + "): rows go by channel " + job_->base->name() + " instead, which is slower");
+                             problem + "): rows go by channel " + job_->base->name() +
+                             " instead, which is slower");
   }
 
   void start(uint32_t collective, const uint64_t* send, uint64_t* receive) override {
@@ -161,7 +162,8 @@ class NcclChannel final : public Channel {
       throw;
     } catch (const std::runtime_error& error) {
       hearOthers(c);
-      fail("R405", "rank " + std::to_string(rank_) + " stopped in " + c.describe() + ": NCCL: " + error.what(),
+      fail("R405",
+           "rank " + std::to_string(rank_) + " stopped in " + c.describe() + ": NCCL: " + error.what(),
            "NCCL_DEBUG=INFO makes NCCL say more");
     }
   }
@@ -213,7 +215,8 @@ class NcclChannel final : public Channel {
     demand(cuda_.copyBytes(memory, words.data(), kTestWords * sizeof(uint64_t), stream()));
     group.together(
         [&] {
-          group.demand(group.api().allReduce(memory, memory, kTestWords, kUint64, kSum, group.handle(), stream()));
+          group.demand(group.api().allReduce(memory, memory, kTestWords, kUint64, kSum, group.handle(),
+                                             stream()));
         },
         idle);
     const CudaHandle event = device_.gpu().makeEvent();
@@ -283,8 +286,8 @@ class NcclChannel final : public Channel {
       if (i == index) continue;
       const Collective::Transfer in = c.transfer(i, index), out = c.transfer(index, i);
       if (out.rows > 0)
-        group.demand(group.api().send(send + out.sendOffset * n, out.rows * n, kUint64, int(i), group.handle(),
-                                      stream()));
+        group.demand(group.api().send(send + out.sendOffset * n, out.rows * n, kUint64, int(i),
+                                      group.handle(), stream()));
       if (in.rows > 0)
         group.demand(group.api().recv(receive + in.receiveOffset * n, in.rows * n, kUint64, int(i),
                                       group.handle(), stream()));
@@ -335,7 +338,8 @@ class NcclTransport final : public Transport {
     job_->api = nccl::load(why);
     if (job_->api == nullptr)
       fail("R406", "the nccl channel is not available: " + why,
-           "install NCCL 2.18 or newer, or name its library in AEGIS_NCCL_LIBRARY; --channel local needs none");
+           "install NCCL 2.18 or newer, or name its library in AEGIS_NCCL_LIBRARY; --channel local needs "
+           "none");
     job_->setting = setting;
     job_->base = std::move(base);
     job_->meeting = std::make_unique<nccl::Meeting>(job_->base, setting.rankCount);
@@ -407,8 +411,8 @@ std::string ncclLibrary(std::string* why) {
   const nccl::Api* api = nccl::load(reason);
   if (why != nullptr) *why = reason;
   if (api == nullptr) return "";
-  return "NCCL " + std::to_string(api->version / 10000) + "." + std::to_string(api->version / 100 % 100) + "." +
-         std::to_string(api->version % 100) + " (" + api->path + ")";
+  return "NCCL " + std::to_string(api->version / 10000) + "." + std::to_string(api->version / 100 % 100) +
+         "." + std::to_string(api->version % 100) + " (" + api->path + ")";
 }
 
 }  // namespace aegis

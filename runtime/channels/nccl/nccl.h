@@ -10,9 +10,9 @@
 
 namespace aegis {
 
-// For ranks on CudaDevices. R406: there is no NCCL that will do. Where NCCL cannot connect the devices, or adds
-// wrongly on them, all ranks use the base transport instead, with a warning, or are refused with R406 if it
-// moves no rows.
+// For ranks on CudaDevices. R406: there is no NCCL that will do. Where NCCL cannot connect the devices, or
+// adds wrongly on them, all ranks use the base transport instead, with a warning, or are refused with R406 if
+// it moves no rows.
 std::shared_ptr<Transport> makeNcclTransport(const TransportJob& job, std::shared_ptr<Transport> base);
 
 // "NCCL 2.30.7 (libnccl.so.2)"; "" if there is none that will do, `why` says why.

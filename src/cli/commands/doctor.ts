@@ -77,7 +77,7 @@ async function examine(): Promise<DoctorReport> {
       run: able,
       decrypt: able,
       mpi: (runtime?.mpi ?? '') !== '',
-      cuda: false,
+      cuda: (runtime?.cuda.length ?? 0) > 0,
     },
   };
 }
@@ -148,7 +148,7 @@ function reportText(r: DoctorReport, style: Style): string {
       ['keygen, encrypt, decrypt', yes(r.runtime !== null, noRuntime)],
       ['run on the CPU', yes(r.runtime !== null, noRuntime)],
       ['run several ranks', r.possible['mpi'] === true ? 'as threads or with mpirun' : 'as threads'],
-      ['run on a GPU', yes(r.possible['cuda'] === true, 'plans run on the CPU only so far')],
+      ['run on a GPU', yes(r.possible['cuda'] === true, r.runtime?.cudaProblem ?? noRuntime)],
     ]),
     '',
   ].join('\n');
