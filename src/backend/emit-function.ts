@@ -36,7 +36,8 @@ export interface EmitContext {
   readonly callee: (name: string) => EmittedFunction & { readonly index: number };
 }
 
-type PlainSource = { readonly op: Op } | { readonly argument: number };
+/** `depth`: loops around the op. */
+type PlainSource = { readonly op: Op; readonly depth: number } | { readonly argument: number };
 
 /** Commands that may write over an operand (kernels.h), and which. */
 const inPlace: Readonly<Record<string, readonly number[]>> = {
@@ -172,8 +173,9 @@ class FunctionEmitter {
     const result = op.results[0];
     if (op.kind === 'loop') this.loop(op);
     else if (op.kind === 'call') this.call(op);
-    else if (result?.type.kind === 'pt') this.plainSources.set(result.id, { op });
-    else if (op.kind === 'poly.undefined')
+    else if (result?.type.kind === 'pt') {
+      this.plainSources.set(result.id, { op, depth: this.loops.length });
+    } else if (op.kind === 'poly.undefined')
       this.bind(defined(result, 'result'), this.fresh(polyType(defined(result, 'result'))));
     else if (viewKinds.has(op.kind)) this.view(op);
     else if (op.kind === 'poly.exchange') this.exchanges.emit(op, this.context.nodeIndex(op.loc));
@@ -323,7 +325,16 @@ class FunctionEmitter {
     const encoding = this.context.plaintexts.encoding(name, p, limbs, op.attrs.scale as number);
     const rows = encoding.coefficients ? 1 : limbs.length;
     const limbStride = encoding.coefficients ? 0 : 1;
-    return { slot: this.plainSlot(p, encoding), axes: p.type.axes, rows, limbStride };
+    const loopStrides = this.plainLoopStrides(p, rows * axesCount(p.type.axes));
+    return { slot: this.plainSlot(p, encoding), axes: p.type.axes, rows, limbStride, loopStrides };
+  }
+
+  /** A recipe with iterations holds the rows of all of them, one iteration after the other. */
+  private plainLoopStrides(p: Value, rows: number): readonly number[] {
+    const source = defined(this.plainSources.get(p.id), 'plaintext');
+    if (!('op' in source) || source.op.attrs.iterations === undefined) return [];
+    invariant(source.depth > 0, 'iterations need an enclosing loop');
+    return Array.from({ length: source.depth }, (_, k) => (k === source.depth - 1 ? rows : 0));
   }
 
   private plainSlot(p: Value, encoding: Encoding): number {

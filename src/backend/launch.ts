@@ -17,6 +17,8 @@ export interface PlainLayout {
   /** Of an element. */
   readonly rows: number;
   readonly limbStride: number;
+  /** Outermost loop first; missing entries are 0. */
+  readonly loopStrides: readonly number[];
 }
 
 export interface Launch {
@@ -140,7 +142,7 @@ function commandOf(launch: Launch, dims: readonly Dim[], offsets: Offsets): Comm
           strides: dims.map((dim) => dim.strides.plain),
           componentStride: 0,
           limbStride: launch.plain.limbStride,
-          loopStrides: [],
+          loopStrides: launch.plain.loopStrides,
         };
   const turnDim = dims.findIndex((dim) => dim.turn);
   const perIteration = turnDim < 0 ? 1 : defined(dims[turnDim], 'dimension').size;

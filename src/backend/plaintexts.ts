@@ -61,7 +61,7 @@ export class PlaintextPool {
     }
     const plaintext: Plaintext = {
       recipe,
-      elements: axesCount(type.axes),
+      elements: axesCount(type.axes) * ((op.attrs.iterations as number | undefined) ?? 1),
       period: type.period,
       rowWords: rowWords(type, reader.degree),
       limbs: encoding.limbs,

@@ -48,7 +48,7 @@ export function restrictPlain(
       return { ...sized, values: elements(0, count).map((e) => values[e] as number) };
     }
     case 'pt.vector': {
-      const features = table('features', 0, count);
+      const features = restrictFeatures(op, elements(0, count), tables, addTable);
       if (attrs.tokens === undefined || count === 0) return { ...sized, features };
       const tokens = defined(tables.get(attrs.tokens as string), 'table tokens');
       const groups = slots / (attrs.period as number);
@@ -70,6 +70,26 @@ export function restrictPlain(
     default:
       throw new InvariantError(`${op.kind} cannot be restricted`);
   }
+}
+
+/** Feature tables of the kept elements, of every iteration. */
+function restrictFeatures(
+  { attrs }: Op,
+  elements: readonly number[],
+  tables: ReadonlyMap<string, Int32Array>,
+  addTable: AddTable,
+): string {
+  const values = defined(tables.get(attrs.features as string), 'table features');
+  const period = attrs.period as number;
+  const iterations = (attrs.iterations as number | undefined) ?? 1;
+  const each = values.length / iterations / period;
+  return addTable(
+    Int32Array.from(
+      Array.from({ length: iterations }, (_, i) => i).flatMap((i) =>
+        elements.flatMap((e) => [...values.subarray((i * each + e) * period, (i * each + e + 1) * period)]),
+      ),
+    ),
+  );
 }
 
 /**

@@ -249,6 +249,10 @@ class Verifier {
     if (typeof stride === 'number' && trips === undefined) {
       report('V118', 'loopStride needs an enclosing loop');
     }
+    const iterations = op.attrs.iterations;
+    if (typeof iterations === 'number' && iterations !== trips) {
+      report('V118', `${iterations} iterations in a loop of ${trips ?? 'none'}`);
+    }
     if (op.kind !== 'ct.index' && op.kind !== 'poly.index') return;
     const type = op.operands[0]?.type;
     if (type?.kind !== 'ct' && type?.kind !== 'poly') return;

@@ -6,7 +6,7 @@ import { axesCount, type Axis, type Type } from './types.js';
 import type { Report } from './verify-types.js';
 
 /** Attributes that name a constant or a table of the module. */
-const constantAttrs = ['weight', 'constant', 'bias', 'gamma', 'beta'];
+const constantAttrs = ['weight', 'constant', 'bias', 'gamma', 'beta', 'keep'];
 const tableAttrs = ['features', 'tokens', 'rows', 'columns', 'indices'];
 
 /** Constants and tables that an op of any phase names exist. */
@@ -74,6 +74,8 @@ export function checkTensorData(op: Op, module: Module, report: Report): void {
       check('gamma', features);
       check('beta', features);
       return;
+    case 'tensor.attention':
+      return checkAttention(op, check);
     case 'tensor.concat_tokens':
       check('constant', (op.attrs.count as number) * features);
       return;
@@ -84,14 +86,26 @@ export function checkTensorData(op: Op, module: Module, report: Report): void {
   }
 }
 
+/** Masks and biases are as large as the scores of one head, biases also as those of all heads. */
+function checkAttention(op: Op, check: (attr: string, ...allowed: readonly number[]) => void): void {
+  const tokens = (i: number): number => {
+    const type = op.operands[i]?.type;
+    return type?.kind === 'tensor' ? (type.shape[0] ?? 0) : 0;
+  };
+  const scores = tokens(0) * tokens(1);
+  check('keep', scores);
+  check('bias', scores, (op.attrs.heads as number) * scores);
+}
+
 function checkVector(op: Op, module: Module, elements: number, report: Report): void {
   const period = op.attrs.period as number;
   const constant = module.constants.get(op.attrs.constant as string);
   const features = module.tables.get(op.attrs.features as string);
   const tokens = op.attrs.tokens === undefined ? undefined : module.tables.get(op.attrs.tokens as string);
   if (constant === undefined || features === undefined) return;
-  if (features.length !== elements * period) {
-    report('V114', `${features.length} features for ${elements} elements of period ${period}`);
+  const stored = elements * ((op.attrs.iterations as number | undefined) ?? 1);
+  if (features.length !== stored * period) {
+    report('V114', `${features.length} features for ${stored} elements of period ${period}`);
   }
   const slots = module.parameters?.slots;
   if (tokens !== undefined && slots !== undefined) {

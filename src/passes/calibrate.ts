@@ -3,7 +3,7 @@
  */
 import type { Module, Op } from '../ir/module.js';
 import { entryName } from '../ir/module.js';
-import { attentionScores, runTensor } from '../ir/interpreter/tensor.js';
+import { attentionMask, attentionScores, runTensor } from '../ir/interpreter/tensor.js';
 import { defined } from '../support/invariant.js';
 import {
   maxSoftmaxRounds,
@@ -28,7 +28,7 @@ export function calibrateModule(
     module.functions.find((f) => f.name === entryName),
     'main',
   );
-  const recorder = new Recorder(main.body.ops);
+  const recorder = new Recorder(main.body.ops, module.constants);
   samples.forEach((sample, i) => {
     const values = new Map<number, Float64Array>();
     main.body.args.forEach((arg, index) => {
@@ -89,9 +89,13 @@ class AttentionExtents {
   readonly logSumExp = Array.from({ length: maxSoftmaxRounds + 1 }, () => new Extent());
   readonly logSquareSum = Array.from({ length: maxSoftmaxRounds }, () => new Extent());
 
-  /** One row of scores, all keys of one query and head. */
-  row(scores: Float64Array): void {
-    for (const score of scores) this.scores.add(score);
+  /**
+   * One row of scores, all keys of one query and head. The exponential is taken of masked scores too, the sums
+   * are of those that `keep` lets through.
+   */
+  row(all: Float64Array, keep: Float64Array | undefined): void {
+    for (const score of all) this.scores.add(score);
+    const scores = keep === undefined ? all : all.filter((_, i) => keep[i] !== 0);
     const logSums = this.logSumExp.map((extent, k) => {
       const value = logSumExp(scores, 2 ** k);
       extent.add(value);
@@ -113,7 +117,10 @@ class Recorder {
   private readonly results = new Map<number, Extent>();
   private readonly indices: ReadonlyMap<Op, number>;
 
-  constructor(private readonly ops: readonly Op[]) {
+  constructor(
+    private readonly ops: readonly Op[],
+    private readonly constants: Module['constants'],
+  ) {
     this.indices = new Map(ops.map((op, index) => [op, index]));
   }
 
@@ -206,9 +213,12 @@ class Recorder {
     const stats = this.attentions.get(index) ?? new AttentionExtents();
     this.attentions.set(index, stats);
     const keys = k.length / widthOf(op);
+    const { keep, bias } = attentionMask(op, this.constants);
     for (let head = 0; head < (op.attrs.heads as number); head++) {
-      const scores = attentionScores(op, q, k, head);
-      for (let row = 0; row < scores.length; row += keys) stats.row(scores.subarray(row, row + keys));
+      const scores = attentionScores(op, q, k, head, bias);
+      for (let row = 0; row < scores.length; row += keys) {
+        stats.row(scores.subarray(row, row + keys), keep?.subarray(row, row + keys));
+      }
     }
     this.extentOf(index).add(stats.scores.min);
     this.extentOf(index).add(stats.scores.max);

@@ -40,7 +40,7 @@ function isCallable(repeat: Repeat, canonical: ReadonlySet<number>): boolean {
   const crossing = [...repeat.inputs, ...repeat.outputs].flat();
   return (
     crossing.every((value) => value.type.kind === 'ct' && canonical.has(value.id))
-    && repeat.recipes.flat().every((op) => op.kind.startsWith('pt.'))
+    && repeat.recipes.flat().every((op) => op.kind.startsWith('pt.') && op.attrs.iterations === undefined)
   );
 }
 

@@ -4,6 +4,7 @@ import { runTensor } from '../../src/ir/interpreter/tensor.js';
 import { verifyModule } from '../../src/ir/verifier.js';
 import { calibrateModule, nodeRanges } from '../../src/passes/calibrate.js';
 import { mergeDuplicates } from '../../src/passes/merge-duplicates.js';
+import type { PackOptions } from '../../src/passes/pack/context.js';
 import { packModule } from '../../src/passes/pack/index.js';
 import { planLevels } from '../../src/passes/plan-levels.js';
 import { measureBounds } from '../../src/passes/measure-bounds.js';
@@ -15,7 +16,7 @@ const parameters = makeParameters(defaultLiteral('tiny', true));
 interface Case {
   readonly name: string;
   readonly shape: TinyShape;
-  readonly options?: { offsetsInSlots: number; offsetsInArray: number };
+  readonly options?: Partial<PackOptions>;
 }
 
 const base: TinyShape = { tokens: 8, width: 16, heads: 2, hidden: 32, sharpness: 1 };
@@ -32,6 +33,23 @@ const cases: readonly Case[] = [
     name: 'streamed and padded',
     shape: { ...base, tokens: 7 },
     options: { offsetsInSlots: 2, offsetsInArray: 1 },
+  },
+  { name: 'causal', shape: { ...base, causal: true } },
+  { name: 'causal, padded, with rounds', shape: { ...base, tokens: 6, sharpness: 12, causal: true } },
+  {
+    name: 'causal and biased, streamed and padded',
+    shape: { ...base, tokens: 7, causal: true, biased: true },
+    options: { offsetsInSlots: 2, offsetsInArray: 1 },
+  },
+  {
+    name: 'causal, in a loop that carries the queries, several steps together',
+    shape: { ...base, tokens: 7, causal: true, biased: true },
+    options: { offsetsInSlots: 1, offsetsInArray: 1, offsetKeysLimitBytes: 0, offsetsTogether: 2 },
+  },
+  {
+    name: 'causal and biased in token blocks',
+    shape: { ...base, tokens: 30, causal: true, biased: true },
+    options: { tokenBlocks: 4 },
   },
   {
     name: 'several ciphertexts per token',

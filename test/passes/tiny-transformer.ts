@@ -12,6 +12,10 @@ export interface TinyShape {
   readonly hidden: number;
   /** Multiplies the scores: wide scores need rounds of renormalisation. */
   readonly sharpness: number;
+  /** Queries see no later keys. */
+  readonly causal?: boolean;
+  /** A bias of the scores for every head, query and key. */
+  readonly biased?: boolean;
 }
 
 export function random(seed: number): () => number {
@@ -33,6 +37,13 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
     );
     constants.set(name, { shape: dims, data });
     return name;
+  };
+  const causalMask = (size: number) => {
+    const data = Float64Array.from({ length: size * size }, (_, i) =>
+      i % size <= Math.floor(i / size) ? 1 : 0,
+    );
+    constants.set('causal', { shape: [size, size], data });
+    return 'causal';
   };
   const indices = Int32Array.from({ length: tokens * width }, (_, i) => i);
   const type = { kind: 'tensor', dtype: 'f32', shape: [1, tokens, width] } as const;
@@ -64,7 +75,12 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
   const attended = b.op(
     'tensor.attention',
     [q!, k!, v!],
-    { heads, scale: sharpness / Math.sqrt(width / heads) },
+    {
+      heads,
+      scale: sharpness / Math.sqrt(width / heads),
+      ...(shape.causal === true ? { keep: causalMask(tokens) } : {}),
+      ...(shape.biased === true ? { bias: constant('bias', [heads, tokens, tokens], 1) } : {}),
+    },
     'attention',
   );
   const middle = norm(b.op('tensor.add', [x, linear(attended, 'o', width, width)], {}, 'residual'), 'norm1');

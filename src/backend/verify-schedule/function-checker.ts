@@ -135,7 +135,7 @@ export class FunctionChecker {
     if (plain === null || slot === undefined) return 'operand plain has no plaintext';
     if (slot.argument) return undefined;
     const plaintext = this.context.plan.plaintexts[slot.plaintext];
-    if (plaintext !== undefined && plainFits(command, plain, plaintext)) return undefined;
+    if (plaintext !== undefined && plainFits(command, plain, plaintext, this.trips)) return undefined;
     return `operand plain leaves plaintext ${slot.plaintext} or has other limbs`;
   }
 

@@ -64,14 +64,25 @@ export function turnProblem(command: Command, trips: number): string | undefined
   return entries.length < needed ? `${entries.length} keys or rotations, not ${needed}` : undefined;
 }
 
-/** Is every row of the operand `plain` one of the plaintext, of the launch's limb or for all limbs? */
-export function plainFits(command: Command, plain: View, plaintext: Plaintext): boolean {
+/**
+ * Is every row of the operand `plain` one of the plaintext, of the launch's limb or for all limbs? `trips` of
+ * the loops around the command, outermost first.
+ */
+export function plainFits(
+  command: Command,
+  plain: View,
+  plaintext: Plaintext,
+  trips: readonly number[],
+): boolean {
   const { limbs, coefficients } = plaintext;
   const count = coefficients ? 1 : limbs.length;
   const rows = plaintext.elements * count;
   let starts = [plain.offset];
-  command.dims.forEach((size, d) => {
-    const stride = plain.strides[d] ?? 0;
+  const moves = [
+    ...command.dims.map((size, d) => ({ size, stride: plain.strides[d] ?? 0 })),
+    ...trips.map((size, k) => ({ size, stride: plain.loopStrides[k] ?? 0 })),
+  ];
+  moves.forEach(({ size, stride }) => {
     if (stride === 0) return;
     starts = Array.from({ length: size * starts.length }, (_, i) => {
       const k = i % starts.length;

@@ -142,7 +142,7 @@ class Interpreter {
       if (callee.models === undefined) return this.runFunction(callee, operands, [...frame.calls, op]);
       return this.finished(op, this.modelled(op, callee.models.rangeLog2, operands), where);
     }
-    if (op.kind.startsWith('pt.')) return [this.plain(op, frame)];
+    if (op.kind.startsWith('pt.')) return [this.plain(op, frame, iteration)];
     const handler = defined(cipherHandlers[op.kind], `interpreter of ${op.kind}`);
     const { slots, messageRatio } = this;
     return this.finished(op, [handler(op, operands, { slots, messageRatio, iteration })], where);
@@ -157,8 +157,9 @@ class Interpreter {
     return carried;
   }
 
-  private plain(op: Op, frame: Frame): PlainArray {
+  private plain(op: Op, frame: Frame, iteration: number): PlainArray {
     if (frame.loopDepth === 0) return materialise(op, this.module);
+    if (op.attrs.iterations !== undefined) return materialise(op, this.module, iteration);
     const made = frame.loopPlains.get(op) ?? materialise(op, this.module);
     frame.loopPlains.set(op, made);
     return made;

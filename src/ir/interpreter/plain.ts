@@ -22,14 +22,17 @@ export interface PlainArray {
 /** The module's part that recipes read. */
 export type RecipeSource = Pick<Module, 'constants' | 'tables' | 'parameters'>;
 
-/** Slot vectors of a `pt.*` op. The op must have passed the verifier. */
-export function materialise(op: Op, module: RecipeSource): PlainArray {
+/**
+ * Slot vectors of a `pt.*` op, in an iteration of the innermost loop around it. The op must have passed the
+ * verifier.
+ */
+export function materialise(op: Op, module: RecipeSource, iteration = 0): PlainArray {
   const axes = op.attrs.axes as unknown as readonly Axis[];
   switch (op.kind) {
     case 'pt.constant':
       return lazyArray(axes, 1, constantElement(op));
     case 'pt.vector':
-      return vectorArray(op, module, axes);
+      return vectorArray(op, module, axes, iteration);
     case 'pt.diagonals':
       return lazyArray(axes, op.attrs.period as number, diagonalElement(op, module));
     case 'pt.dft':
@@ -54,11 +57,13 @@ function constantElement(op: Op): (element: number) => Float64Array {
   return (element) => Float64Array.of(defined(values[element], 'value of pt.constant'));
 }
 
-function vectorArray(op: Op, module: RecipeSource, axes: readonly Axis[]): PlainArray {
+function vectorArray(op: Op, module: RecipeSource, axes: readonly Axis[], iteration: number): PlainArray {
   const period = op.attrs.period as number;
   const factor = op.attrs.factor as number;
   const { data } = named(module.constants, op.attrs.constant);
-  const features = named(module.tables, op.attrs.features);
+  const all = named(module.tables, op.attrs.features);
+  const own = period * axesCount(axes);
+  const features = op.attrs.iterations === undefined ? all : all.subarray(iteration * own);
   const tokens = op.attrs.tokens === undefined ? undefined : named(module.tables, op.attrs.tokens);
   const groups = tokens === undefined ? 1 : defined(module.parameters, 'parameters').slots / period;
   const blocks = (tokens?.length ?? 1) / groups;

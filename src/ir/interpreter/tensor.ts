@@ -48,8 +48,28 @@ export function runTensor(
   );
 }
 
-/** Scores of one head before softmax, [queries, keys] row-major: scale q_h k_h^T. */
-export function attentionScores(op: Op, q: Float64Array, k: Float64Array, head: number): Float64Array {
+/** Constants of an attention op: which keys each query sees, and what is added to the scores. */
+export interface AttentionMask {
+  readonly keep: Float64Array | undefined;
+  readonly bias: Float64Array | undefined;
+}
+
+export function attentionMask(op: Op, constants: Module['constants']): AttentionMask {
+  const data = (attr: string) =>
+    op.attrs[attr] === undefined
+      ? undefined
+      : defined(constants.get(op.attrs[attr] as string), `constant @${String(op.attrs[attr])}`).data;
+  return { keep: data('keep'), bias: data('bias') };
+}
+
+/** Scores of one head before softmax, [queries, keys] row-major: scale q_h k_h^T + bias, masked or not. */
+export function attentionScores(
+  op: Op,
+  q: Float64Array,
+  k: Float64Array,
+  head: number,
+  bias?: Float64Array,
+): Float64Array {
   const { heads, scale } = op.attrs as { heads: number; scale: number };
   const width = shapeOf(defined(op.operands[0], 'q'))[1];
   const size = width / heads;
@@ -57,7 +77,10 @@ export function attentionScores(op: Op, q: Float64Array, k: Float64Array, head: 
   const [queries, keys] = [q.length / width, k.length / width];
   const scores = new Float64Array(queries * keys);
   matmulTransposed(qHead, kHead, scores, { rows: queries, inner: size, columns: keys });
-  for (let i = 0; i < scores.length; i++) scores[i] = (scores[i] as number) * scale;
+  const first = bias === undefined || bias.length === scores.length ? 0 : head * scores.length;
+  for (let i = 0; i < scores.length; i++) {
+    scores[i] = (scores[i] as number) * scale + (bias?.[first + i] ?? 0);
+  }
   return scores;
 }
 
@@ -81,13 +104,21 @@ function headOf(x: Float64Array, width: number, head: number, size: number): Flo
   return out;
 }
 
-function attention(op: Op, [q, k, v]: readonly Float64Array[], out: Float64Array): void {
+function attention(
+  op: Op,
+  { keep, bias }: AttentionMask,
+  [q, k, v]: readonly Float64Array[],
+  out: Float64Array,
+): void {
   const heads = op.attrs.heads as number;
   const width = shapeOf(defined(op.operands[2], 'v'))[1];
   const size = width / heads;
   const [queries, keys] = [out.length / width, defined(v, 'v').length / width];
   for (let head = 0; head < heads; head++) {
-    const scores = attentionScores(op, defined(q, 'q'), defined(k, 'k'), head);
+    const scores = attentionScores(op, defined(q, 'q'), defined(k, 'k'), head, bias);
+    keep?.forEach((kept, i) => {
+      if (kept === 0) scores[i] = -Infinity;
+    });
     for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
     const part = new Float64Array(queries * size);
     const values = headOf(defined(v, 'v'), width, head, size);
@@ -149,7 +180,7 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       return fill(out, (i) => (out[i] as number) * (gamma?.[i % width] ?? 1) + (beta?.[i % width] ?? 0));
     }
     case 'tensor.attention':
-      return attention(op, operands, out);
+      return attention(op, attentionMask(op, module.constants), operands, out);
     case 'tensor.concat_tokens': {
       const { data } = constant('constant');
       out.set(x, op.attrs.before === true ? data.length : 0);

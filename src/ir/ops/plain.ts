@@ -32,7 +32,8 @@ export const plainOps: readonly OpDef[] = [
       'slot u + period*t of element e is factor * constant[features[e*period+u] + tokens[t]], 0 if either is '
       + 'negative; without tokens the vector has the period, else it fills all slots. With G = N/2 / period, '
       + 'tokens has G entries, or P G if the first axis is cut into P token blocks: an element of block p '
-      + 'then reads entry p G + t',
+      + 'then reads entry p G + t. With iterations n, features has n tables one after the other, and the '
+      + 'innermost enclosing loop of n iterations reads one in each',
     attrs: {
       axes: axesAttr,
       period: periodAttr,
@@ -40,6 +41,7 @@ export const plainOps: readonly OpDef[] = [
       features: { kind: 'string', doc: tableDoc },
       tokens: { kind: 'string', optional: true, doc: tableDoc },
       factor: { kind: 'real', doc: 'multiplies every value' },
+      iterations: { kind: 'int', optional: true, doc: 'trip count of the enclosing loop' },
     },
     infer: (_, attrs, context) => {
       if (attrs.tokens === undefined) return pt(attrs.axes, attrs.period as number);

@@ -129,8 +129,14 @@ export const tensorOps: readonly OpDef[] = [
   op(
     'tensor.attention',
     ['q', 'k', 'v'],
-    'per head h: softmax(scale q_h k_h^T) v_h; head h has the features h*d .. h*d+d-1',
-    { heads: { kind: 'int', doc: 'number of heads' }, scale: { kind: 'real', doc: 'factor of the scores' } },
+    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys that keep lets through; head h has the '
+      + 'features h*d .. h*d+d-1',
+    {
+      heads: { kind: 'int', doc: 'number of heads' },
+      scale: { kind: 'real', doc: 'factor of the scores' },
+      keep: optionalConstant('[queries, keys]: 1 where a query sees a key, else 0; every query sees one'),
+      bias: optionalConstant('[queries, keys] or [heads, queries, keys]: added to the scores'),
+    },
     (q, [, k, v], attrs) => {
       const heads = attrs.heads as number;
       if (k === undefined || v === undefined || k[1] !== q[1] || k[0] !== v[0]) {

@@ -33,7 +33,8 @@ export class PlainBounds {
     const axes = op.attrs.axes as unknown as readonly Axis[];
     const terms = over.reduce((product, name) => product * (axisSize(axes, name) ?? 1), 1);
     const elements = axesCount(axes);
-    if (op.kind === 'pt.vector' && terms === elements) return this.vectorTotal(op, elements);
+    if (op.kind === 'pt.vector' && terms === elements && op.attrs.iterations === undefined)
+      return this.vectorTotal(op, elements);
     return terms * this.peak(op);
   }
 

@@ -17,12 +17,18 @@ import { typicalLevel, type PackContext } from './context.js';
 export interface AttentionSpec {
   readonly heads: number;
   readonly headSize: number;
+  /** Features of V in a head. */
+  readonly valueSize: number;
   /** Scores are scale * q.k. */
   readonly scale: number;
   readonly tokens: number;
   /** Token blocks P of queries and of keys. */
   readonly tokenBlocks: number;
   readonly ranges: AttentionRanges;
+  /** [queries, keys]: 1 where a query sees a key, else 0. */
+  readonly keep?: Float64Array | undefined;
+  /** [queries, keys] or [heads, queries, keys], added to the scores. */
+  readonly bias?: Float64Array | undefined;
   readonly loc: string;
 }
 

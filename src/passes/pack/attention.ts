@@ -27,6 +27,9 @@
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
  * (one iteration, G = 1), or made again in a pass for each round.
  *
+ * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
+ * (attention-mask.ts).
+ *
  * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w`
  * follows
  * the rounds for the same purpose.
@@ -39,6 +42,7 @@ import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
 import { maxSoftmaxRounds, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
+import { biasOf, keepOf, offsetVector, type HeadSlots } from './attention-mask.js';
 import { chooseAttentionShape, type AttentionShape, type AttentionSpec } from './attention-shape.js';
 import { tokenAxes, tokenAxis, type PackContext } from './context.js';
 import { blocksOf, ctType, type Packed } from './layout.js';
@@ -83,9 +87,15 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const softmax = planSoftmax(spec, spec.tokenBlocks * ctx.groups);
   const shape = chooseAttentionShape(ctx, spec, headSlots, softmax.rounds);
   const rows = headRows(ctx.period, spec, headSlots, shape.offsetsInSlots);
+  const valueRows = headRows(
+    ctx.period,
+    { ...spec, headSize: spec.valueSize },
+    headSlots,
+    shape.offsetsInSlots,
+  );
   const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
   const k = project(1, rows, spec.headSize, 1);
-  const v = project(2, rows, spec.headSize, 1);
+  const v = project(2, valueRows, spec.valueSize, 1);
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
   const copies = (value: Value) =>
     asKeyBlocks(ctx, offsetCopies(ctx, spreadOffsets(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
@@ -98,15 +108,14 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
   return {
     value,
-    features: rows,
-    featureCount: spec.heads * spec.headSize,
+    features: valueRows,
+    featureCount: spec.heads * spec.valueSize,
     tokens: spec.tokens,
     repeats: shape.offsetsInSlots > 1 ? 'terms' : 'copies',
   };
 }
 
-interface HeadLayout extends AttentionShape {
-  readonly headSlots: number;
+interface HeadLayout extends AttentionShape, HeadSlots {
   /** Head at position u, -1 where unused: feature 0 of each head. */
   readonly rows: Int32Array;
 }
@@ -209,15 +218,27 @@ function sumOffsets(ctx: PackContext, weights: Value, loc: string): Value {
     .reduce((value, axis) => ctx.builder.op('ct.sum', [value], { axis }, loc), weights);
 }
 
-function scoresToWeights(ctx: PackContext, softmax: SoftmaxPlan, q: Value, keys: Value, loc: string): Value {
+/** exp' of the scores; a bias comes with the shift of its argument, a mask is one product with a plaintext. */
+function scoresToWeights(
+  ctx: PackContext,
+  spec: AttentionSpec,
+  softmax: SoftmaxPlan,
+  head: HeadLayout,
+  q: Value,
+  keys: Value,
+): Value {
+  const { loc, bias, keep } = spec;
+  const { scale, shift } = softmax.argument;
   const scores = ctx.multiply(q, keys, ['j'], loc);
-  const shifted = ctx.builder.op(
-    'ct.add_plain',
-    [scores, ctx.realConstant(softmax.argument.shift, loc)],
-    {},
-    loc,
-  );
-  return ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
+  const axes = ctType(scores).axes;
+  const plain =
+    bias === undefined
+      ? ctx.realConstant(shift, loc)
+      : offsetVector(ctx, spec, head, axes, biasOf(spec, bias, scale, shift));
+  const shifted = ctx.builder.op('ct.add_plain', [scores, plain], {}, loc);
+  const weights = ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
+  if (keep === undefined) return weights;
+  return ctx.timesPlain(weights, offsetVector(ctx, spec, head, axes, keepOf(spec, keep)), [], loc);
 }
 
 interface Ratio {
@@ -238,7 +259,7 @@ function streamed(
   keys: Value,
   values: Value,
 ): Ratio {
-  const { loc, tokenBlocks, headSize } = spec;
+  const { loc, tokenBlocks, valueSize } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
   const run = head.carried ? carriedLoop : turnedLoop;
   const zero = (axes: readonly Axis[]) =>
@@ -248,13 +269,13 @@ function streamed(
   for (let round = 0; ; round++) {
     const last = round === softmax.rounds;
     const term: OffsetLoop['term'] = (body, [query, ...known], turned) => {
-      let weights = scoresToWeights(body, softmax, defined(query, 'queries'), keys, loc);
+      let weights = scoresToWeights(body, spec, softmax, head, defined(query, 'queries'), keys);
       for (const inverse of known) weights = nextWeights(body, weights, inverse, loc);
       const den = turned(sumOffsets(body, weights, loc));
       return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
-    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: headSize }]));
+    if (last) zeros.push(zero([...tokenAxes(tokenBlocks), { name: 'j', size: valueSize }]));
     const loop = {
       trips: head.trips,
       together: head.together,
@@ -283,7 +304,7 @@ function stored(
   values: Value,
 ): Ratio {
   const { loc } = spec;
-  let weights = scoresToWeights(ctx, softmax, q, keys, loc);
+  let weights = scoresToWeights(ctx, spec, softmax, head, q, keys);
   let padding = knownPadding(ctx, spec, softmax);
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
@@ -305,6 +326,11 @@ function nextWeights(ctx: PackContext, weights: Value, inverse: Value, loc: stri
   return ctx.multiply(normal, normal, [], loc);
 }
 
+/** Padded keys that add to den: a mask closes them. */
+function openPadding(ctx: PackContext, spec: AttentionSpec): number {
+  return spec.keep === undefined ? paddedKeys(ctx, spec) : 0;
+}
+
 function paddedKeys(ctx: PackContext, spec: AttentionSpec): number {
   return spec.tokenBlocks * ctx.groups - spec.tokens;
 }
@@ -317,7 +343,7 @@ interface Padding {
 
 /** Before the first round. */
 function knownPadding(ctx: PackContext, spec: AttentionSpec, softmax: SoftmaxPlan): Padding {
-  return { constant: paddedKeys(ctx, spec) * softmax.atZero };
+  return { constant: openPadding(ctx, spec) * softmax.atZero };
 }
 
 /** The virtual padded key goes through the round that the weights go through. */
@@ -329,7 +355,7 @@ function nextPadding(
   inverse: Value,
 ): Padding {
   const { loc } = spec;
-  const count = paddedKeys(ctx, spec);
+  const count = openPadding(ctx, spec);
   if (count === 0) return padding;
   const scaled =
     padding.key === undefined

@@ -315,15 +315,20 @@ class Packer {
     const [q, k, v] = op.operands;
     const values = [defined(q, 'q'), defined(k, 'k'), defined(v, 'v')] as const;
     const heads = op.attrs.heads as number;
-    const width = (values[0].type as TensorType).shape.at(-1) ?? 0;
+    const widthOf = (value: Value): number => (value.type as TensorType).shape.at(-1) ?? 0;
+    const optional = (attr: string): Float64Array | undefined =>
+      op.attrs[attr] === undefined ? undefined : this.ctx.constantOf(op.attrs[attr]).data;
     const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
     const spec = {
       heads,
-      headSize: width / heads,
+      headSize: widthOf(values[0]) / heads,
+      valueSize: widthOf(values[2]) / heads,
       scale: op.attrs.scale as number,
       tokens: tokensOf(values[1]),
       tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
+      keep: optional('keep'),
+      bias: optional('bias'),
       loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
