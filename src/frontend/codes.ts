@@ -20,11 +20,9 @@ export const frontendCodes = {
   F115: 'inputs of a run do not fit the model',
   F201: 'operator not supported on encrypted values',
   F202: 'operator supported, but not in this form',
-  F203: 'attention mask on encrypted scores',
-  F204: 'causal attention',
+  F203: 'attention mask that is not constant, or closes all keys to a query',
   F205: 'integer input: the embedding would have to run on the client',
   F206: 'shape or index that depends on encrypted data',
-  F207: 'a batch of more than one',
 } as const;
 
 export type FrontendCode = keyof typeof frontendCodes;

@@ -11,8 +11,11 @@ import { kernelOf } from '../kernels/table.js';
 import { elementCount, isFloat, type Node } from '../model.js';
 import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
+import { activationHandlers } from './handlers-activation.js';
 import * as elementwise from './handlers-elementwise.js';
+import * as joins from './handlers-reduce.js';
 import * as products from './handlers-linear.js';
+import * as scores from './handlers-attention.js';
 import { maxViewElements, Site, type Surroundings } from './site.js';
 import { composeIndex, matrixShape, type Symbol } from './symbols.js';
 
@@ -23,8 +26,8 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['MatMul', products.matMul],
   ['Gemm', products.gemm],
   ['Conv', products.conv],
-  ['Attention', products.attention],
-  ['Softmax', products.softmax],
+  ['Attention', scores.attention],
+  ['Softmax', scores.softmax],
   ['Add', elementwise.add],
   ['Sub', elementwise.sub],
   ['Mul', elementwise.mul],
@@ -36,30 +39,13 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['IsInf', elementwise.isNan],
   ['BatchNormalization', elementwise.batchNorm],
   ['LayerNormalization', elementwise.layerNorm],
-  ['ReduceMean', elementwise.reduceTokens],
-  ['ReduceSum', elementwise.reduceTokens],
-  ['GlobalAveragePool', elementwise.globalAveragePool],
-  ['Concat', elementwise.concat],
-  ['Relu', (site) => elementwise.unary(site, 'tensor.relu')],
-  ['Tanh', (site) => elementwise.unary(site, 'tensor.tanh')],
-  ['Sigmoid', (site) => elementwise.unary(site, 'tensor.sigmoid')],
-  [
-    'Gelu',
-    (site) =>
-      elementwise.unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') }),
-  ],
-  [
-    'Sum',
-    (site, shape) =>
-      site.node.inputs.length === 2 ? elementwise.add(site, shape) : site.fail('more than two terms'),
-  ],
-  ['Swish', swish],
+  ['ReduceMean', joins.reduce],
+  ['ReduceSum', joins.reduce],
+  ['GlobalAveragePool', joins.globalAveragePool],
+  ['Concat', joins.concat],
+  ['RMSNormalization', elementwise.rmsNorm],
+  ...activationHandlers,
 ]);
-
-function swish(site: Site): Symbol {
-  if (site.call.int('alpha', 1) !== 1) return site.fail('alpha other than 1');
-  return elementwise.unary(site, 'tensor.silu');
-}
 
 /** Data movement that the walk follows through views. */
 export const movementOperators: readonly string[] = [
@@ -86,7 +72,7 @@ export const movementOperators: readonly string[] = [
 /** Products run encrypted even when all their operands could be computed on the client. */
 const boundary = new Set(['MatMul', 'Gemm', 'Conv', 'Attention', 'Softmax']);
 /** Their results have a sound shape whatever came in, so checking resumes behind them. */
-const restarting = new Set(['MatMul', 'Gemm', 'Conv', 'LayerNormalization']);
+const restarting = new Set(['MatMul', 'Gemm', 'Conv', 'LayerNormalization', 'RMSNormalization']);
 
 const integerHelp = 'export the part behind the embedding, with the embedding vectors as a float input';
 
@@ -253,7 +239,7 @@ class Lowering implements Surroundings {
     if (count > maxViewElements) return site.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
     if (symbol.kind === 'never') return { ...symbol, shape: output.shape };
     const moved = output.movement();
-    if (symbol.kind === 'scores') return products.reshapedScores(site, symbol, output.shape, moved);
+    if (symbol.kind === 'scores') return scores.reshapedScores(site, symbol, output.shape, moved);
     const view = site.asView(symbol);
     return { ...view, shape: output.shape, index: composeIndex(moved, view.index) };
   }

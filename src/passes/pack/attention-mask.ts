@@ -41,8 +41,8 @@ export function biasOf(spec: AttentionSpec, bias: Float64Array, scale: number, s
 }
 
 /**
- * The plaintext array that meets scores with the axes `axes` (query blocks p, key blocks q, offsets b, steps r
- * that go together) in one iteration of the loop over offsets, or without a loop.
+ * The plaintext array that meets scores with the axes `axes` (query blocks p, key blocks q, offsets b, steps
+ * r that go together) in one iteration of the loop over offsets, or without a loop.
  */
 export function offsetVector(
   ctx: PackContext,

@@ -218,7 +218,7 @@ function sumOffsets(ctx: PackContext, weights: Value, loc: string): Value {
     .reduce((value, axis) => ctx.builder.op('ct.sum', [value], { axis }, loc), weights);
 }
 
-/** exp' of the scores; a bias comes with the shift of its argument, a mask is one product with a plaintext. */
+/** exp' of the scores; a bias comes with the shift of its argument, a mask is a product with a plaintext. */
 function scoresToWeights(
   ctx: PackContext,
   spec: AttentionSpec,
