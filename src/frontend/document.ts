@@ -1,5 +1,6 @@
 /** docs/onnx-support.md, generated from the tables of the code; a test holds the page in step. */
 import { frontendCodes } from './codes.js';
+import { expandedOperators } from './fused/table.js';
 import { kernels } from './kernels/table.js';
 import { handlers, movementOperators } from './lower/lower.js';
 import { opsetRange } from './onnx.js';
@@ -66,6 +67,10 @@ export function onnxSupportPage(): string {
     '| operator | encrypted | limits |',
     '|---|---|---|',
     ...names.map(row),
+    '',
+    'Written as standard operators before anything else (`src/frontend/fused/`): '
+      + `${expandedOperators().join(', ')}. Weights may be float16, bfloat16, or quantised with `
+      + 'DequantizeLinear (by tensor, axis or block).',
     '',
     'Recognised by what they compute, however they are written:',
     '',

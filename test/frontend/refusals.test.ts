@@ -248,9 +248,20 @@ describe('what is not supported on encrypted values', () => {
 
   it('names fused operators of other domains', () => {
     const c = new Chain();
-    const spec = c.model({ x: [1, 4, 8] }, c.step('FastGelu', ['x']));
-    const nodes = spec.nodes.map((node) => ({ ...node, domain: 'com.microsoft' }));
-    expect(refusalOf(importSpec({ ...spec, nodes })).text).toContain('com.microsoft.FastGelu');
+    const spec = c.model({ x: [1, 4, 8] }, c.step('QAttention', ['x'], {}, 1, 'com.microsoft'));
+    const { codes, text } = refusalOf(importSpec(spec));
+    expect(codes).toEqual(['F201']);
+    expect(text).toContain('com.microsoft.QAttention is not known');
+    expect(text).toContain('export with weights quantised only');
+  });
+
+  it('names what a fused operator has that its expansion has not', () => {
+    const c = new Chain();
+    const inputs = ['x', weights(1, 8, 24), weights(2, 24), '', weights(3, 2, 1, 2, 4, 4)];
+    const out = c.step('Attention', inputs, { num_heads: 2 }, 1, 'com.microsoft');
+    const { codes, text } = refusalOf(importSpec(c.model({ x: [1, 4, 8] }, out)));
+    expect(codes).toEqual(['F202']);
+    expect(text).toContain('input 4 is not supported');
   });
 
   function attention(mask: (c: Chain, scores: string) => string): ModelSpec {
