@@ -22,7 +22,7 @@ export function cutEmbeddings(bytes: Uint8Array, path: string, seqLen: number): 
   const inputs = bindInputs(model, { seqLen });
   const integers = inputs.filter(({ dtype }) => !isFloat(dtype));
   for (const { name, shape } of integers) {
-    if (/ids$/.test(name) && !/type/.test(name)) continue;
+    if (/ids$|idx$/.test(name) && !/type/.test(name)) continue;
     const data = new Array<number>(shape.reduce((a, b) => a * b, 1)).fill(/mask/.test(name) ? 1 : 0);
     graph.initializer.push(onnx.TensorProto.create({ name, dataType: 7, dims: [...shape], int64Data: data }));
     graph.input = graph.input.filter((input) => input.name !== name);

@@ -125,12 +125,11 @@ export function packNorm(ctx: PackContext, x: Packed, spec: NormSpec, loc: strin
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
 }
 
-/** Newton steps that follow a polynomial, and the relative error that it then needs: e becomes 1.5 e^2. */
-const newtonLadder = [
-  { steps: 0, maxError: inverseSqrtRelativeError },
-  { steps: 1, maxError: 2.5e-3 },
-  { steps: 2, maxError: 4e-2 },
-];
+/** Relative errors that a polynomial may leave to Newton steps, tried in turn. */
+const inverseSqrtErrors = [inverseSqrtRelativeError, 2.5e-3, 0.04, 0.15, 0.3, 0.5, 0.7, 0.85, 0.93, 0.97];
+/** p sqrt(w) of a step's argument: above sqrt(3) the step would change the sign. */
+const largestProduct = 1.25;
+const mostNewtonSteps = 5;
 
 /**
  * sqrt(scale / w) with w = t - shift in (0, 2], t in [-1, 1]. Where w spreads too widely for one
@@ -164,11 +163,16 @@ function inverseSqrt(
 
 /** Chebyshev coefficients of 1 / sqrt(t - shift), and the Newton steps that they leave to do. */
 function fitInverseSqrt(shift: number, loc: string): { steps: number; coefficients: readonly number[] } {
-  for (const { steps, maxError } of newtonLadder) {
+  for (const maxError of inverseSqrtErrors) {
     try {
       const options = { maxError, relative: true, name: 'inverse square root' };
-      const { coefficients } = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
-      return { steps, coefficients };
+      const fit = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
+      if (maxError === inverseSqrtRelativeError) return { steps: 0, coefficients: fit.coefficients };
+      const factor = Math.min(1, largestProduct / (1 + fit.maxError));
+      const ends = [factor * (1 - fit.maxError), factor * (1 + fit.maxError)];
+      const steps = Math.max(...ends.map(newtonSteps));
+      if (steps > mostNewtonSteps) continue;
+      return { steps, coefficients: fit.coefficients.map((c) => c * factor) };
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
     }
@@ -178,8 +182,18 @@ function fitInverseSqrt(shift: number, loc: string): { steps: number; coefficien
     node: loc,
     pass: 'pack',
     message: `the variance spreads by a factor of ${Math.round((1 - shift) / (-1 - shift))}`,
-    help: 'calibrate with representative samples: one polynomial inverts spreads up to some 10^4',
+    help: 'calibrate with representative samples, or without tokens that are nearly constant',
   });
+}
+
+/** Steps z <- 1.5 z - 0.5 z^3 from z = p sqrt(w) to 1. */
+function newtonSteps(start: number): number {
+  let [z, steps] = [start, 0];
+  while (Math.abs(1 - z) > inverseSqrtRelativeError && steps <= mostNewtonSteps) {
+    z = 1.5 * z - 0.5 * z ** 3;
+    steps++;
+  }
+  return steps;
 }
 
 /** The mean over the features, at every position that holds one. */
