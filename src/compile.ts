@@ -12,7 +12,7 @@ import {
   type PlacementOptions,
 } from './compile/place.js';
 import type { Samples } from './data/index.js';
-import { importModel } from './frontend/index.js';
+import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
 import type { Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
@@ -23,7 +23,7 @@ import { layerBlocks } from './passes/layer-blocks.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
 import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
-import type { Ranges } from './passes/ranges.js';
+import { shorterRequests, type Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
 import {
@@ -42,6 +42,8 @@ export interface ShapeOptions {
   readonly seqLen?: number | undefined;
   /** Values of named dimensions. */
   readonly dims?: Readonly<Record<string, number>> | undefined;
+  /** Requests have no padding: masks cost nothing, and the client refuses those that drop a token. */
+  readonly noPadding?: boolean | undefined;
 }
 
 export interface CompileOptions extends ShapeOptions, PlacementOptions {
@@ -100,14 +102,16 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   };
 
   const dump = makeDump(options.dumpIr);
-  const { module: tensor } = await step('import', () =>
+  const { module: imported } = await step('import', () =>
     importModel(modelPath, { ...options, shapes: shapesOf(options) }),
   );
-  assertVerified(tensor, 'import');
-  dump('import', tensor);
+  assertVerified(imported, 'import');
+  dump('import', imported);
   const ranges =
-    options.ranges ?? (await step('calibrate', () => calibrateOn(tensor, options.samples, warnings)));
-  checkRanges(ranges, tensor);
+    options.ranges
+    ?? (await step('calibrate', () => calibrateOn(imported, options.samples, warnings, options)));
+  checkRanges(ranges, imported, options);
+  const tensor = withShortest(imported, ranges);
 
   const parameters = parametersFor(options, tensor);
   const { module, passes, dumped } = await step('passes', () =>
@@ -219,8 +223,8 @@ export async function packVariants(
 ): Promise<readonly PackedModule[]> {
   const { module: tensor } = importModel(modelPath, { ...options, shapes: shapesOf(options) });
   await new Promise((resolve) => setImmediate(resolve));
-  const ranges = options.ranges ?? calibrateOn(tensor, options.samples, []);
-  checkRanges(ranges, tensor);
+  const ranges = options.ranges ?? calibrateOn(tensor, options.samples, [], options);
+  checkRanges(ranges, tensor, options);
   return packedModules({ tensor, ranges, parameters: parametersFor(options, tensor) }, options, counts);
 }
 
@@ -252,9 +256,12 @@ export async function calibrate(
 ): Promise<Ranges> {
   const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
   await new Promise((resolve) => setImmediate(resolve));
-  return calibrateModule(module, sampleInputs(module, samples), (done) =>
-    options.onProgress?.(done / samples.count),
-  );
+  return calibrateOn(module, samples, [], options, (done) => options.onProgress?.(done / samples.count));
+}
+
+/** What the data owner computes in the clear. */
+export function clientOf(module: Pick<Module, 'client' | 'inputs' | 'outputs'>): ClientProgram {
+  return new ClientProgram(module.client, module.inputs, module.outputs);
 }
 
 function sampleShapes(samples: Samples): Record<string, readonly number[]> {
@@ -268,33 +275,37 @@ function shapesOf(options: CompileOptions): Readonly<Record<string, readonly num
   );
 }
 
-/** The inputs of a model out of samples. Errors: D110 (missing input), D111 (wrong size). */
+/**
+ * Values of the module's input ports out of samples of the model's inputs. Errors: D110 (missing input), D111
+ * (wrong size), F115, F302 (refused by the client part).
+ */
 export function sampleInputs(module: Module, samples: Samples): Record<string, Float64Array>[] {
+  const client = clientOf(module);
   return Array.from({ length: samples.count }, (_, i) =>
-    Object.fromEntries(
-      module.inputs.map((port) => {
-        const input = samples.inputs.get(port.name);
-        const names = [...samples.inputs.keys()].join(', ');
-        if (input === undefined) {
-          throw new AegisError({
-            code: 'D110',
-            message: `${samples.source} has no input "${port.name}", only ${names}`,
-            help: 'name the arrays after the inputs of the model',
-          });
-        }
-        const data = defined(input.data[i], 'sample');
-        const size = port.shape.reduce((a, b) => a * b, 1);
-        if (data.length !== size) {
-          throw new AegisError({
-            code: 'D111',
-            message: `input "${port.name}" has ${size} values but sample ${i} has ${data.length}`,
-            help: 'give samples of the shape the model was imported at',
-          });
-        }
-        return [port.name, data];
-      }),
+    client.encode(
+      Object.fromEntries(client.inputs.map((input) => [input.name, sampleValues(input, samples, i)])),
     ),
   );
+}
+
+function sampleValues({ name, shape }: ClientInput, samples: Samples, i: number): Float64Array {
+  const input = samples.inputs.get(name);
+  const names = [...samples.inputs.keys()].join(', ');
+  if (input === undefined) {
+    throw new AegisError({
+      code: 'D110',
+      message: `${samples.source} has no input "${name}", only ${names}`,
+      help: 'name the arrays after the inputs of the model',
+    });
+  }
+  const data = defined(input.data[i], 'sample');
+  const size = shape.reduce((a, b) => a * b, 1);
+  if (data.length === size) return data;
+  throw new AegisError({
+    code: 'D111',
+    message: `input "${name}" has ${size} values but sample ${i} has ${data.length}`,
+    help: 'give samples of the shape the model was imported at',
+  });
 }
 
 /**
@@ -323,43 +334,90 @@ function parametersFor(options: CompileOptions, tensor: Module): Parameters {
   return makeParameters(defaultLiteral(ring, insecure, { security, logN }));
 }
 
-function checkRanges(ranges: Ranges, tensor: Module): void {
+function checkRanges(ranges: Ranges, tensor: Module, { noPadding = false }: ShapeOptions): void {
   const otherFile = ranges.sourceHash !== tensor.sourceHash;
   const otherShape = tensor.inputs.find((port) => ranges.shapes[port.name]?.join() !== port.shape.join());
-  if (!otherFile && otherShape === undefined) return;
+  const otherMasks = (ranges.noPadding ?? false) !== noPadding;
+  if (!otherFile && otherShape === undefined && !otherMasks) return;
   throw new AegisError({
     code: 'A103',
     message: otherFile
       ? 'the ranges were calibrated on another model file'
-      : `the ranges were calibrated at another shape of input "${otherShape?.name ?? ''}"`,
+      : otherMasks
+        ? `the ranges were calibrated ${noPadding ? 'without' : 'with'} --no-padding`
+        : `the ranges were calibrated at another shape of input "${otherShape?.name ?? ''}"`,
     help: 'calibrate this model: aegis calibrate MODEL --samples F -o RANGES.json',
   });
 }
 
-function calibrateOn(tensor: Module, samples: Samples | undefined, warnings: Diagnostic[]): Ranges {
-  if (samples !== undefined) return calibrateModule(tensor, sampleInputs(tensor, samples));
-  warnings.push({
-    code: 'A104',
-    message: 'no ranges and no samples were given: ranges come from seeded random inputs',
-    help: 'give --samples or --ranges; real inputs may leave these ranges',
-  });
-  return calibrateModule(tensor, randomInputs(tensor));
+/** Ranges carry the shapes of the model's inputs too, which give dynamic dimensions their sizes. */
+function calibrateOn(
+  tensor: Module,
+  samples: Samples | undefined,
+  warnings: Diagnostic[],
+  { noPadding }: ShapeOptions,
+  onSample?: (done: number) => void,
+): Ranges {
+  if (samples === undefined) {
+    warnings.push({
+      code: 'A104',
+      message: 'no ranges and no samples were given: ranges come from seeded random inputs',
+      help: 'give --samples or --ranges; real inputs may leave these ranges',
+    });
+  }
+  const inputs = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
+  const ranges = calibrateModule(tensor, inputs, onSample);
+  const shapes = Object.fromEntries(clientOf(tensor).inputs.map(({ name, shape }) => [name, shape]));
+  const masks = noPadding === true ? { noPadding } : {};
+  return { ...ranges, ...masks, shapes: { ...shapes, ...ranges.shapes } };
 }
 
-/** Uniform in [-1, 1), from SHA-256 in counter mode: the same everywhere. */
+/**
+ * From SHA-256 in counter mode, the same everywhere: reals uniform in [-1, 1), rows of a table uniform, other
+ * integers 1, as in a mask that leaves nothing out.
+ */
 function randomInputs(tensor: Module): Record<string, Float64Array>[] {
+  const client = clientOf(tensor);
   return Array.from({ length: randomSamples }, (_, sample) =>
-    Object.fromEntries(
-      tensor.inputs.map((port) => {
-        const size = port.shape.reduce((a, b) => a * b, 1);
-        const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
-          const digest = createHash('sha256').update(`${sample} ${port.name} ${block}`).digest();
-          return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
-        });
-        return [port.name, Float64Array.from(words.flat().slice(0, size))];
-      }),
+    client.encode(
+      Object.fromEntries(
+        client.inputs.map(({ name, shape, dtype, limit }) => {
+          const size = shape.reduce((a, b) => a * b, 1);
+          const values = uniform(`${sample} ${name}`, size);
+          if (/^(float|bfloat)/.test(dtype)) return [name, values];
+          return [name, values.map((x) => (limit === undefined ? 1 : Math.floor(((x + 1) / 2) * limit)))];
+        }),
+      ),
     ),
   );
+}
+
+/** In [-1, 1). */
+function uniform(seed: string, size: number): Float64Array {
+  const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
+    const digest = createHash('sha256').update(`${seed} ${block}`).digest();
+    return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
+  });
+  return Float64Array.from(words.flat().slice(0, size));
+}
+
+/** The client refuses requests that keep fewer tokens than the denominators' intervals allow. */
+function withShortest(tensor: Module, { nodes }: Ranges): Module {
+  const { args, ops } = defined(tensor.functions[0], 'main').body;
+  let { client } = tensor;
+  const seen = new Set<string>();
+  for (const node of nodes) {
+    const [, , , mask] = ops[node.op]?.operands ?? [];
+    const maker = ops.find(({ results }) => mask !== undefined && results.includes(mask));
+    const port = tensor.inputs[args.findIndex((arg) => arg === maker?.operands[0])];
+    const seenLeast = node.attention?.keys?.min;
+    if (port === undefined || seenLeast === undefined || seen.has(port.name)) continue;
+    seen.add(port.name);
+    const least = Math.ceil(seenLeast / shorterRequests);
+    const why = `the shortest sample of the calibration has ${seenLeast}`;
+    client = requireKept(client, port.name, least, `at least ${least} tokens that are no padding, as ${why}`);
+  }
+  return { ...tensor, client };
 }
 
 /** The module with predicted errors, unless there is no input to run it on or a run takes minutes. */

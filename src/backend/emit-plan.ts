@@ -103,6 +103,7 @@ export function emitPlan(
       weightsBytes: weights.length,
     },
     collectives: collectives.infos,
+    client: poly.client,
   };
   return { view, weights };
 }

@@ -2,13 +2,13 @@
  * A plan as plain readonly records, field by field what runtime/plan/plan.fbs says (units and meaning are
  * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
-import type { LayerBlock } from '../ir/module.js';
+import type { ClientParts, LayerBlock } from '../ir/module.js';
 import { kernelKinds } from '../target/profile.js';
 
 export type { LayerBlock };
 
 export const formatMajor = 2;
-export const formatMinor = 1;
+export const formatMinor = 2;
 
 /** In the order of the schema's enum. */
 export const opcodes = [...kernelKinds, 'loop', 'call', 'collective', 'wait'] as const;
@@ -284,4 +284,5 @@ export interface PlanView {
   readonly locations: readonly string[];
   readonly summary: SummaryCounts;
   readonly collectives: readonly CollectiveInfo[];
+  readonly client?: ClientParts | undefined;
 }

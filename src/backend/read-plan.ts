@@ -4,6 +4,7 @@
  * B102).
  */
 import * as flatbuffers from 'flatbuffers';
+import type { ClientParts } from '../ir/module.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
@@ -86,7 +87,15 @@ export function readPlan(bytes: Uint8Array): PlanView {
       weightsBytes: Number(summary.weightsBytes()),
     },
     collectives: list(plan.collectivesLength(), (i) => present(plan.collectives(i)), readCollective),
+    client: readClient(plan.client()),
   };
+}
+
+function readClient(client: fb.ClientParts | null): ClientParts | undefined {
+  if (client === null) return undefined;
+  // Copies: the parts outlive the file's bytes.
+  const part = (bytes: Uint8Array | null) => (bytes === null ? null : Uint8Array.from(bytes));
+  return { prologue: part(client.prologueArray()), epilogue: part(client.epilogueArray()) };
 }
 
 const present = <T>(value: T | null | undefined): T => defined(value, 'required plan field');

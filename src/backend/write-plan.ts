@@ -3,6 +3,7 @@
  * bytes.
  */
 import * as flatbuffers from 'flatbuffers';
+import type { ClientParts } from '../ir/module.js';
 import { unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
@@ -36,10 +37,7 @@ export function writePlan(plan: PlanView): Uint8Array {
     source: text(plan.sourceHash),
     weights: text(plan.weightsHash),
     strategy: text(plan.strategy),
-    mesh: fb.Plan.createMeshVector(
-      b,
-      plan.mesh.map((axis) => fb.MeshAxis.createMeshAxis(b, text(axis.name), axis.size)),
-    ),
+    mesh: writeMesh(b, plan.mesh),
     parameters: writeParameters(b, plan.parameters),
     keys: fb.Plan.createKeysVector(
       b,
@@ -73,6 +71,7 @@ export function writePlan(plan: PlanView): Uint8Array {
       b,
       plan.collectives.map((collective) => writeCollective(b, collective)),
     ),
+    client: writeClient(b, plan.client),
   };
   fb.Plan.startPlan(b);
   fb.Plan.addFormatMajor(b, plan.formatMajor);
@@ -93,8 +92,25 @@ export function writePlan(plan: PlanView): Uint8Array {
   fb.Plan.addLocations(b, fields.locations);
   fb.Plan.addSummary(b, fields.summary);
   fb.Plan.addCollectives(b, fields.collectives);
+  fb.Plan.addClient(b, fields.client);
   fb.Plan.finishPlanBuffer(b, fb.Plan.endPlan(b));
   return b.asUint8Array().slice();
+}
+
+function writeMesh(b: B, axes: PlanView['mesh']): Offset {
+  return fb.Plan.createMeshVector(
+    b,
+    axes.map(({ name, size }) => fb.MeshAxis.createMeshAxis(b, b.createString(name), size)),
+  );
+}
+
+function writeClient(b: B, client: ClientParts | undefined): Offset {
+  if (client === undefined) return 0;
+  const { prologue, epilogue } = client;
+  const C = fb.ClientParts;
+  const first = prologue === null ? 0 : C.createPrologueVector(b, prologue);
+  const last = epilogue === null ? 0 : C.createEpilogueVector(b, epilogue);
+  return C.createClientParts(b, first, last);
 }
 
 function writeProgram(b: B, program: PlanProgram): Offset {

@@ -99,6 +99,13 @@ export const shapeOptions = {
   },
 } as const;
 
+/** `--no-padding`. */
+export const paddingOption = {
+  type: 'boolean',
+  default: true,
+  describe: 'requests may have padding; with --no-padding masks cost nothing, and encrypt refuses padding',
+} as const;
+
 export const tokenBlocksOption = {
   type: 'number',
   requiresArg: true,

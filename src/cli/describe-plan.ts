@@ -1,4 +1,5 @@
 /** What `inspect` says about a plan. Numbers first (the JSON), text made from the same numbers. */
+import type { ClientDescription } from '../frontend/index.js';
 import { digitsAt } from '../target/parameters.js';
 import {
   layerBlocks,
@@ -44,6 +45,8 @@ export interface PlanDescription {
   readonly mesh: PlanView['mesh'];
   readonly inputs: readonly PortDescription[];
   readonly outputs: readonly PortDescription[];
+  /** What the data owner computes in the clear. */
+  readonly client: readonly ClientDescription[];
   readonly functions: readonly { name: string; commands: number; launches: number }[];
   /** Kernel launches of one run of rank 0 by kernel: loops times their trips, callees once per call. */
   readonly launches: Readonly<Record<string, number>>;
@@ -67,7 +70,11 @@ export interface MemoryDescription {
   readonly keyBytes: number;
 }
 
-export function describePlan(plan: PlanView, planBytes: number): PlanDescription {
+export function describePlan(
+  plan: PlanView,
+  planBytes: number,
+  client: readonly ClientDescription[] = [],
+): PlanDescription {
   const { parameters: p, summary } = plan;
   const functions = defined(plan.programs[0], 'program of rank 0').functions;
   const launches = countLaunches(functions);
@@ -102,6 +109,7 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
     mesh: plan.mesh,
     inputs: ports(plan.inputs),
     outputs: ports(plan.outputs),
+    client,
     functions: functions.map((func, i) => ({
       name: func.name,
       commands: countCommands(func.commands),
@@ -110,6 +118,17 @@ export function describePlan(plan: PlanView, planBytes: number): PlanDescription
     launches: sorted(defined(launches.at(-1), 'entry function')),
     memory: memoryOf(plan),
   };
+}
+
+function clientFields({ client }: PlanDescription): [string, string][] {
+  return client.map(({ part, inputs, outputs, operators, constants }) => {
+    const given = inputs.map(({ name, dtype, shape }) => `${name} ${dtype} [${shape.join(', ')}]`);
+    const nodes = Object.entries(operators).map(([name, count]) => `${name} ${count}`);
+    return [
+      part,
+      `${given.join(', ')} to ${outputs.join(', ')}: ${nodes.join(', ')}; tables of ${constants} values`,
+    ];
+  });
 }
 
 function sorted(counts: ReadonlyMap<string, number>): Record<string, number> {
@@ -214,6 +233,7 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
       ],
       [3, 4],
     )}`,
+    ...(d.client.length > 0 ? [`${bold(style, 'client')}\n${formatFields(clientFields(d))}`] : []),
     `${bold(style, 'work')}\n${formatFields([
       [
         'ciphertexts',

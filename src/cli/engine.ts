@@ -6,10 +6,10 @@ import { readPlan, type PlanView } from '../backend/index.js';
 import { elementCount, type Tensor } from '../data/index.js';
 import { parseModule } from '../ir/parser.js';
 import { assertVerified } from '../ir/verifier.js';
+import type { ClientProgram } from '../frontend/index.js';
 import type { Module } from '../ir/module.js';
 import type { KeygenResult, RunReport, TaskHooks } from '../executor/index.js';
 import { AegisError, Diagnostics } from '../support/diagnostics.js';
-import { defined } from '../support/invariant.js';
 import type { Context } from './context.js';
 import { checkInputs } from './files.js';
 
@@ -66,18 +66,24 @@ function belongsTo({ sourceHash, parameters, outputs }: Module, view: PlanView):
   );
 }
 
+/** What the data owner computes in the clear. Error: F301 the plan's part is damaged. */
+export async function clientOf({ view }: LoadedPlan): Promise<ClientProgram> {
+  const { ClientProgram } = await import('../frontend/index.js');
+  return new ClientProgram(view.client, view.inputs, view.outputs);
+}
+
 /**
- * The values of the plan's inputs, out of named arrays. Errors, all at once: D110 missing, D111 of another
- * size.
+ * Values of the plan's input ports, out of named arrays for the model's inputs. Errors, all at once: D110
+ * missing, D111 of another size; F115, F302: values that the client part does not take.
  */
-export function plainInputs(
-  view: PlanView,
+export function portInputs(
+  client: ClientProgram,
   arrays: ReadonlyMap<string, Tensor>,
   source: string,
 ): Record<string, Float64Array> {
   const diagnostics = new Diagnostics();
   const names = [...arrays.keys()].join(', ');
-  const inputs = view.inputs.map(({ name, shape }): [string, Float64Array] => {
+  for (const { name, shape } of client.inputs) {
     const tensor = arrays.get(name);
     if (tensor === undefined) {
       diagnostics.report({
@@ -93,10 +99,9 @@ export function plainInputs(
           + `the plan was compiled for [${shape.join(', ')}]`,
       });
     }
-    return [name, tensor?.data ?? new Float64Array(0)];
-  });
+  }
   diagnostics.throwIfAny();
-  return Object.fromEntries(inputs);
+  return client.encode(Object.fromEntries([...arrays].map(([name, { data }]) => [name, data])));
 }
 
 /** Native work reports finer than anyone reads; `Progress` thins it out. */
@@ -170,10 +175,8 @@ export async function decryptResponse(
     decrypt({ plan: plan.path, key, in: response, ...hooks }),
   );
   showWarnings(warnings, context);
+  const client = await clientOf(plan);
   return new Map(
-    plan.view.outputs.map(({ name, shape }) => [
-      name,
-      { dtype: 'float64', shape, data: defined(outputs[name], `output ${name}`) },
-    ]),
+    client.decode(outputs).map(({ name, shape, data }) => [name, { dtype: 'float64', shape, data }]),
   );
 }

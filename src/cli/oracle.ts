@@ -1,5 +1,6 @@
 /** What a model computes in the clear: ONNX Runtime, or our own interpreter of the tensor phase. */
 import type { Samples } from '../data/index.js';
+import type { ClientInput } from '../frontend/index.js';
 import { AegisError } from '../support/diagnostics.js';
 
 export type Inputs = ReadonlyMap<
@@ -16,12 +17,13 @@ export async function openOracle(
   shapes: { seqLen?: number | undefined; dims?: Readonly<Record<string, number>> | undefined },
 ): Promise<Oracle> {
   if (kind === 'tensor') {
-    const { importModel } = await import('../frontend/index.js');
+    const { ClientProgram, importModel } = await import('../frontend/index.js');
     const { runTensor } = await import('../ir/interpreter/tensor.js');
     const { module } = importModel(modelPath, shapes);
+    const client = new ClientProgram(module.client, module.inputs, module.outputs);
     return async (inputs) => {
       const values = Object.fromEntries([...inputs].map(([name, { data }]) => [name, data]));
-      return first(runTensor(module, values));
+      return client.decode(runTensor(module, client.encode(values)))[0]?.data ?? new Float64Array(0);
     };
   }
   const ort = await import('onnxruntime-node').catch(() => {
@@ -31,35 +33,39 @@ export async function openOracle(
       help: 'npm install onnxruntime-node, or use --oracle tensor',
     });
   });
+  const typed = (dtype: string, data: Float64Array, shape: readonly number[]) => {
+    switch (dtype) {
+      case 'int64':
+        return new ort.Tensor('int64', BigInt64Array.from(data, BigInt), shape);
+      case 'int32':
+        return new ort.Tensor('int32', Int32Array.from(data), shape);
+      case 'bool':
+        return new ort.Tensor('bool', Uint8Array.from(data), shape);
+      default:
+        return new ort.Tensor('float32', Float32Array.from(data), shape);
+    }
+  };
   const session = await ort.InferenceSession.create(modelPath, { logSeverityLevel: 3 });
   return async (inputs) => {
     const feeds = Object.fromEntries(
-      [...inputs].map(([name, { dtype, shape, data }]) => [
-        name,
-        dtype === 'int64'
-          ? new ort.Tensor('int64', BigInt64Array.from(data, BigInt), shape)
-          : new ort.Tensor('float32', Float32Array.from(data), shape),
-      ]),
+      [...inputs].map(([name, { dtype, shape, data }]) => [name, typed(dtype, data, shape)]),
     );
     const outputs = await session.run(feeds);
     const name = session.outputNames[0] ?? '';
-    return Float64Array.from(outputs[name]?.data as Float32Array);
+    return Float64Array.from(outputs[name]?.data as ArrayLike<number | bigint>, Number);
   };
 }
 
-function first(outputs: Readonly<Record<string, Float64Array>>): Float64Array {
-  return Object.values(outputs)[0] ?? new Float64Array(0);
+export interface RandomInput extends ClientInput {
+  /** Of |value|. */
+  readonly bound: number;
 }
 
 /**
- * Uniform in [-1, 1), as the inputs that `compile` takes ranges from when it is given none, and within what
- * calibration found. xorshift32: the same everywhere.
+ * As the inputs that `compile` takes ranges from when it is given none: reals uniform in [-1, 1) and within
+ * what calibration found, rows of a table uniform, other integers 1. xorshift32: the same everywhere.
  */
-export function randomSamples(
-  ports: readonly { name: string; shape: readonly number[]; bound: number }[],
-  count: number,
-  seed: number,
-): Samples {
+export function randomSamples(inputs: readonly RandomInput[], count: number, seed: number): Samples {
   let state = seed | 0 || 1;
   const uniform = (): number => {
     state ^= state << 13;
@@ -73,11 +79,17 @@ export function randomSamples(
     logits: null,
     labels: null,
     inputs: new Map(
-      ports.map(({ name, shape, bound }) => {
+      inputs.map(({ name, shape, bound, dtype, limit }) => {
         const size = shape.reduce((a, b) => a * b, 1);
-        const one = () => Float64Array.from({ length: size }, () => Math.min(1, bound) * uniform());
+        const isReal = /^(float|bfloat)/.test(dtype);
+        const value = (): number => {
+          if (isReal) return Math.min(1, bound) * uniform();
+          return limit === undefined ? 1 : Math.min(limit - 1, Math.floor(((uniform() + 1) / 2) * limit));
+        };
+        const one = () => Float64Array.from({ length: size }, value);
         const data = Array.from({ length: count }, one);
-        return [name, { dtype: 'float32' as const, shape, data }];
+        const sampled = isReal ? 'float32' : dtype === 'bool' || dtype === 'int32' ? dtype : 'int64';
+        return [name, { dtype: sampled, shape, data }];
       }),
     ),
   };

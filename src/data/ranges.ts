@@ -37,7 +37,10 @@ export function parseRanges(text: string, source: string): Ranges {
   nodes.forEach((node, i) => {
     if (!isNode(node)) throw bad(source, `nodes[${i}] is not a calibrated range`);
   });
-  const { values } = root;
+  const { values, noPadding } = root;
+  if (noPadding !== undefined && typeof noPadding !== 'boolean') {
+    throw bad(source, '"noPadding" is neither true nor false');
+  }
   if (values !== undefined && !(Array.isArray(values) && values.every(isValueRange))) {
     throw bad(source, '"values" is not a list of intervals');
   }
@@ -57,6 +60,7 @@ function isNode(node: unknown): boolean {
   const attention = node['attention'];
   if (node['kind'] !== 'attention') return attention === undefined || attention === null;
   if (!isRecord(attention) || !isInterval(attention['scores'])) return false;
+  if (attention['keys'] !== undefined && !isInterval(attention['keys'])) return false;
   return [attention['logSumExp'], attention['logSquareSum']].every(
     (list) => Array.isArray(list) && list.length > 0 && list.every(isInterval),
   );

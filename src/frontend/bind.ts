@@ -9,6 +9,8 @@ export interface DimensionOptions {
    */
   readonly seqLen?: number | undefined;
   readonly dims?: Readonly<Record<string, number>> | undefined;
+  /** Masks are taken as open everywhere: requests have no padding, and the client refuses others. */
+  readonly noPadding?: boolean | undefined;
   /** Shapes by input name, such as those of samples: they fill what the options above leave open. */
   readonly shapes?: Readonly<Record<string, readonly number[]>> | undefined;
 }

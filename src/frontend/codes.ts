@@ -20,9 +20,11 @@ export const frontendCodes = {
   F115: 'inputs of a run do not fit the model',
   F201: 'operator not supported on encrypted values',
   F202: 'operator supported, but not in this form',
-  F203: 'attention mask that is not constant, or closes all keys to a query',
-  F205: 'integer input: the embedding would have to run on the client',
+  F203: 'an attention mask that is neither constant nor padding, or closes all keys to a query',
+  F205: 'an output that the client would compute from its own inputs alone, or after decryption',
   F206: 'shape or index that depends on encrypted data',
+  F301: 'the client part of a plan is damaged or does not fit its ports',
+  F302: 'inputs that the plan was not compiled for',
 } as const;
 
 export type FrontendCode = keyof typeof frontendCodes;

@@ -7,12 +7,14 @@ import { opsetRange } from './onnx.js';
 
 /** Limits of operators on encrypted values, where the name does not say it all. */
 const limits: Readonly<Record<string, string>> = {
-  Add: 'any two that broadcast; constants; constant masks and biases on scores',
-  Attention: 'opsets 23 and 24: causal or with a constant mask; grouped queries; no cache, no soft cap',
+  Add: 'any two that broadcast; constants; masks and constant biases on scores',
+  Attention: 'opsets 23 and 24: causal or with a mask; grouped queries; no cache, no soft cap',
   Clip: 'constant bounds',
   Concat: 'tokens, features, constants',
   Conv: 'any stride, padding, dilation, groups; on encrypted tokens up to 40 taps',
-  Div: 'by a constant; by an encrypted value whose calibrated range does not contain 0',
+  Div:
+    'by a constant, or by what the client computes; by an encrypted value whose calibrated range does not '
+    + 'contain 0',
   Gather: 'constant positions',
   IsNaN: 'taken as false: ranges are calibrated',
   IsInf: 'taken as false: ranges are calibrated',
@@ -33,6 +35,11 @@ const clusters = [
   '`tensor.rms_norm`: Pow or Mul, ReduceMean, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.layer_norm`: ReduceMean, Sub, Pow or Mul, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.gelu`: by Erf or Tanh, in any order of factors; `tensor.silu`: x Sigmoid(x), x Sigmoid(1.702 x)',
+  'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all '
+    + 'queries and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 '
+    + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
+    + 'tokens, are masked pooling. Beside a constant mask or bias (causal, windows) they are a product or sum; '
+    + 'the client then refuses requests in which a query sees no key (F302)',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
     + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where); constant '
     + 'masks (causal, windows) and position biases; rotary embeddings; items of a batch as tokens',
@@ -61,8 +68,10 @@ export function onnxSupportPage(): string {
       + 'float64, float16, bfloat16, bool and integers to 64 bits; weights in initializers, Constant nodes '
       + 'and external files.',
     '',
-    'Nodes that do not depend on an input are evaluated away first, with every operator below. On encrypted '
-      + 'values:',
+    'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by '
+      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, '
+      + 'positions, masks), up to the first linear map or convolution; and, after decryption, nodes that '
+      + 'cannot run encrypted and that only outputs depend on. On encrypted values:',
     '',
     '| operator | encrypted | limits |',
     '|---|---|---|',

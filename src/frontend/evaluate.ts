@@ -5,8 +5,11 @@ import { expandFused, helpFor, isFused } from './fused/table.js';
 import { Call, type Output } from './kernels/call.js';
 import { kernelOf, workPerElement } from './kernels/table.js';
 import {
+  containerOf,
   elementCount,
+  isFloat,
   refuse,
+  type Data,
   type DType,
   type Known,
   type Node,
@@ -28,6 +31,8 @@ export interface ShapedGraph {
   readonly values: ReadonlyMap<string, Known>;
   /** Nodes that an output needs and that depend on an input, in order. */
   readonly nodes: readonly Node[];
+  /** Inputs that are taken to be 1 everywhere. */
+  readonly ones: readonly string[];
 }
 
 /**
@@ -163,17 +168,45 @@ class Folder {
   }
 }
 
+function oneEverywhere(dtype: DType, shape: readonly number[]): Data {
+  const data = containerOf(dtype, elementCount(shape));
+  return data instanceof BigInt64Array ? data.fill(1n) : data.fill(1);
+}
+
 /** Gives every value a shape and evaluates what does not depend on the inputs. */
 export function shapeGraph(
   model: OnnxModel,
   inputs: readonly GraphInput[],
   problems: Diagnostics,
+  ones: readonly string[] = [],
 ): ShapedGraph {
   const folder = new Folder(model, problems);
   model.initializers.forEach((tensor, name) => folder.values.set(name, tensor));
-  inputs.forEach(({ name, dtype, shape }) => folder.values.set(name, { dtype, shape, data: null }));
+  inputs.forEach(({ name, dtype, shape }) => {
+    const one = ones.includes(name) ? oneEverywhere(dtype, shape) : null;
+    folder.values.set(name, { dtype, shape, data: one });
+  });
   for (const node of folder.live) folder.visit(node);
-  return { model, inputs, values: folder.values, nodes: folder.nodes };
+  return { model, inputs, values: folder.values, nodes: folder.nodes, ones };
+}
+
+export type InputData = ArrayLike<number> | ArrayLike<bigint>;
+
+/** Row-major values as an input of the graph. Error: F115, also for fractions where integers are wanted. */
+export function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
+  const count = elementCount(input.shape);
+  const wrong = (what: string) => refuse({ code: 'F115', message: `input "${input.name}" ${what}` });
+  if (values?.length !== count) return wrong(`needs ${count} values but has ${values?.length ?? 'none'}`);
+  const data: Data = containerOf(input.dtype, count);
+  for (let i = 0; i < count; i++) {
+    const value = values[i] as number | bigint;
+    if (typeof value === 'number' && !isFloat(input.dtype) && !Number.isSafeInteger(value)) {
+      return wrong(`is ${input.dtype} but has ${value} at index ${i}`);
+    }
+    if (data instanceof BigInt64Array) data[i] = BigInt(value);
+    else data[i] = Number(value);
+  }
+  return { dtype: input.dtype, shape: input.shape, data };
 }
 
 /** Runs the private nodes on given inputs. */

@@ -2,21 +2,29 @@
 import { AegisError, Diagnostics, type Diagnostic } from '../support/diagnostics.js';
 import type { Module } from '../ir/module.js';
 import { bindInputs, type DimensionOptions } from './bind.js';
-import { runGraph, shapeGraph, type GraphInput, type ShapedGraph } from './evaluate.js';
+import { withLimit } from './client.js';
+import {
+  runGraph,
+  shapeGraph,
+  toTensor,
+  type GraphInput,
+  type InputData,
+  type ShapedGraph,
+} from './evaluate.js';
 import { folderLoader, readBounded, type ExternalLoader } from './external.js';
 import { finishModule } from './lower/finish.js';
 import { lowerGraph } from './lower/lower.js';
-import { containerOf, elementCount, refuse, type Data, type Tensor } from './model.js';
+import { refuse, type Tensor } from './model.js';
 import { maxModelBytes, readOnnx } from './onnx.js';
 
 export type { DimensionOptions } from './bind.js';
 export type { ExternalLoader } from './external.js';
-export type { GraphInput } from './evaluate.js';
+export type { GraphInput, InputData } from './evaluate.js';
+export { requireKept } from './write-onnx.js';
+export { ClientProgram, type ClientDescription, type ClientInput, type ClientOutput } from './client.js';
 
 /** A file, or bytes with a loader for external data. */
 export type ModelSource = string | { readonly bytes: Uint8Array; readonly externalData?: ExternalLoader };
-
-export type InputData = ArrayLike<number> | ArrayLike<bigint>;
 
 /** The imported graph at fixed shapes, as ONNX means it, in double precision. */
 export class RawGraph {
@@ -44,39 +52,36 @@ export class RawGraph {
     return Object.fromEntries(runGraph(this.graph, given));
   }
 
+  /** Inputs that are masks and nothing else. */
+  maskInputs(): string[] {
+    const { maskSources } = lowerGraph(this.graph, this.problems);
+    return this.inputs
+      .filter((input) => maskSources.has(input.name) && withLimit(this.graph, input).limit === undefined)
+      .map(({ name }) => name);
+  }
+
   /** The canonical module; throws one AegisError with all that is not supported. */
   lower(): Module {
     return finishModule(this.graph, lowerGraph(this.graph, this.problems));
   }
 }
 
-function toTensor(input: GraphInput, values: InputData | undefined): Tensor {
-  const count = elementCount(input.shape);
-  if (values?.length !== count) {
-    return refuse({
-      code: 'F115',
-      message: `input "${input.name}" needs ${count} values but has ${values?.length ?? 'none'}`,
-    });
-  }
-  const data: Data = containerOf(input.dtype, count);
-  for (let i = 0; i < count; i++) {
-    const value = values[i] as number | bigint;
-    if (data instanceof BigInt64Array) {
-      data[i] = typeof value === 'bigint' ? value : BigInt(Math.trunc(value));
-    } else data[i] = Number(value);
-  }
-  return { dtype: input.dtype, shape: input.shape, data };
-}
-
-/** Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. */
+/**
+ * Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. Without
+ * padding, integer inputs that masks are made from, and that choose no rows of a table, are 1 everywhere.
+ */
 export function readGraph(source: ModelSource, options: DimensionOptions = {}): RawGraph {
   const model =
     typeof source === 'string'
       ? readOnnx(readModelFile(source), folderLoader(source))
       : readOnnx(source.bytes, source.externalData ?? (() => undefined));
-  const problems = new Diagnostics();
-  const graph = shapeGraph(model, bindInputs(model, options), problems);
-  return new RawGraph(graph, problems.list);
+  const inputs = bindInputs(model, options);
+  const shaped = (ones: readonly string[]): RawGraph => {
+    const problems = new Diagnostics();
+    return new RawGraph(shapeGraph(model, inputs, problems, ones), problems.list);
+  };
+  const graph = shaped([]);
+  return options.noPadding === true ? shaped(graph.maskInputs()) : graph;
 }
 
 function readModelFile(path: string): Uint8Array {

@@ -76,6 +76,17 @@ export interface Port {
   readonly predictedError?: number | undefined;
 }
 
+/**
+ * What the data owner computes in the clear, as ONNX files without external data. The prologue's inputs are
+ * inputs of the model, its outputs input ports; an output that is no port must be 1 everywhere, or the
+ * request is refused under its name. The epilogue's inputs are the output ports, its outputs those of the
+ * model.
+ */
+export interface ClientParts {
+  readonly prologue: Uint8Array | null;
+  readonly epilogue: Uint8Array | null;
+}
+
 /** The part of an encoder layer that a node belongs to. */
 export type LayerBlock = 'rest' | 'attention' | 'ffn';
 
@@ -92,6 +103,8 @@ export interface Module {
   readonly tables: ReadonlyMap<string, Int32Array>;
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
+  /** Absent where the ports are the model's inputs and outputs. */
+  readonly client?: ClientParts | undefined;
   /** By ONNX node; nodes that are not listed belong to the rest. */
   readonly blocks?: ReadonlyMap<string, LayerBlock> | undefined;
 }

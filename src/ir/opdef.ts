@@ -25,7 +25,7 @@ export interface OpDef {
   /** `any`: control flow, allowed in every phase. */
   readonly phase: Phase | 'any';
   readonly summary: string;
-  /** Operand names, for messages and docs; a trailing `...` name takes the rest. */
+  /** Operand names, for messages and docs; a trailing `...` name takes the rest, `?` may be absent. */
   readonly operands: readonly string[];
   readonly attrs: Readonly<Record<string, AttrDef>>;
   readonly regions?: number;

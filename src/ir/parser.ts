@@ -16,6 +16,7 @@ import type {
   AttrValue,
   Attrs,
   Block,
+  ClientParts,
   Constant,
   Func,
   LayerBlock,
@@ -44,6 +45,7 @@ export function parseType(text: string): Type {
   return type;
 }
 
+const keywords = ['parameters', 'input', 'output', 'const', 'table', 'client', 'node', 'func'] as const;
 const phases: readonly Phase[] = ['tensor', 'cipher', 'poly'];
 
 type NumericParameter = Exclude<keyof ParametersLiteral, 'ring' | 'insecure'>;
@@ -82,6 +84,7 @@ class ModuleParser extends TypeParser {
   private readonly inputs: Port[] = [];
   private readonly outputs: Port[] = [];
   private readonly blocks = new Map<string, LayerBlock>();
+  private client: ClientParts | undefined;
 
   module(): Module {
     this.expectWord('module');
@@ -102,12 +105,13 @@ class ModuleParser extends TypeParser {
       inputs,
       outputs,
       functions: [...this.functions.values()],
+      ...(this.client === undefined ? {} : { client: this.client }),
       ...(this.blocks.size === 0 ? {} : { blocks: this.blocks }),
     };
   }
 
   private item(): void {
-    const keyword = this.oneOf(['parameters', 'input', 'output', 'const', 'table', 'node', 'func'] as const);
+    const keyword = this.oneOf(keywords);
     switch (keyword) {
       case 'parameters':
         this.parameters = this.parseParameters();
@@ -124,6 +128,12 @@ class ModuleParser extends TypeParser {
       case 'table':
         this.declare(this.tables, this.symbol(), () => this.table());
         break;
+      case 'client': {
+        const part = this.oneOf(['prologue', 'epilogue'] as const);
+        if (this.client?.[part] != null) this.lexer.fail('I104', `client ${part} is declared twice`);
+        this.client = { prologue: null, epilogue: null, ...this.client, [part]: this.bytes() };
+        break;
+      }
       case 'node':
         this.blocks.set(this.string('a node name'), this.oneOf(['attention', 'ffn', 'rest'] as const));
         break;
@@ -227,6 +237,14 @@ class ModuleParser extends TypeParser {
     return words;
   }
 
+  private bytes(): Uint8Array {
+    this.expectData();
+    this.oneOf(['u8'] as const);
+    const bytes = new Uint8Array(this.wordCount(1));
+    this.base64(bytes);
+    return bytes;
+  }
+
   private expectData(): void {
     if (this.oneOf(['base64', 'sha256'] as const) === 'base64') return;
     this.lexer.fail('I105', 'a hash stands for the data: print the module with inline data');
@@ -251,12 +269,14 @@ class ModuleParser extends TypeParser {
     return count > maxElements ? this.lexer.fail('I103', `${count} words, more than ${maxElements}`) : count;
   }
 
-  private base64(words: Float64Array | Float32Array | Int32Array): void {
+  private base64(words: Float64Array | Float32Array | Int32Array | Uint8Array): void {
     const { token } = this.lexer;
     const bytes = Buffer.from(words.buffer);
     const written = token.kind === 'string' ? bytes.write(token.text, 'base64') : 0;
     if (written !== bytes.length) this.lexer.fail('I105', 'data are not base64');
-    if (!hostIsLittleEndian) void (words.BYTES_PER_ELEMENT === 4 ? bytes.swap32() : bytes.swap64());
+    if (!hostIsLittleEndian && words.BYTES_PER_ELEMENT > 1) {
+      void (words.BYTES_PER_ELEMENT === 4 ? bytes.swap32() : bytes.swap64());
+    }
     this.lexer.next();
   }
 

@@ -34,6 +34,10 @@ export function* moduleLines(module: Module, options: PrintOptions = roundTrip):
   for (const [name, table] of module.tables) {
     yield `table @${printName(name)} = ${printTable(table, options)}`;
   }
+  for (const part of ['prologue', 'epilogue'] as const) {
+    const bytes = module.client?.[part];
+    if (bytes != null) yield `client ${part} ${printBytes(bytes, options)}`;
+  }
   for (const [node, block] of module.blocks ?? []) yield `node ${quoted(node)} ${block}`;
   for (const func of module.functions) yield* functionLines(func, options);
 }
@@ -64,6 +68,11 @@ function printTable(table: Int32Array, options: PrintOptions): string {
   if (table.length <= inlineTableLength) return `[${table.join(', ')}]`;
   const bytes = littleEndian(table, 4);
   return options.data === 'hash' ? `sha256 "${sha256(bytes)}"` : `base64 i32 "${bytes.toString('base64')}"`;
+}
+
+function printBytes(bytes: Uint8Array, options: PrintOptions): string {
+  const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return options.data === 'hash' ? `sha256 "${sha256(data)}"` : `base64 u8 "${data.toString('base64')}"`;
 }
 
 /** Bytes of a typed array in little-endian order on every host. */

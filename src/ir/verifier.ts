@@ -302,10 +302,11 @@ function checkModel(func: Func, report: Report): void {
 
 function checkCounts(op: Op, def: OpDef, report: Report): boolean {
   const variadic = def.operands.at(-1)?.endsWith('...') === true;
-  const least = variadic ? def.operands.length - 1 : def.operands.length;
+  const most = variadic ? Infinity : def.operands.length;
+  const least = def.operands.filter((name) => !/(\.\.\.|\?)$/.test(name)).length;
   const count = op.operands.length;
-  const fits = variadic ? count >= least : count === least;
-  const wanted = `${variadic ? 'at least ' : ''}${least} operands`;
+  const fits = count >= least && count <= most;
+  const wanted = `${least}${variadic ? ' or more' : most > least ? ` to ${most}` : ''} operands`;
   if (!fits) report('V106', `${op.kind} takes ${wanted} but has ${count}`);
   const regions = def.regions ?? 0;
   const given = op.regions.length;

@@ -96,15 +96,19 @@ class Extent {
 class AttentionExtents {
   readonly scores = new Extent();
   readonly logSumExp = Array.from({ length: maxSoftmaxRounds + 1 }, () => new Extent());
+  /** Keys that the mask keeps. */
+  readonly keys = new Extent();
   readonly logSquareSum = Array.from({ length: maxSoftmaxRounds }, () => new Extent());
 
   /**
    * One row of scores, all keys of one query and head. The exponential is taken of masked scores too, the
-   * sums are of those that `keep` lets through.
+   * sums are of those that `keep` and the key mask let through.
    */
-  row(all: Float64Array, keep: Float64Array | undefined): void {
+  row(all: Float64Array, keep: Float64Array | undefined, mask: Float64Array | undefined): void {
     for (const score of all) this.scores.add(score);
-    const scores = keep === undefined ? all : all.filter((_, i) => keep[i] !== 0);
+    const isPadding = (key: number): boolean => mask !== undefined && (mask[key] as number) <= 0.5;
+    const scores = all.filter((_, key) => keep?.[key] !== 0 && !isPadding(key));
+    this.keys.add(all.reduce((count, _, key) => count + (isPadding(key) ? 0 : 1), 0));
     const logSums = this.logSumExp.map((extent, k) => {
       const value = logSumExp(scores, 2 ** k);
       extent.add(value);
@@ -155,7 +159,7 @@ class Recorder {
       case 'tensor.rms_norm':
         return this.variance(this.extentOf(index), op, operand(0));
       case 'tensor.attention':
-        return this.attention(index, op, operand(0), operand(1));
+        return this.attention(index, op, [0, 1, 3].slice(0, op.operands.length - 1).map(operand));
       default:
         return;
     }
@@ -196,6 +200,7 @@ class Recorder {
             : {
                 attention: {
                   scores: attention.scores.interval,
+                  ...(source.operands.length > 3 ? { keys: attention.keys.interval } : {}),
                   logSumExp: attention.logSumExp.map((e) => e.interval),
                   logSquareSum: attention.logSquareSum.map((e) => e.interval),
                 },
@@ -224,7 +229,8 @@ class Recorder {
     if (extent.max < extent.min) extent.add(0);
   }
 
-  private attention(index: number, op: Op, q: Float64Array, k: Float64Array): void {
+  private attention(index: number, op: Op, operands: readonly Float64Array[]): void {
+    const [q, k] = [defined(operands[0], 'q'), defined(operands[1], 'k')];
     const stats = this.attentions.get(index) ?? new AttentionExtents();
     this.attentions.set(index, stats);
     const keys = k.length / widthOf(op);
@@ -232,7 +238,7 @@ class Recorder {
     for (let head = 0; head < (op.attrs.heads as number); head++) {
       const scores = attentionScores(op, q, k, head, bias);
       for (let row = 0; row < scores.length; row += keys) {
-        stats.row(scores.subarray(row, row + keys), keep?.subarray(row, row + keys));
+        stats.row(scores.subarray(row, row + keys), keep?.subarray(row, row + keys), operands[2]);
       }
     }
     this.extentOf(index).add(stats.scores.min);

@@ -23,16 +23,21 @@ const shifted = (interval: Interval, by: number): Interval => ({
 export function carryRanges(ranges: Ranges, { from, to, shapes }: LengthChange): Ranges {
   if (from === to) return ranges;
   const growth = Math.log(to / from);
-  const carried = <N extends NodeRange>(node: N): N =>
-    node.attention === undefined
+  const carried = <N extends NodeRange>(node: N): N => {
+    const keys = node.attention?.keys;
+    return node.attention === undefined
       ? node
       : {
           ...node,
           attention: {
             scores: node.attention.scores,
+            ...(keys === undefined
+              ? {}
+              : { keys: { min: (keys.min * to) / from, max: (keys.max * to) / from } }),
             logSumExp: node.attention.logSumExp.map((interval) => shifted(interval, growth)),
             logSquareSum: node.attention.logSquareSum.map((interval) => shifted(interval, -growth)),
           },
         };
+  };
   return { ...ranges, shapes, nodes: ranges.nodes.map(carried), probes: [] };
 }

@@ -22,6 +22,7 @@ const transparent = new Set([
   'tensor.rearrange',
   'tensor.mul_constant',
   'tensor.add_constant',
+  'tensor.scale_tokens',
 ]);
 
 /** Of a tensor module, by ONNX node; nodes outside of layers are not listed. */

@@ -11,6 +11,8 @@ export interface Interval {
 /** Statistics of one attention op over all heads, queries and samples. */
 export interface AttentionRanges {
   readonly scores: Interval;
+  /** Number of keys that a mask keeps, where there is one. */
+  readonly keys?: Interval | undefined;
   /** For k = 0, 1, ..: log sum exp(score / 2^k) of a row. */
   readonly logSumExp: readonly Interval[];
   /**
@@ -33,6 +35,12 @@ export type NodeRanges = ReadonlyMap<number, NodeRange>;
 /** Interval of an op's result, by the same index. */
 export type ValueRanges = ReadonlyMap<number, Interval>;
 
+/**
+ * With a mask, requests may keep this many times fewer tokens than the shortest calibration sample: their
+ * softmax denominators are that much smaller. Measured on the spam models: one bootstrap of one ciphertext.
+ */
+export const shorterRequests = 4;
+
 /** Rounds of square-and-renormalise that are measured and may be chosen. */
 export const maxSoftmaxRounds = 5;
 
@@ -43,6 +51,8 @@ export interface Ranges {
   readonly sourceHash: string;
   /** Shapes of the inputs at which the model was calibrated. */
   readonly shapes: Readonly<Record<string, readonly number[]>>;
+  /** The model was calibrated with all masks open. */
+  readonly noPadding?: boolean | undefined;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
   /** Interval of every op's result; older files have none. */
   readonly values?: readonly (Interval & { readonly op: number })[] | undefined;

@@ -77,7 +77,9 @@ function unionOfNodes(a: NodeRange, b: NodeRange): NodeRange {
 function unionOfAttention(a: AttentionRanges, b: AttentionRanges): AttentionRanges {
   const pairwise = (x: readonly Interval[], y: readonly Interval[]): Interval[] =>
     x.map((interval, i) => union(interval, defined(y[i], 'interval')));
+  const keys = a.keys === undefined || b.keys === undefined ? {} : { keys: union(a.keys, b.keys) };
   return {
+    ...keys,
     scores: union(a.scores, b.scores),
     logSumExp: pairwise(a.logSumExp, b.logSumExp),
     logSquareSum: pairwise(a.logSquareSum, b.logSquareSum),

@@ -16,6 +16,8 @@ export interface TinyShape {
   readonly causal?: boolean;
   /** A bias of the scores for every head, query and key. */
   readonly biased?: boolean;
+  /** A key mask [1, tokens] as second input; `mean`: also a masked mean of the tokens instead of the first. */
+  readonly masked?: 'keys' | 'mean';
 }
 
 export function random(seed: number): () => number {
@@ -27,7 +29,7 @@ export function random(seed: number): () => number {
 }
 
 export function tinyTransformer(shape: TinyShape, seed: number): Module {
-  const { tokens, width, heads, hidden, sharpness } = shape;
+  const { tokens, width, heads, hidden, sharpness, masked } = shape;
   const next = random(seed);
   const constants = new Map<string, Constant>();
   const constant = (name: string, dims: number[], scale: number, centre = 0) => {
@@ -47,7 +49,9 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
   };
   const indices = Int32Array.from({ length: tokens * width }, (_, i) => i);
   const type = { kind: 'tensor', dtype: 'f32', shape: [1, tokens, width] } as const;
-  const b = new BlockBuilder(new Ids(), null, [type]);
+  const maskType = { kind: 'tensor', dtype: 'f32', shape: [1, tokens] } as const;
+  const scalarType = { kind: 'tensor', dtype: 'f32', shape: [1, 1] } as const;
+  const b = new BlockBuilder(new Ids(), null, masked === undefined ? [type] : [type, maskType, scalarType]);
   const linear = (x: Parameters<typeof b.op>[1][number], name: string, out: number, inputs: number) =>
     b.op(
       'tensor.linear',
@@ -72,9 +76,14 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
     );
   const x = b.op('tensor.rearrange', [b.args[0]!], { indices: 'order', shape: [tokens, width] }, 'input');
   const [q, k, v] = ['q', 'k', 'v'].map((name) => linear(x, name, width, width));
+  const column = (input: number, size: number) => {
+    const attrs = { indices: size === 1 ? 'first' : 'column', shape: [size, 1] };
+    return b.op('tensor.rearrange', [b.args[input]!], attrs, `mask${input}`);
+  };
+  const mask = masked === undefined ? undefined : column(1, tokens);
   const attended = b.op(
     'tensor.attention',
-    [q!, k!, v!],
+    mask === undefined ? [q!, k!, v!] : [q!, k!, v!, mask],
     {
       heads,
       scale: sharpness / Math.sqrt(width / heads),
@@ -89,7 +98,13 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
     b.op('tensor.add', [middle, linear(inner, 'ffn2', width, hidden)], {}, 'residual2'),
     'norm2',
   );
-  const pooled = b.op('tensor.select_tokens', [y], { first: 0, count: 1 }, 'select');
+  const pool = () => {
+    const kept = b.op('tensor.scale_tokens', [y, mask!], {}, 'kept');
+    const mean = b.op('tensor.mean_tokens', [kept], {}, 'mean');
+    return b.op('tensor.scale_tokens', [mean, column(2, 1)], {}, 'share');
+  };
+  const pooled =
+    masked === 'mean' ? pool() : b.op('tensor.select_tokens', [y], { first: 0, count: 1 }, 'select');
   const logits = linear(
     b.op('tensor.tanh', [linear(pooled, 'pool', width, width)], {}, 'tanh'),
     'head',
@@ -103,8 +118,20 @@ export function tinyTransformer(shape: TinyShape, seed: number): Module {
     parameters: null,
     functions: [{ name: 'main', body: b.finish([logits]) }],
     constants,
-    tables: new Map([['order', indices]]),
-    inputs: [{ name: 'x', shape: [1, tokens, width], factor: 1 }],
+    tables: new Map([
+      ['order', indices],
+      ...(masked !== undefined
+        ? ([
+            ['column', indices.slice(0, tokens)],
+            ['first', Int32Array.of(0)],
+          ] as const)
+        : []),
+    ]),
+    inputs: [
+      { name: 'x', shape: [1, tokens, width], factor: 1 },
+      ...(masked !== undefined ? [{ name: 'mask', shape: [1, tokens], factor: 1 }] : []),
+      ...(masked !== undefined ? [{ name: 'share', shape: [1, 1], factor: 1 }] : []),
+    ],
     outputs: [{ name: 'logits', shape: [1, 3], factor: 1 }],
   };
 }

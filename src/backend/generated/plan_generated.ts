@@ -3,6 +3,7 @@
 
 export { Binding } from './aegis/plan/binding.js';
 export { Buffer } from './aegis/plan/buffer.js';
+export { ClientParts } from './aegis/plan/client-parts.js';
 export { CollectiveInfo } from './aegis/plan/collective-info.js';
 export { CollectiveKind } from './aegis/plan/collective-kind.js';
 export { Command } from './aegis/plan/command.js';

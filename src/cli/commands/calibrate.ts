@@ -3,6 +3,7 @@ import {
   checkShapeOptions,
   defineCommand,
   outputOption,
+  paddingOption,
   parseDims,
   readTaken,
   sampleOptions,
@@ -18,6 +19,7 @@ export const calibrateCommand = defineCommand({
     take: sampleOptions.take,
     output: { ...outputOption, describe: 'ranges file to write' },
     ...shapeOptions,
+    padding: paddingOption,
   },
   examples: [
     [
@@ -34,6 +36,7 @@ export const calibrateCommand = defineCommand({
     const ranges = await progress.during('calibrate', (task) =>
       calibrate(args.model, samples, {
         seqLen: args.seqLen,
+        noPadding: !args.padding,
         dims: parseDims(args.dim),
         onProgress: (fraction) => task.update(fraction, `${samples.count} samples`),
       }),

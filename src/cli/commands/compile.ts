@@ -14,6 +14,7 @@ import {
   checkPlacementOptions,
   placementOf,
   placementOptions,
+  paddingOption,
   parseDims,
   readTaken,
   ringOptions,
@@ -37,6 +38,7 @@ export const compileCommand = defineCommand({
     ranges: { type: 'string', requiresArg: true, describe: 'ranges from aegis calibrate' },
     ...sampleOptions,
     ...shapeOptions,
+    padding: paddingOption,
     ...ringOptions,
     ...placementOptions,
     'token-blocks': tokenBlocksOption,
@@ -72,6 +74,7 @@ export const compileCommand = defineCommand({
       args.model,
       {
         seqLen: args.seqLen,
+        noPadding: !args.padding,
         dims: parseDims(args.dim),
         ring: args.ring as RingName,
         security: args.security as SecurityBits,
@@ -124,8 +127,9 @@ export async function writePlanFiles(
   if (!small) await rm(`${path}.cipher`, { force: true });
 }
 
-function constantBytes(module: Module): number {
-  return [...module.constants.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+function constantBytes({ constants, client }: Module): number {
+  const parts = (client?.prologue?.length ?? 0) + (client?.epilogue?.length ?? 0);
+  return [...constants.values()].reduce((sum, { data }) => sum + data.byteLength, parts);
 }
 
 /** In pieces: the text may be longer than the longest string. */

@@ -10,11 +10,12 @@ import { defineCommand } from '../command.js';
 import type { Context } from '../context.js';
 import { drawDigit, scoresTable, sizesTable, timeTable, type TimeShare } from '../demo-text.js';
 import {
+  clientOf,
   decryptResponse,
   encryptRequest,
   generateKeys,
   loadPlan,
-  plainInputs,
+  portInputs,
   runPlan,
   type LoadedPlan,
 } from '../engine.js';
@@ -153,7 +154,7 @@ async function demo(options: DemoOptions, context: Context): Promise<void> {
   heading(`3  and encrypts test image ${shownSample}, which calibration did not see`);
   say(`${drawDigit(defined(sample.get(input), 'image').data, side)}\n`);
   await writeTogether([{ path: file('image.npz'), content: formatNpz(sample) }]);
-  const inputs = plainInputs(plan.view, sample, 'the example');
+  const inputs = portInputs(await clientOf(plan), sample, 'the example');
   const [{ bytes }, encryptSeconds] = await timed(() =>
     encryptRequest(plan, keys.publicKey, inputs, file('request.ct'), context),
   );

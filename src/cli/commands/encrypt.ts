@@ -1,6 +1,6 @@
 import { readNpz } from '../../data/index.js';
 import { defineCommand, outputOption } from '../command.js';
-import { encryptRequest, loadPlan, plainInputs } from '../engine.js';
+import { clientOf, encryptRequest, loadPlan, portInputs } from '../engine.js';
 import { checkInputs, checkOutputs } from '../files.js';
 import { formatBytes, insecureNotice } from '../format.js';
 
@@ -14,7 +14,7 @@ export const encryptCommand = defineCommand({
       type: 'string',
       demandOption: true,
       requiresArg: true,
-      describe: '.npz with one array per model input',
+      describe: '.npz with one array per input of the model (token ids, masks, ...)',
     },
     output: { ...outputOption, describe: 'request to write' },
   },
@@ -25,7 +25,7 @@ export const encryptCommand = defineCommand({
     await checkInputs([args.plan, args.key, args.in]);
     await checkOutputs([args.output]);
     const plan = await loadPlan(args.plan);
-    const inputs = plainInputs(plan.view, await readNpz(args.in), args.in);
+    const inputs = portInputs(await clientOf(plan), await readNpz(args.in), args.in);
     const { bytes } = await encryptRequest(plan, args.key, inputs, args.output, context);
     const { insecure } = plan.view.parameters;
     if (context.json) {

@@ -7,7 +7,7 @@ import { checkShapeOptions, defineCommand, parseDims, shapeOptions } from '../co
 import type { Context } from '../context.js';
 import { describeKeys, describePlan, keysText, memoryFields, planText } from '../describe-plan.js';
 import { describeModule, moduleText, nodeOpsText, opsOfNode } from '../describe-module.js';
-import { cipherBeside, loadPlan, readCipher, type LoadedPlan } from '../engine.js';
+import { cipherBeside, clientOf, loadPlan, readCipher, type LoadedPlan } from '../engine.js';
 import { checkInputs } from '../files.js';
 import { formatFields, formatTable, insecureNotice } from '../format.js';
 
@@ -74,7 +74,8 @@ async function kindOf(path: string): Promise<'plan' | 'cipher' | 'model'> {
 }
 
 async function inspectPlan(plan: LoadedPlan, wanted: Wanted, context: Context): Promise<void> {
-  const description = describePlan(plan.view, plan.bytes.length);
+  const client = plan.view.client === undefined ? [] : (await clientOf(plan)).describe();
+  const description = describePlan(plan.view, plan.bytes.length, client);
   const { insecure } = description;
   if (wanted.phase === 'schedule') {
     return printText(printSchedule(plan.view), insecure, 'schedule', context);

@@ -3,6 +3,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeError } from '../../passes/predict-error.js';
 import type { PlanPort } from '../../backend/plan-view.js';
+import type { ClientInput } from '../../frontend/index.js';
 import { parseTake, sampleAt, type Samples } from '../../data/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
@@ -18,18 +19,19 @@ import {
 import type { Context } from '../context.js';
 import {
   cipherBeside,
+  clientOf,
   decryptResponse,
   encryptRequest,
   generateKeys,
   loadPlan,
-  plainInputs,
+  portInputs,
   runPlan,
   type LoadedPlan,
 } from '../engine.js';
 import { checkInputs } from '../files.js';
 import { formatError, formatFields, formatTable, insecureNotice } from '../format.js';
 import { agreementOf, type Agreement, type Comparison } from '../measure.js';
-import { openOracle, randomSamples } from '../oracle.js';
+import { openOracle, randomSamples, type RandomInput } from '../oracle.js';
 
 export const verifyCommand = defineCommand({
   command: 'verify <plan>',
@@ -94,31 +96,37 @@ export const verifyCommand = defineCommand({
     const files = [args.plan, args.samples, args.model, args.cipher];
     await checkInputs(files.filter((path) => path !== undefined));
     const plan = await loadPlan(args.plan);
-    const port = defined(plan.view.outputs[0], 'output of the plan');
+    const client = await clientOf(plan);
+    const output = defined(client.outputs[0], 'output of the model');
     const samples =
       args.random === undefined
         ? await readTaken(defined(args.samples, 'samples'), args.take)
-        : randomSamples(plan.view.inputs.map(boundedPort), args.random, args.seed);
+        : randomSamples(client.inputs.map(boundedBy(plan.view.inputs)), args.random, args.seed);
     // Wrong shapes are reported before anything is run.
     const inputs = Array.from({ length: samples.count }, (_, i) =>
-      plainInputs(plan.view, sampleAt(samples, i), samples.source),
+      portInputs(client, sampleAt(samples, i), samples.source),
     );
     const references = await referencesOf(samples, args.model, args.oracle as 'ort' | 'tensor', {
       seqLen: args.seqLen,
       dims: parseDims(args.dim),
     });
     const measure = args.encrypted
-      ? await encryptedRuns(plan, inputs, port, args.threads ?? availableParallelism(), context)
-      : await clearRuns(plan, inputs, port, args.cipher, context);
+      ? await encryptedRuns(plan, inputs, output.name, args.threads ?? availableParallelism(), context)
+      : (await clearRuns(plan, inputs, args.cipher, context)).map(
+          (values) => defined(client.decode(values)[0], 'output').data,
+        );
     const comparisons = measure.map((measured, i): Comparison => ({
       measured,
       reference: defined(references[i], 'reference'),
-      rowLength: port.shape.at(-1) ?? 1,
+      rowLength: output.shape.at(-1) ?? 1,
       label: samples.labels?.[i],
     }));
     const nodes = args.perNode ? await predictNodes(plan, inputs, args.cipher, context) : undefined;
     const first = args.take === undefined ? 0 : parseTake(args.take).from;
-    report(agreementOf(comparisons, first), { plan, port, encrypted: args.encrypted, nodes }, context);
+    // What is computed after decryption has no prediction of its own.
+    const predictedError = client.hasEpilogue ? undefined : plan.view.outputs[0]?.predictedError;
+    const shown = { plan, predictedError, encrypted: args.encrypted, nodes };
+    report(agreementOf(comparisons, first), shown, context);
   },
 });
 
@@ -127,8 +135,12 @@ const maxPredictionInputs = 4;
 
 type Inputs = Readonly<Record<string, Float64Array>>;
 
-function boundedPort(port: PlanPort): { name: string; shape: readonly number[]; bound: number } {
-  return { name: port.name, shape: port.shape, bound: port.bound > 0 ? port.bound : 1 };
+/** An input of the model with what its port was calibrated for, if it has one. */
+function boundedBy(ports: readonly PlanPort[]): (input: ClientInput) => RandomInput {
+  return (input) => {
+    const bound = ports.find(({ name }) => name === input.name)?.bound ?? 0;
+    return { ...input, bound: bound > 0 ? bound : 1 };
+  };
 }
 
 async function referencesOf(
@@ -155,16 +167,15 @@ async function referencesOf(
 async function clearRuns(
   plan: LoadedPlan,
   inputs: readonly Inputs[],
-  port: PlanPort,
   cipherPath: string | undefined,
   context: Context,
-): Promise<Float64Array[]> {
+): Promise<Inputs[]> {
   const { runCipher } = await import('../../ir/interpreter/cipher.js');
   const module = await cipherBeside(plan, cipherPath);
   return context.progress.during('verify', async (task) =>
     inputs.map((input, i) => {
       task.update(i / inputs.length, `sample ${i + 1} of ${inputs.length}`);
-      return defined(runCipher(module, input)[port.name], `output ${port.name}`);
+      return runCipher(module, input);
     }),
   );
 }
@@ -194,7 +205,7 @@ async function predictNodes(
 async function encryptedRuns(
   plan: LoadedPlan,
   inputs: readonly Inputs[],
-  port: PlanPort,
+  output: string,
   threads: number,
   context: Context,
 ): Promise<Float64Array[]> {
@@ -207,7 +218,7 @@ async function encryptedRuns(
       await encryptRequest(plan, keys.publicKey, input, request, context);
       await runPlan(plan, { keys: keys.evalKeys, request, response, threads }, context);
       const outputs = await decryptResponse(plan, keys.secretKey, response, context);
-      results.push(defined(outputs.get(port.name), `output ${port.name}`).data);
+      results.push(defined(outputs.get(output), `output ${output}`).data);
     }
     return results;
   } finally {
@@ -217,18 +228,13 @@ async function encryptedRuns(
 
 interface Shown {
   readonly plan: LoadedPlan;
-  readonly port: PlanPort;
+  readonly predictedError: number | undefined;
   readonly encrypted: boolean;
   readonly nodes: readonly NodeError[] | undefined;
 }
 
 function report(agreement: Agreement, shown: Shown, { json, out, style }: Context): void {
-  const {
-    plan,
-    port: { predictedError },
-    encrypted,
-    nodes,
-  } = shown;
+  const { plan, predictedError, encrypted, nodes } = shown;
   const { insecure } = plan.view.parameters;
   if (json) {
     // JSON has no infinity, and null would pass `<=` in some languages.
@@ -236,11 +242,16 @@ function report(agreement: Agreement, shown: Shown, { json, out, style }: Contex
     out.write(`${JSON.stringify({ ...agreement, maxAbsError, predictedError, insecure, nodes })}\n`);
     return;
   }
-  const above = agreement.maxAbsError > predictedError ? ': ABOVE THE PREDICTION' : '';
+  const above = agreement.maxAbsError > (predictedError ?? Infinity) ? ': ABOVE THE PREDICTION' : '';
   const rows: [string, string][] = [
     ['samples', `${agreement.samples} ${encrypted ? 'encrypted' : 'in the clear'}`],
     ['measured error', `${formatError(agreement.maxAbsError)} on sample ${agreement.worstSample}${above}`],
-    ['predicted error', formatError(predictedError)],
+    [
+      'predicted error',
+      predictedError === undefined
+        ? 'none: the output is computed after decryption'
+        : formatError(predictedError),
+    ],
     ['same decision', percent(agreement.argmaxAgreement)],
   ];
   if (agreement.accuracy !== undefined) rows.push(['accuracy', percent(agreement.accuracy)]);

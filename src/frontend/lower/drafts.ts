@@ -13,6 +13,7 @@ export type DraftKind =
   | 'tensor.add'
   | 'tensor.sub'
   | 'tensor.mul'
+  | 'tensor.scale_tokens'
   | 'tensor.add_constant'
   | 'tensor.mul_constant'
   | 'tensor.layer_norm'

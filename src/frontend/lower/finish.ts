@@ -7,7 +7,8 @@ import type { AttrValue, Constant, Module, Port, Value } from '../../ir/module.j
 import { entryName } from '../../ir/module.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { ShapedGraph } from '../evaluate.js';
-import { refuse } from '../model.js';
+import { isFloat, refuse } from '../model.js';
+import { writeOnnx } from '../write-onnx.js';
 import { constantKey, digestOf, Drafts, type Draft } from './drafts.js';
 import type { Lowered } from './lower.js';
 
@@ -122,22 +123,19 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
   const rebuilt = foldForward(needed, targets, new Drafts());
   const roots = targets.map((draft) => defined(rebuilt.get(draft), 'output'));
   const order = reachable(roots);
-  const inputs = lowered.inputs.flatMap(({ input, draft }) => {
-    const own = rebuilt.get(draft);
-    return own === undefined ? [] : [{ input, draft: own }];
-  });
-  const types = inputs.map(({ input }) => ({ kind: 'tensor', dtype: 'f32', shape: input.shape }) as const);
+  const inputs = usedInputs(lowered, rebuilt, order);
+  const types = inputs.map(({ shape }) => ({ kind: 'tensor', dtype: 'f32', shape }) as const);
   const builder = new BlockBuilder(new Ids(), null, types);
-  const values = new Map<Draft, Value>(
-    inputs.map(({ draft }, i) => [draft, defined(builder.args[i], 'argument')]),
+  const args = new Map<Draft, Value>(
+    inputs.flatMap(({ readers }, i) =>
+      readers.map((reader) => [reader, defined(builder.args[i], 'argument')] as const),
+    ),
   );
+  const values = new Map<Draft, Value>();
   const names = new Names();
   for (const draft of order) {
-    if (values.has(draft)) continue;
-    invariant(
-      draft.kind !== 'input' && draft.kind !== 'unsupported',
-      `${draft.kind} is no op (at "${draft.loc}")`,
-    );
+    if (draft.kind === 'input') continue;
+    invariant(draft.kind !== 'unsupported', `${draft.kind} is no op (at "${draft.loc}")`);
     const attrs: Record<string, AttrValue> = { ...draft.attrs };
     if (draft.indices !== undefined) {
       attrs.indices = names.table('indices', draft.indices);
@@ -146,7 +144,9 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
     for (const [role, constant] of Object.entries(draft.constants)) {
       attrs[role] = names.constant(role, constant);
     }
-    const operands = draft.operands.map((operand) => defined(values.get(operand), 'operand'));
+    const operands = draft.operands.map((operand) =>
+      defined(operand.kind === 'input' ? args.get(draft) : values.get(operand), 'operand'),
+    );
     values.set(draft, builder.op(draft.kind, operands, attrs, draft.loc));
   }
   const results = roots.map((draft) => defined(values.get(draft), 'result'));
@@ -163,7 +163,61 @@ export function finishModule(graph: ShapedGraph, lowered: Lowered): Module {
     functions: [{ name: entryName, body: builder.finish(results) }],
     constants: names.constants,
     tables: names.tables,
-    inputs: inputs.map(({ input }): Port => ({ name: input.name, shape: input.shape, factor: 1 })),
+    inputs: inputs.map(({ name, shape }): Port => ({ name, shape, factor: 1 })),
     outputs: ports,
+    ...clientParts(graph, lowered, inputs),
+  };
+}
+
+interface UsedInput {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** ONNX value, if the client computes it. */
+  readonly value: string | undefined;
+  /** Drafts that read it. */
+  readonly readers: readonly Draft[];
+}
+
+/** A client value that is read in several arrangements is encrypted in each of them. */
+function usedInputs(
+  lowered: Lowered,
+  rebuilt: ReadonlyMap<Draft, Draft>,
+  order: readonly Draft[],
+): UsedInput[] {
+  return lowered.inputs.flatMap(({ name, shape, draft, isClient }): UsedInput[] => {
+    const own = rebuilt.get(draft);
+    const readers = order.filter(({ operands }) => own !== undefined && operands.includes(own));
+    if (readers.length === 0) return [];
+    if (!isClient) return [{ name, shape, value: undefined, readers }];
+    return readers.map((reader, i) => ({
+      name: i === 0 ? name : `${name} (${i + 1})`,
+      shape,
+      value: name,
+      readers: [reader],
+    }));
+  });
+}
+
+function clientParts(
+  graph: ShapedGraph,
+  lowered: Lowered,
+  inputs: readonly UsedInput[],
+): Pick<Module, 'client'> {
+  const { client, hasEpilogue, outputs } = lowered;
+  const conditions = [
+    ...graph.ones.map((value) => ({ name: `no padding: ${value} is 1 everywhere`, value })),
+    ...Array.from(lowered.conditions, ([name, value]) => ({ name, value })),
+  ];
+  const computed = inputs.flatMap(({ name, value }) => (value === undefined ? [] : [{ name, value }]));
+  const made = [...computed, ...conditions];
+  if (made.length === 0 && !hasEpilogue) return {};
+  const given = graph.inputs.filter(({ dtype }) => !isFloat(dtype)).map(({ name }) => name);
+  const ports = outputs.map(({ name }) => name);
+  const results = graph.model.outputs.map((name) => ({ name, value: client.valueOf(name) }));
+  return {
+    client: {
+      prologue: made.length === 0 ? null : writeOnnx(client.source, given, made),
+      epilogue: hasEpilogue ? writeOnnx(client.source, ports, results) : null,
+    },
   };
 }

@@ -3,7 +3,7 @@
  * Items of a batch are tokens beside each other, and a mask keeps them apart.
  */
 import { defined } from '../../support/invariant.js';
-import { affineIndex } from '../kernels/call.js';
+import { affineIndex, asNumbers } from '../kernels/call.js';
 import { attentionForm } from '../kernels/linear.js';
 import { elementCount, isFloat } from '../model.js';
 import {
@@ -15,12 +15,14 @@ import {
   type ScoreSizes,
 } from './added-scores.js';
 import type { Draft } from './drafts.js';
+import { closedBelow } from './masks.js';
 import type { Site } from './site.js';
 import { composeIndex, indexOf, type Scores, type Symbol, type View } from './symbols.js';
 
 type Shape = readonly number[];
 
-const maskHelp = 'export for full-length inputs without an attention mask';
+const maskHelp =
+  'a mask is a constant, or keeps and drops keys for all queries and heads alike, or is the product of both';
 
 /** A view of heads [item, head, token, feature] by strides, as the matrix [item * token, head * feature]. */
 function headsMatrix(
@@ -86,6 +88,7 @@ export function encryptedProduct(site: Site, left: Symbol, right: Symbol, shape:
     heads,
     scale: q.scale * k.scale,
     added: null,
+    mask: null,
     softmax: false,
     shape,
   };
@@ -116,9 +119,12 @@ function attentionDraft(site: Site, scores: Scores, v: Draft): Draft {
     return site.fail(`${q.rows} queries of ${k.rows} keys`, 'F202', 'queries and keys need the same tokens');
   }
   const constants = scores.batch === 1 && scores.added === null ? {} : attentionOf(site, scores);
-  const attrs = { heads, scale };
-  return site.drafts.make('tensor.attention', [q, k, v], {
-    attrs,
+  if (scores.mask !== null && constants.keep !== undefined) {
+    site.masks.requireKeys(scores.mask.name, constants.keep);
+  }
+  const operands = scores.mask === null ? [q, k, v] : [q, k, v, scores.mask.draft];
+  return site.drafts.make('tensor.attention', operands, {
+    attrs: { heads, scale },
     constants,
     rows: q.rows,
     columns: v.columns,
@@ -156,6 +162,7 @@ export function attention(site: Site): Symbol {
     heads,
     scale: form.scale * q.scale * k.scale,
     added: null,
+    mask: null,
     softmax: false,
     shape: [batch, heads, queries, keys],
   };
@@ -177,14 +184,16 @@ function plusAdded(scores: Scores, added: Added): Scores {
   return { ...scores, added: addedSum(scores.added, added, sizesOf(scores)) };
 }
 
-/** Scores plus a constant: a mask or a bias. Masks that are not constant are reported and looked through. */
+/** Scores plus a constant, or plus a mask that the client computes; anything else is reported. */
 export function maskedScores(site: Site, scores: Scores, other: number, sign: 1 | -1 = 1): Scores {
   const uniform = site.uniform(other);
   const isMask = !isFloat(site.call.input(other).dtype);
   // A number added to all scores of a row cancels in the softmax.
   if (uniform !== undefined && Number.isFinite(uniform) && !isMask) return scores;
+  const symbol = site.symbol(other);
+  if (symbol?.kind === 'client' && sign === 1) return paddedScores(site, scores, symbol.name, 1);
   if (!site.isConstant(other)) {
-    reportMask(site);
+    reportMask(site, symbol?.kind === 'client' ? 'is subtracted' : 'depends on encrypted values');
     return scores;
   }
   const values = site.constant(other).map((value) => {
@@ -195,30 +204,53 @@ export function maskedScores(site: Site, scores: Scores, other: number, sign: 1 
   return plusAdded(scores, added);
 }
 
-function reportMask(site: Site): void {
-  site.report('F203', 'attention masks on encrypted scores are not supported yet', maskHelp);
+/** Scores under the mask that a client value is; `keep`: what a boolean says of a kept key. */
+function paddedScores(site: Site, scores: Scores, name: string, keep: 0 | 1): Scores {
+  const { batch } = scores;
+  const { keys } = sizesOf(scores);
+  const constantPart = isFloat(site.client.known(name).dtype) ? site.client.plusConstant(name) : undefined;
+  if (constantPart !== undefined) {
+    const { rest, tensor } = constantPart;
+    const values = Float64Array.from(asNumbers(tensor));
+    const added = addedConstant(values, tensor.shape, scores.shape, sizesOf(scores));
+    return paddedScores(site, plusAdded(scores, added), rest, keep);
+  }
+  const found = site.masks.keyMask(name, { shape: scores.shape, items: batch, keys, keep });
+  if (found.kind === 'other') {
+    reportMask(site, found.reason);
+    return scores;
+  }
+  const mask = { draft: site.column(found.name, batch * keys), name: found.name };
+  if (scores.mask !== null && scores.mask.draft !== mask.draft) reportMask(site, 'is the second one');
+  const masked = { ...scores, mask };
+  const { constant } = found;
+  if (constant === undefined) return masked;
+  const values = Float64Array.from(constant, (one) => (one === 0 ? -Infinity : 0));
+  return plusAdded(masked, { batch: 1, heads: 1, values });
+}
+
+function reportMask(site: Site, reason: string): void {
+  site.report('F203', `the attention mask ${reason}`, maskHelp);
 }
 
 /** Where(mask, scores, fill) and Where(mask, fill, scores): a fill far below all scores closes a key. */
 export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
   const other = at === 1 ? 2 : 1;
-  if (!site.isConstant(0) || !site.isConstant(other)) {
-    reportMask(site);
-    return scores;
-  }
   const fill = site.uniform(other);
   const keep = at === 1 ? 1 : 0;
+  const isFill = fill !== undefined && fill <= closedBelow;
+  const chooser = site.symbol(0);
+  if (chooser?.kind === 'client' && isFill) return paddedScores(site, scores, chooser.name, keep);
+  if (!site.isConstant(0)) {
+    reportMask(site, isFill ? 'depends on encrypted values' : 'fills scores with other values');
+    return scores;
+  }
   const values = site.constant(0).map((value) => ((value !== 0 ? 1 : 0) === keep ? 0 : -Infinity));
   if (values.every((value) => value === 0)) return scores;
-  if (fill === undefined || fill > lowestScore) {
-    return site.fail('a choice between scores and other values', 'F203', maskHelp);
-  }
+  if (!isFill) return site.fail('a choice between scores and other values', 'F203', maskHelp);
   const added = addedConstant(values, site.call.input(0).shape, scores.shape, sizesOf(scores));
   return plusAdded(scores, added);
 }
-
-/** No score of a real model lies below: what is put in its place closes a key. */
-const lowestScore = -1000;
 
 export function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
   if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined) {

@@ -6,7 +6,15 @@ import type { Cluster } from './clusters.js';
 import type { DraftKind } from './drafts.js';
 import { maskedScores, scaleScores, selectedScores } from './handlers-attention.js';
 import { maxViewElements, type Site } from './site.js';
-import { composeIndex, indexOf, isBijective, sameIndex, type Symbol, type View } from './symbols.js';
+import {
+  composeIndex,
+  indexOf,
+  isBijective,
+  sameIndex,
+  type Client,
+  type Symbol,
+  type View,
+} from './symbols.js';
 
 type Shape = readonly number[];
 type PairKind = 'tensor.add' | 'tensor.sub' | 'tensor.mul';
@@ -28,6 +36,47 @@ function stretched(site: Site, view: View, shape: Shape): View {
   return { ...view, shape, index: composeIndex(broadcastIndex(view.shape, shape), view.index) };
 }
 
+/** An operand in the result's shape; the client repeats its own before it encrypts them. */
+function spreadView(site: Site, index: number, shape: Shape): View {
+  const symbol = site.symbol(index);
+  if (symbol?.kind !== 'client' || elementCount(symbol.shape) === elementCount(shape))
+    return site.view(index);
+  const name = site.client.apply('Expand', [symbol.name, site.client.ints(...shape)]);
+  return site.asView({ ...symbol, name, shape });
+}
+
+/**
+ * x times a client value: where all features of a token have one factor, that is one encrypted number for
+ * each token, and it takes up the factor that waits.
+ */
+function timesClient(site: Site, x: View, factor: Client, shape: Shape): Symbol {
+  const { client, drafts } = site;
+  const settled = site.settle({ ...x, scale: 1 });
+  const { rows, columns } = settled.draft;
+  const spread = broadcastIndex(factor.shape, shape);
+  const sources = new Int32Array(rows).fill(-1);
+  const perToken = Array.from({ length: rows * columns }, (_, i) => {
+    const row = Math.floor((settled.index?.[i] ?? i) / columns);
+    const source = spread?.[i] ?? i;
+    if (sources[row] === -1) sources[row] = source;
+    return sources[row] === source;
+  }).every((same) => same);
+  const scale = { dtype: 'float32' as const, shape: [1], data: Float32Array.of(x.scale) };
+  const own = client.float(factor.name);
+  const name = x.scale === 1 ? own : client.apply('Mul', [own, client.constant(scale)]);
+  if (!perToken) {
+    const expanded = client.apply('Expand', [name, client.ints(...shape)]);
+    const view = site.asView({ kind: 'client', name: expanded, shape });
+    return pairOf(site, 'tensor.mul', settled, view, shape);
+  }
+  const flat = client.reshape(name, [elementCount(client.known(name).shape)]);
+  const isWhole = client.known(flat).shape[0] === rows && sources.every((source, row) => source === row);
+  const column = isWhole ? flat : client.apply('Gather', [flat, client.ints(...sources)], { axis: 0 });
+  const operands = [settled.draft, site.column(site.masks.merged(column), rows)];
+  const draft = drafts.make('tensor.scale_tokens', operands, { rows, columns, loc: site.loc });
+  return { ...settled, draft };
+}
+
 /** Sum, difference or product of two encrypted values, in the arrangement of one of them where possible. */
 export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
   const [wideA, wideB] = [stretched(site, a, shape), stretched(site, b, shape)];
@@ -36,9 +85,11 @@ export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shap
     x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
   const both = isBijective(x) && isBijective(y) && x.scale === 1 && y.scale === 1;
   if (alike && both) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
-  const moved = isBijective(x) && x.scale === 1 ? inArrangementOf(site, x, y) : undefined;
+  // An input can be packed in any arrangement.
+  const [freeX, freeY] = [wideA.draft.kind === 'input' ? wideA : x, wideB.draft.kind === 'input' ? wideB : y];
+  const moved = isBijective(x) && x.scale === 1 ? inArrangementOf(site, x, freeY) : undefined;
   if (moved !== undefined) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, moved], site.loc) };
-  const other = isBijective(y) && y.scale === 1 ? inArrangementOf(site, y, x) : undefined;
+  const other = isBijective(y) && y.scale === 1 ? inArrangementOf(site, y, freeX) : undefined;
   if (other !== undefined) return { ...y, draft: site.drafts.pointwise(kind, [other, y.draft], site.loc) };
   const [left, right] = [site.natural(x), site.natural(y)];
   return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
@@ -103,7 +154,7 @@ export function add(site: Site, shape: Shape): Symbol {
   }
   if (site.symbol(0) === undefined) return plus(site, site.view(1), 0, 1, shape);
   if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, 1, shape);
-  return pairOf(site, 'tensor.add', site.view(0), site.view(1), shape);
+  return pairOf(site, 'tensor.add', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function sub(site: Site, shape: Shape): Symbol {
@@ -114,7 +165,7 @@ export function sub(site: Site, shape: Shape): Symbol {
     const view = site.view(1);
     return plus(site, { ...view, scale: -view.scale }, 0, 1, shape);
   }
-  return pairOf(site, 'tensor.sub', site.view(0), site.view(1), shape);
+  return pairOf(site, 'tensor.sub', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function mul(site: Site, shape: Shape): Symbol {
@@ -124,6 +175,10 @@ export function mul(site: Site, shape: Shape): Symbol {
   ] as const) {
     const symbol = site.symbol(own);
     if (symbol?.kind === 'scores') return scaleScores(site, symbol, site.uniform(other));
+    const factor = site.symbol(other);
+    if (symbol?.kind === 'view' && factor?.kind === 'client') {
+      return timesClient(site, stretched(site, symbol, shape), factor, shape);
+    }
   }
   if (site.symbol(0) === undefined) return times(site, site.view(1), 0, false, shape);
   if (site.symbol(1) === undefined) return times(site, site.view(0), 1, false, shape);
@@ -132,7 +187,12 @@ export function mul(site: Site, shape: Shape): Symbol {
 
 export function div(site: Site, shape: Shape): Symbol {
   const symbol = site.symbol(0);
-  if (site.symbol(1) !== undefined) return quotient(site, shape);
+  const divisor = site.symbol(1);
+  if (symbol?.kind === 'view' && divisor?.kind === 'client') {
+    const inverse = site.client.apply('Reciprocal', [site.client.float(divisor.name)]);
+    return timesClient(site, stretched(site, symbol, shape), { ...divisor, name: inverse }, shape);
+  }
+  if (divisor !== undefined) return quotient(site, shape);
   if (symbol === undefined) return site.fail('two constants');
   const uniform = site.uniform(1);
   if (symbol.kind === 'scores') {

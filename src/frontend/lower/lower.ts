@@ -5,10 +5,11 @@
 import { AegisError, Diagnostics, type Diagnostic } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import type { FrontendCode } from '../codes.js';
-import { callOf, liveNodes, type GraphInput, type ShapedGraph } from '../evaluate.js';
+import { callOf, liveNodes, type ShapedGraph } from '../evaluate.js';
 import type { Call, Output } from '../kernels/call.js';
 import { kernelOf } from '../kernels/table.js';
 import { elementCount, isFloat, type Node } from '../model.js';
+import { ClientGraph } from './client-graph.js';
 import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
 import { activationHandlers } from './handlers-activation.js';
@@ -16,8 +17,10 @@ import * as elementwise from './handlers-elementwise.js';
 import * as joins from './handlers-reduce.js';
 import * as products from './handlers-linear.js';
 import * as scores from './handlers-attention.js';
+import { Masks } from './masks.js';
+import { lowerOutputs, type LoweredPort } from './outputs.js';
 import { maxViewElements, Site, type Surroundings } from './site.js';
-import { composeIndex, matrixShape, type Symbol } from './symbols.js';
+import { composeIndex, type Client, type Symbol, type View } from './symbols.js';
 
 type Handler = (site: Site, shape: readonly number[]) => Symbol;
 
@@ -69,21 +72,35 @@ export const movementOperators: readonly string[] = [
   'Unsqueeze',
 ];
 
-/** Products run encrypted even when all their operands could be computed on the client. */
-const boundary = new Set(['MatMul', 'Gemm', 'Conv', 'Attention', 'Softmax']);
+/**
+ * Products run encrypted even when all their operands could be computed on the client, and never after
+ * decryption.
+ */
+const productOperators = new Set(['MatMul', 'Gemm', 'Conv', 'Attention']);
+/** What keeps a node from running encrypted, though the client could run it after decryption. */
+const deferrable: ReadonlySet<string> = new Set<FrontendCode>(['F201', 'F202']);
 /** Their results have a sound shape whatever came in, so checking resumes behind them. */
 const restarting = new Set(['MatMul', 'Gemm', 'Conv', 'LayerNormalization', 'RMSNormalization']);
 
-const integerHelp = 'export the part behind the embedding, with the embedding vectors as a float input';
-
-export interface LoweredPort {
+/** An encrypted input: a float input of the model, or a value that the client computes. */
+export interface LoweredInput {
+  /** ONNX name of the value. */
   readonly name: string;
+  readonly shape: readonly number[];
   readonly draft: Draft;
+  readonly isClient: boolean;
 }
 
 export interface Lowered {
-  readonly inputs: readonly { readonly input: GraphInput; readonly draft: Draft }[];
+  readonly inputs: readonly LoweredInput[];
   readonly outputs: readonly LoweredPort[];
+  readonly client: ClientGraph;
+  /** Some outputs of the model are computed from `outputs` after decryption. */
+  readonly hasEpilogue: boolean;
+  /** Integer inputs that padding masks are made from. */
+  readonly maskSources: ReadonlySet<string>;
+  /** Client values that have to be 1 everywhere, by what they stand for. */
+  readonly conditions: ReadonlyMap<string, string>;
 }
 
 class Lowering implements Surroundings {
@@ -92,12 +109,19 @@ class Lowering implements Surroundings {
   private readonly clusters: ReadonlyMap<string, Cluster>;
   private readonly nodes: readonly Node[];
   private readonly useCounts = new Map<string, number>();
-  private readonly reportedInputs = new Set<string>();
+  private readonly clientInputs = new Map<string, LoweredInput>();
+  readonly client: ClientGraph;
+  readonly masks: Masks;
 
   constructor(
     private readonly graph: ShapedGraph,
     private readonly problems: Diagnostics,
   ) {
+    this.client = new ClientGraph(graph);
+    this.masks = new Masks(
+      this.client,
+      graph.inputs.filter(({ dtype }) => !isFloat(dtype)),
+    );
     this.clusters = findClusters(graph);
     // A recognised cluster reads its source only; what it was written with is dead unless something else
     // needs it.
@@ -119,38 +143,42 @@ class Lowering implements Surroundings {
     return this.useCounts.get(value) ?? 0;
   }
 
-  input(name: string): GraphInput | undefined {
-    return this.graph.inputs.find((input) => input.name === name);
-  }
-
   report(node: Node, code: FrontendCode, message: string, help?: string): void {
     this.problems.report({ code, message, node: node.name, help });
   }
 
-  needsClient(inputs: ReadonlySet<string>): void {
-    for (const name of inputs) {
-      if (this.reportedInputs.has(name)) continue;
-      this.reportedInputs.add(name);
-      const dtype = this.input(name)?.dtype ?? 'integer';
-      const message = `input "${name}" is ${dtype}: what depends on it would have to run on the client`;
-      this.problems.report({ code: 'F205', message, node: name, help: integerHelp });
-    }
+  encrypted({ name, shape }: Client): View {
+    const { root, index } = this.client.rootOf(name);
+    const value = this.client.float(root);
+    const known = this.client.known(value);
+    const draft = this.drafts.input(value, elementCount(known.shape));
+    this.clientInputs.set(value, { name: value, shape: known.shape, draft, isClient: true });
+    return { kind: 'view', draft, index, scale: 1, shape };
   }
 
   run(): Lowered {
-    const inputs = this.graph.inputs
-      .filter((input) => this.uses(input.name) > 0)
-      .map((input) => {
-        const draft = this.drafts.input(input.name, elementCount(input.shape));
-        const symbol: Symbol = isFloat(input.dtype)
-          ? { kind: 'view', draft, index: null, scale: 1, shape: input.shape }
-          : { kind: 'client', shape: input.shape, inputs: new Set([input.name]) };
-        this.symbols.set(input.name, symbol);
-        return { input, draft };
-      });
+    const inputs = this.graph.inputs.flatMap(({ name, dtype, shape }): LoweredInput[] => {
+      if (this.uses(name) === 0) return [];
+      if (!isFloat(dtype)) {
+        this.symbols.set(name, { kind: 'client', shape, name });
+        return [];
+      }
+      const draft = this.drafts.input(name, elementCount(shape));
+      this.symbols.set(name, { kind: 'view', draft, index: null, scale: 1, shape });
+      return [{ name, shape, draft, isClient: false }];
+    });
     for (const node of this.nodes) this.visit(node);
-    const outputs = this.graph.model.outputs.flatMap((name) => this.output(name));
-    return { inputs, outputs };
+    const { outputs, hasEpilogue } = lowerOutputs(this.graph, this, this.problems);
+    const { client, masks } = this;
+    const all = [...inputs, ...this.clientInputs.values()];
+    return {
+      inputs: all,
+      outputs,
+      client,
+      hasEpilogue,
+      maskSources: masks.sources,
+      conditions: masks.conditions,
+    };
   }
 
   private visit(node: Node): void {
@@ -167,28 +195,54 @@ class Lowering implements Surroundings {
     const opaque = () => put(made.map((_, i): Symbol => ({ kind: 'opaque', shape: shapes[i] ?? [] })));
     if (kernel === undefined || shapes.includes(undefined)) return opaque();
     const sizes = shapes as (readonly number[])[];
-    if (isPrivate.every((symbol) => symbol.kind === 'client') && !boundary.has(node.opType)) {
-      const inputs = new Set(
-        isPrivate.flatMap((symbol) => (symbol.kind === 'client' ? [...symbol.inputs] : [])),
+    if (isPrivate.every((symbol) => symbol.kind === 'client') && !this.isProduct(node)) {
+      return put(
+        sizes.map((shape, i): Symbol => ({ kind: 'client', shape, name: defined(made[i], 'output') })),
       );
-      return put(sizes.map((shape): Symbol => ({ kind: 'client', shape, inputs })));
     }
-    const tainted = isPrivate.some((symbol) => symbol.kind === 'opaque');
-    const isCluster = this.clusters.has(node.outputs[0] ?? '');
-    if (tainted && !restarting.has(node.opType) && !isCluster) {
+    const deferred = isPrivate.flatMap((symbol) => (symbol.kind === 'deferred' ? symbol.problems : []));
+    const defer = (problems: readonly Diagnostic[]) =>
+      put(sizes.map((shape): Symbol => ({ kind: 'deferred', shape, problems: [...new Set(problems)] })));
+    const isUnsupported = !handlers.has(node.opType) && !movementOperators.includes(node.opType);
+    const lost = isPrivate.some((symbol) => symbol.kind === 'opaque');
+    if (deferred.length > 0 && !lost && !this.isBody(node)) {
+      return defer(isUnsupported ? [...deferred, unsupported(node)] : deferred);
+    }
+    this.reportOnce(deferred);
+    const tainted = lost || deferred.length > 0;
+    if (tainted && !restarting.has(node.opType) && !this.isCluster(node)) {
       // Movement needs no handler; anything else without one is wrong whatever comes in.
-      if (!handlers.has(node.opType) && !movementOperators.includes(node.opType)) {
-        this.reportUnsupported(node);
-      }
+      if (isUnsupported) this.problems.report(unsupported(node));
       return opaque();
     }
     try {
       put(this.lower(node, call, sizes, slots));
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
+      const isLate = !this.isBody(node) && error.diagnostics.every(({ code }) => deferrable.has(code));
+      if (!tainted && isLate) return defer(error.diagnostics);
       if (!tainted) error.diagnostics.forEach((diagnostic) => this.problems.report(diagnostic));
       opaque();
     }
+  }
+
+  private isCluster(node: Node): boolean {
+    return this.clusters.has(node.outputs[0] ?? '');
+  }
+
+  /** Linear maps and normalisations of the body run encrypted, or the model is refused. */
+  private isBody(node: Node): boolean {
+    return productOperators.has(node.opType) || restarting.has(node.opType) || this.isCluster(node);
+  }
+
+  /** An outer product, as that of positions and frequencies, is no linear map of features. */
+  private isProduct(node: Node): boolean {
+    const inner = this.graph.values.get(node.inputs[0] ?? '')?.shape.at(-1);
+    return productOperators.has(node.opType) && !(node.opType === 'MatMul' && inner === 1);
+  }
+
+  private reportOnce(problems: readonly Diagnostic[]): void {
+    for (const one of new Set(problems)) if (!this.problems.list.includes(one)) this.problems.report(one);
   }
 
   /** The symbol of a value, opaque where nothing is known of it, undefined where it is public. */
@@ -196,15 +250,6 @@ class Lowering implements Surroundings {
     const symbol = this.symbols.get(name);
     if (symbol !== undefined || this.graph.values.get(name)?.data != null) return symbol;
     return { kind: 'opaque', shape: this.graph.values.get(name)?.shape ?? [] };
-  }
-
-  private reportUnsupported(node: Node): void {
-    this.report(
-      node,
-      'F201',
-      `operator ${node.opType} is not supported on encrypted values`,
-      'see docs/onnx-support.md',
-    );
   }
 
   private lower(
@@ -222,10 +267,7 @@ class Lowering implements Surroundings {
     }
     const handler = handlers.get(node.opType);
     if (handler !== undefined) return [handler(site, shape)];
-    if (!movementOperators.includes(node.opType)) {
-      this.reportUnsupported(node);
-      return shapes.map((own): Symbol => ({ kind: 'opaque', shape: own }));
-    }
+    if (!movementOperators.includes(node.opType)) throw new AegisError(unsupported(node));
     const outputs = defined(kernelOf(node), 'kernel')(call);
     return slots.map((slot) => this.move(site, defined(outputs[slot], 'output')));
   }
@@ -243,46 +285,15 @@ class Lowering implements Surroundings {
     const view = site.asView(symbol);
     return { ...view, shape: output.shape, index: composeIndex(moved, view.index) };
   }
+}
 
-  private output(name: string): LoweredPort[] {
-    const symbol = this.symbols.get(name);
-    const known = this.graph.values.get(name);
-    const refuseOutput = (message: string): LoweredPort[] => {
-      this.problems.report({
-        code: 'F202',
-        message: `output "${name}" ${message}`,
-        help: 'remove it from the model',
-      });
-      return [];
-    };
-    if (symbol?.kind === 'opaque' || known === undefined) return [];
-    if (symbol === undefined) return refuseOutput('does not depend on the inputs');
-    if (symbol.kind === 'client') {
-      this.needsClient(symbol.inputs);
-      return [];
-    }
-    if (symbol.kind === 'never' || !isFloat(known.dtype)) {
-      return refuseOutput(`is ${known.dtype}, expected floating point`);
-    }
-    const maker = this.nodes.find((node) => node.outputs.includes(name));
-    const node: Node = maker ?? {
-      name,
-      opType: 'output',
-      domain: '',
-      inputs: [],
-      outputs: [],
-      attributes: new Map(),
-    };
-    try {
-      const site = new Site(callOf(node, this.graph.model.opset, this.graph.values), this);
-      const { rows, columns } = matrixShape(symbol.shape);
-      return [{ name, draft: site.matrix(site.asView(symbol), rows, columns) }];
-    } catch (error) {
-      if (!(error instanceof AegisError)) throw error;
-      error.diagnostics.forEach((diagnostic) => this.problems.report(diagnostic));
-      return [];
-    }
-  }
+function unsupported(node: Node): Diagnostic {
+  return {
+    code: 'F201' satisfies FrontendCode,
+    message: `operator ${node.opType} is not supported on encrypted values`,
+    node: node.name,
+    help: 'see docs/onnx-support.md',
+  };
 }
 
 /** Throws one AegisError with everything that is wrong; `earlier` are the findings of shape propagation. */
@@ -290,9 +301,6 @@ export function lowerGraph(graph: ShapedGraph, earlier: readonly Diagnostic[]): 
   const problems = new Diagnostics();
   earlier.forEach((diagnostic) => problems.report(diagnostic));
   const lowered = new Lowering(graph, problems).run();
-  if (!problems.failed && lowered.outputs.length < graph.model.outputs.length) {
-    problems.report({ code: 'F202', message: 'an output depends on a node that cannot be followed' });
-  }
   problems.throwIfAny();
   return lowered;
 }

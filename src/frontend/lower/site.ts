@@ -1,11 +1,12 @@
 /** One ONNX node under canonicalisation: its operands as symbols and the means to make canonical ops. */
 import type { FrontendCode } from '../codes.js';
-import type { GraphInput } from '../evaluate.js';
 import { asNumbers, broadcastIndex, type Call } from '../kernels/call.js';
 import { elementCount, type Node } from '../model.js';
+import type { ClientGraph } from './client-graph.js';
+import type { Masks } from './masks.js';
 import type { Draft, Drafts } from './drafts.js';
 import { arrangements, firstOfRange, isSeparable, readIndex } from './reading.js';
-import { indexOf, isBijective, matrixShape, type Symbol, type View } from './symbols.js';
+import { indexOf, isBijective, matrixShape, type Client, type Symbol, type View } from './symbols.js';
 
 /** Views of more elements would need gigabytes for their indices; real ones stay far below. */
 export const maxViewElements = 2 ** 27;
@@ -16,11 +17,12 @@ export interface Surroundings {
   symbol(value: string): Symbol | undefined;
   /** Readers of a value, outputs of the model included. */
   uses(value: string): number;
-  input(name: string): GraphInput | undefined;
   /** Reports without ending the node. */
   report(node: Node, code: FrontendCode, message: string, help?: string): void;
-  /** A client value met an operator that must run encrypted. */
-  needsClient(inputs: ReadonlySet<string>): void;
+  readonly client: ClientGraph;
+  readonly masks: Masks;
+  /** A client value as an encrypted input. */
+  encrypted(client: Client): View;
 }
 
 export class Site {
@@ -35,6 +37,19 @@ export class Site {
     this.node = call.node;
     this.loc = call.node.name;
     this.drafts = around.drafts;
+  }
+
+  get client(): ClientGraph {
+    return this.around.client;
+  }
+
+  get masks(): Masks {
+    return this.around.masks;
+  }
+
+  /** A client value with one element for each token, as an encrypted matrix [tokens, 1]. */
+  column(name: string, tokens: number): Draft {
+    return this.matrix(this.around.encrypted({ kind: 'client', name, shape: [tokens, 1] }), tokens, 1);
   }
 
   fail(message: string, code: FrontendCode = 'F202', help?: string): never {
@@ -93,8 +108,8 @@ export class Site {
       case 'never':
         return this.fail('a boolean of encrypted values');
       case 'client':
-        this.around.needsClient(symbol.inputs);
-        return this.placeholder(symbol.shape);
+        return this.around.encrypted(symbol);
+      case 'deferred':
       case 'opaque':
         return this.placeholder(symbol.shape);
       default:
@@ -146,8 +161,7 @@ export class Site {
         loc: this.loc,
       });
     if (isSeparable(indices, rows, columns)) return make(indices, rows, columns);
-    const name = String(draft.attrs.name);
-    for (const base of arrangements(this.around.input(name)?.shape ?? [])) {
+    for (const base of arrangements(this.client.known(String(draft.attrs.name)).shape)) {
       const place = new Int32Array(draft.columns);
       base.index.forEach((from, to) => (place[from] = to));
       const index = indices.map((i) => (i < 0 ? -1 : (place[i] as number)));

@@ -4,6 +4,7 @@
  * [tokens, features] is the index read as tokens and features. So any chain of Reshape, Transpose, Slice,
  * Gather, ... means what it does.
  */
+import type { Diagnostic } from '../../support/diagnostics.js';
 import type { Draft } from './drafts.js';
 import type { Added } from './added-scores.js';
 
@@ -29,7 +30,15 @@ export interface Scores {
   /** Constants added to the scores. */
   readonly added: Added | null;
   readonly softmax: boolean;
+  readonly mask: KeyColumn | null;
   readonly shape: readonly number[];
+}
+
+/** One for each kept key, zero for a padded one: [keys, 1]. */
+export interface KeyColumn {
+  readonly draft: Draft;
+  /** The client value [keys] that it encrypts. */
+  readonly name: string;
 }
 
 /** A boolean that is false everywhere, as IsNaN of a finite value. */
@@ -38,11 +47,21 @@ export interface Never {
   readonly shape: readonly number[];
 }
 
-/** Depends on integer inputs only: the client could compute it in the clear. */
+/** Depends on integer inputs only: the client computes it in the clear, under this name (client-graph.ts). */
 export interface Client {
   readonly kind: 'client';
   readonly shape: readonly number[];
-  readonly inputs: ReadonlySet<string>;
+  readonly name: string;
+}
+
+/**
+ * Cannot be computed encrypted. If only the model's outputs need it, the client computes it after decryption;
+ * where an encrypted operator needs it, these are the reasons for the refusal.
+ */
+export interface Deferred {
+  readonly kind: 'deferred';
+  readonly shape: readonly number[];
+  readonly problems: readonly Diagnostic[];
 }
 
 /** Result of something unsupported or malformed; what follows from it alone is not reported again. */
@@ -51,7 +70,7 @@ export interface Opaque {
   readonly shape: readonly number[];
 }
 
-export type Symbol = View | Scores | Never | Client | Opaque;
+export type Symbol = View | Scores | Never | Client | Deferred | Opaque;
 
 /** Rows and columns of an ONNX shape: tokens are all dimensions but the last. */
 export function matrixShape(shape: readonly number[]): { readonly rows: number; readonly columns: number } {

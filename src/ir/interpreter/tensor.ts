@@ -116,7 +116,7 @@ function headOf(x: Float64Array, width: number, head: number, size: number): Flo
 function attention(
   op: Op,
   { keep, bias }: AttentionMask,
-  [q, k, v]: readonly Float64Array[],
+  [q, k, v, mask]: readonly Float64Array[],
   out: Float64Array,
 ): void {
   const heads = op.attrs.heads as number;
@@ -128,6 +128,7 @@ function attention(
     keep?.forEach((kept, i) => {
       if (kept === 0) scores[i] = -Infinity;
     });
+    if (mask !== undefined) maskScores(scores, mask);
     for (let row = 0; row < queries; row++) softmaxRow(scores, row * keys, keys);
     const part = new Float64Array(queries * size);
     const values = headOf(defined(v, 'v'), width, head, size);
@@ -136,6 +137,11 @@ function attention(
       out.set(part.subarray(row * size, (row + 1) * size), row * width + head * size);
     }
   }
+}
+
+/** Scores of dropped keys count nothing. */
+function maskScores(scores: Float64Array, mask: Float64Array): void {
+  for (let i = 0; i < scores.length; i++) if ((mask[i % mask.length] as number) < 0.5) scores[i] = -Infinity;
 }
 
 function fill(out: Float64Array, f: (i: number) => number): void {
@@ -181,6 +187,10 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     }
     case 'tensor.linear':
       return linear(op, x, constant('weight'), optional('bias'), out);
+    case 'tensor.scale_tokens': {
+      const width = x.length / defined(operands[1], 'factors').length;
+      return fill(out, (i) => (x[i] as number) * (operands[1]?.[Math.floor(i / width)] as number));
+    }
     case 'tensor.add_constant':
     case 'tensor.mul_constant': {
       const { data } = constant('constant');
@@ -219,15 +229,17 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       const start = (op.attrs.first as number) * shapeOf(defined(op.operands[0], 'x'))[1];
       return out.set(x.subarray(start, start + out.length));
     }
-    case 'tensor.mean_tokens': {
-      const rows = x.length / out.length;
-      for (let i = 0; i < x.length; i++) {
-        out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
-      }
-      return undefined;
-    }
+    case 'tensor.mean_tokens':
+      return meanTokens(x, out);
     default:
       invariant(false, `the tensor interpreter does not know ${op.kind}`);
+  }
+}
+
+function meanTokens(x: Float64Array, out: Float64Array): void {
+  const rows = x.length / out.length;
+  for (let i = 0; i < x.length; i++) {
+    out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
   }
 }
 

@@ -35,6 +35,7 @@ function op(
     summary,
     attrs,
     infer: (types, values) => {
+      const optional = operands.filter((name) => name.endsWith('?')).length;
       const all: Shape[] = [];
       for (const type of types) {
         const own = matrix(type);
@@ -42,7 +43,8 @@ function op(
         all.push(own);
       }
       const first = all[0];
-      if (first === undefined || all.length !== operands.length) {
+      const missing = operands.length - all.length;
+      if (first === undefined || missing < 0 || missing > optional) {
         return `expected ${operands.length} operands`;
       }
       const result = shape(first, all, values);
@@ -105,6 +107,13 @@ export const tensorOps: readonly OpDef[] = [
   pairwise('tensor.add', 'x + y'),
   pairwise('tensor.sub', 'x - y'),
   pairwise('tensor.mul', 'x * y, element by element'),
+  op(
+    'tensor.scale_tokens',
+    ['x', 'factors'],
+    'x with every token times its factor, [tokens, 1]',
+    {},
+    (x, [, f]) => (f !== undefined && f[0] === x[0] && f[1] === 1 ? x : 'expected one factor for each token'),
+  ),
   elementwise('tensor.add_constant', 'x + constant', {
     constant: constant('[tokens, features] or [1, features]'),
   }),
@@ -138,20 +147,21 @@ export const tensorOps: readonly OpDef[] = [
   }),
   op(
     'tensor.attention',
-    ['q', 'k', 'v'],
-    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys that keep lets through; head h has the '
-      + 'features h*d .. h*d+d-1',
+    ['q', 'k', 'v', 'mask?'],
+    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys whose mask is 1 (0: padding) and that '
+      + 'keep lets through; head h has the features h*d .. h*d+d-1; mask is [keys, 1]',
     {
       heads: { kind: 'int', doc: 'number of heads' },
       scale: { kind: 'real', doc: 'factor of the scores' },
       keep: optionalConstant('[queries, keys]: 1 where a query sees a key, else 0; every query sees one'),
       bias: optionalConstant('[queries, keys] or [heads, queries, keys]: added to the scores'),
     },
-    (q, [, k, v], attrs) => {
+    (q, [, k, v, mask], attrs) => {
       const heads = attrs.heads as number;
       if (k === undefined || v === undefined || k[1] !== q[1] || k[0] !== v[0]) {
         return 'q, k and v do not fit';
       }
+      if (mask !== undefined && (mask[0] !== k[0] || mask[1] !== 1)) return 'the mask is not [keys, 1]';
       return q[1] % heads === 0 && v[1] % heads === 0
         ? [q[0], v[1]]
         : `features do not split into ${heads} heads`;

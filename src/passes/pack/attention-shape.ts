@@ -2,6 +2,7 @@
  * Chooses how many key offsets share slots (U), are ciphertexts at once (B) and are looped over (G = groups /
  * (U B)), and which rotation keys the loop takes.
  */
+import type { Value } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import {
   bootstrapCost,
@@ -29,6 +30,8 @@ export interface AttentionSpec {
   readonly keep?: Float64Array | undefined;
   /** [queries, keys] or [heads, queries, keys], added to the scores. */
   readonly bias?: Float64Array | undefined;
+  /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
+  readonly mask?: Value | undefined;
   readonly loc: string;
 }
 

@@ -30,16 +30,24 @@
  * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
  * (attention-mask.ts).
  *
- * Padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A virtual padded key `w`
- * follows
- * the rounds for the same purpose.
+ * A key mask m (encrypted, one slot value for each token) drops padding of a length that only the client
+ * knows: V is masked where it has levels to spare, and den becomes a sum over m like one more feature of V,
+ *
+ *     V <- V m          den += rot(sum_b E[b] mb[b], c*U*B*g)          mb[b] = rot(m', c*U*b), m' as K'
+ *
+ * so den, one ciphertext, is a level lower and nothing else. Padded tokens then hold what the model gives
+ * them: no bias is masked, and outputs that read them agree too. With both masks, the sums are over the keys
+ * that both let through.
+ *
+ * Without a mask, padded keys have score 0, so each adds the known exp'(0) to den: it is subtracted. A
+ * virtual padded key `w` follows the rounds for the same purpose.
  */
 import type { Value } from '../../ir/module.js';
 import { axisSize, type Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
-import { maxSoftmaxRounds, type Interval } from '../ranges.js';
+import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
 import { normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
 import { biasOf, keepOf, offsetVector, type HeadSlots } from './attention-mask.js';
@@ -95,16 +103,19 @@ export function packAttention(ctx: PackContext, spec: AttentionSpec, project: Pr
   );
   const q = project(0, rows, spec.headSize, spec.scale * softmax.argument.scale);
   const k = project(1, rows, spec.headSize, 1);
-  const v = project(2, valueRows, spec.valueSize, 1);
+  const projected = project(2, valueRows, spec.valueSize, 1);
+  const { mask } = spec;
+  const v = mask === undefined ? projected : ctx.multiply(projected, mask, [], spec.loc);
   const head: HeadLayout = { ...shape, headSlots, rows: rows.subarray(0, ctx.period) };
   const copies = (value: Value) =>
     asKeyBlocks(ctx, offsetCopies(ctx, spreadOffsets(ctx, value, head, spec.loc), head, spec.loc), spec.loc);
   const keys = copies(k);
   const values = copies(v);
+  const operands = { q, keys, values, mask: mask === undefined ? undefined : copies(mask) };
   const { numerator, inverse } =
     shape.trips > 1
-      ? streamed(ctx, spec, softmax, head, q, keys, values)
-      : stored(ctx, spec, softmax, head, q, keys, values);
+      ? streamed(ctx, spec, softmax, head, operands)
+      : stored(ctx, spec, softmax, head, operands);
   const value = ctx.multiply(numerator, inverse, [], spec.loc);
   return {
     value,
@@ -131,13 +142,26 @@ function headRows(period: number, spec: AttentionSpec, headSlots: number, offset
   return rows;
 }
 
+/** Keys that the constant mask leaves to a query: padding cannot take more than these from its sum. */
+function fewestKeys({ keep, tokens }: AttentionSpec): number {
+  if (keep === undefined) return tokens;
+  const seen = Array.from({ length: tokens }, (_, query) =>
+    keep.subarray(query * tokens, (query + 1) * tokens).reduce((a, b) => a + b, 0),
+  );
+  return seen.reduce((a, b) => Math.min(a, b), tokens);
+}
+
 /** Rounds, exp' and the denominators' intervals, from calibrated statistics. */
 function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   const padded = spec.tokens < groups;
   const include = (interval: Interval, x: number): Interval =>
     padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
   // A padded query has all scores 0.
-  const logSums = spec.ranges.logSumExp.map((range) => widenLog(include(range, Math.log(spec.tokens))));
+  const kept = spec.ranges.keys ?? { min: spec.tokens, max: spec.tokens };
+  const shorter = spec.mask === undefined ? 0 : Math.log(Math.min(shorterRequests, fewestKeys(spec)));
+  const logSums = spec.ranges.logSumExp.map(({ min, max }) =>
+    widenLog(include(include({ min: min - shorter, max }, Math.log(kept.min)), Math.log(kept.max))),
+  );
   const fits = logSums.findIndex((log) => log.max - log.min <= maxLogSpread);
   const rounds = fits < 0 ? maxSoftmaxRounds : fits;
   const logSum = defined(logSums[rounds], 'log-sum-exp range');
@@ -151,7 +175,8 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
-    const log = widenLog(include(range, -Math.log(spec.tokens)));
+    const wide = { min: range.min, max: range.max + shorter };
+    const log = widenLog(include(include(wide, -Math.log(kept.min)), -Math.log(kept.max)));
     // A sum of squares of probabilities of n keys lies in [1/n, 1].
     return {
       min: Math.exp(Math.max(log.min, -Math.log(spec.tokens) - 0.05)),
@@ -212,20 +237,34 @@ function offsetAxes(value: Value): string[] {
   return [keyAxis, 'b'].filter((name) => axisSize(ctType(value).axes, name) !== undefined);
 }
 
-function sumOffsets(ctx: PackContext, weights: Value, loc: string): Value {
+/** Of kept keys only: with rounds the weights are masked already, without them here. */
+function sumOffsets(
+  ctx: PackContext,
+  softmax: SoftmaxPlan,
+  weights: Value,
+  { mask }: Operands,
+  loc: string,
+): Value {
+  if (mask !== undefined && softmax.rounds === 0) {
+    return ctx.multiply(weights, mask, offsetAxes(weights), loc);
+  }
   return offsetAxes(weights)
     .reverse()
     .reduce((value, axis) => ctx.builder.op('ct.sum', [value], { axis }, loc), weights);
 }
 
-/** exp' of the scores; a bias comes with the shift of its argument, a mask is a product with a plaintext. */
+/**
+ * exp' of the scores; a bias comes with the shift of its argument, a constant mask is a product with a
+ * plaintext. Squaring would let weights of padded keys grow without bound, so with rounds they are made zero
+ * at once.
+ */
 function scoresToWeights(
   ctx: PackContext,
   spec: AttentionSpec,
   softmax: SoftmaxPlan,
   head: HeadLayout,
   q: Value,
-  keys: Value,
+  { keys, mask }: Operands,
 ): Value {
   const { loc, bias, keep } = spec;
   const { scale, shift } = softmax.argument;
@@ -237,8 +276,19 @@ function scoresToWeights(
       : offsetVector(ctx, spec, head, axes, biasOf(spec, bias, scale, shift));
   const shifted = ctx.builder.op('ct.add_plain', [scores, plain], {}, loc);
   const weights = ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
-  if (keep === undefined) return weights;
-  return ctx.timesPlain(weights, offsetVector(ctx, spec, head, axes, keepOf(spec, keep)), [], loc);
+  const seen =
+    keep === undefined
+      ? weights
+      : ctx.timesPlain(weights, offsetVector(ctx, spec, head, axes, keepOf(spec, keep)), [], loc);
+  return mask === undefined || softmax.rounds === 0 ? seen : ctx.multiply(seen, mask, [], loc);
+}
+
+/** Queries, and copies of keys, values and key mask at all offsets of an iteration. */
+interface Operands {
+  readonly q: Value;
+  readonly keys: Value;
+  readonly values: Value;
+  readonly mask: Value | undefined;
 }
 
 interface Ratio {
@@ -255,10 +305,9 @@ function streamed(
   spec: AttentionSpec,
   softmax: SoftmaxPlan,
   head: HeadLayout,
-  q: Value,
-  keys: Value,
-  values: Value,
+  operands: Operands,
 ): Ratio {
+  const { q, values } = operands;
   const { loc, tokenBlocks, valueSize } = spec;
   const stride = ctx.period * head.offsetsInSlots * head.offsetsInArray;
   const run = head.carried ? carriedLoop : turnedLoop;
@@ -269,9 +318,9 @@ function streamed(
   for (let round = 0; ; round++) {
     const last = round === softmax.rounds;
     const term: OffsetLoop['term'] = (body, [query, ...known], turned) => {
-      let weights = scoresToWeights(body, spec, softmax, head, defined(query, 'queries'), keys);
+      let weights = scoresToWeights(body, spec, softmax, head, defined(query, 'queries'), operands);
       for (const inverse of known) weights = nextWeights(body, weights, inverse, loc);
-      const den = turned(sumOffsets(body, weights, loc));
+      const den = turned(sumOffsets(body, softmax, weights, operands, loc));
       return last ? [den, turned(body.multiply(weights, values, offsetAxes(weights), loc))] : [den];
     };
     const zeros = [zero(tokenAxes(tokenBlocks))];
@@ -299,16 +348,16 @@ function stored(
   spec: AttentionSpec,
   softmax: SoftmaxPlan,
   head: HeadLayout,
-  q: Value,
-  keys: Value,
-  values: Value,
+  operands: Operands,
 ): Ratio {
   const { loc } = spec;
-  let weights = scoresToWeights(ctx, spec, softmax, head, q, keys);
+  const { q, values } = operands;
+  let weights = scoresToWeights(ctx, spec, softmax, head, q, operands);
   let padding = knownPadding(ctx, spec, softmax);
   for (let round = 0; ; round++) {
     const interval = defined(softmax.denominators[round], 'interval');
-    const inverse = invert(ctx, spec, head, sumOffsets(ctx, weights, loc), interval, padding);
+    const den = sumOffsets(ctx, softmax, weights, operands, loc);
+    const inverse = invert(ctx, spec, head, den, interval, padding);
     if (round === softmax.rounds) {
       return {
         numerator: ctx.multiply(weights, values, offsetAxes(weights), loc),
@@ -326,9 +375,9 @@ function nextWeights(ctx: PackContext, weights: Value, inverse: Value, loc: stri
   return ctx.multiply(normal, normal, [], loc);
 }
 
-/** Padded keys that add to den: a mask closes them. */
+/** Padded keys that add to den: any mask closes them. */
 function openPadding(ctx: PackContext, spec: AttentionSpec): number {
-  return spec.keep === undefined ? paddedKeys(ctx, spec) : 0;
+  return spec.keep === undefined && spec.mask === undefined ? paddedKeys(ctx, spec) : 0;
 }
 
 function paddedKeys(ctx: PackContext, spec: AttentionSpec): number {

@@ -13,10 +13,10 @@ import { defined, invariant } from '../../support/invariant.js';
 import type { FunctionName } from '../../support/special-functions.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NonlinearFunction } from '../approximation/index.js';
-import type { NodeRange, NodeRanges, ValueRanges } from '../ranges.js';
+import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
 import { packAttention } from './attention.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
-import { inputSlots, slotMap, tokensOf } from './ports.js';
+import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix } from './linear.js';
 import {
@@ -113,7 +113,7 @@ export function packModule(
     inputs: module.inputs.map((port, i): Port => ({
       ...port,
       slots: defined(inputs[i], 'input').slots,
-      bound: boundOf(ranges, i),
+      bound: boundOf(ranges, i, defined(inputs[i], 'input')),
     })),
     outputs: module.outputs.map((port, i): Port => ({
       ...port,
@@ -146,9 +146,11 @@ function groupsOf(main: Func, tokenBlocks: number): number {
   });
 }
 
-function boundOf(ranges: NodeRanges, input: number): number | undefined {
-  const range = ranges.get(-1 - input)?.interval;
-  return range === undefined ? undefined : 2 * Math.max(Math.abs(range.min), Math.abs(range.max));
+/** One factor for all tokens is one over their number, or goes with it. */
+function boundOf(ranges: NodeRanges, index: number, input: PackedInput): number | undefined {
+  const range = ranges.get(-1 - index)?.interval;
+  const margin = input.isFactor && input.tokens === 1 ? 2 * shorterRequests : 2;
+  return range === undefined ? undefined : margin * Math.max(Math.abs(range.min), Math.abs(range.max));
 }
 
 function outputSlots(packed: Packed, ctx: PackContext): SlotMap {
@@ -226,6 +228,10 @@ class Packer {
         return plusVector(ctx, x(), attrs.constant as string, loc);
       case 'tensor.mul_constant':
         return timesVector(ctx, x(), attrs.constant as string, loc);
+      case 'tensor.scale_tokens': {
+        const scaled = this.values.get(operand(0).id) ?? x();
+        return { ...scaled, value: ctx.multiply(scaled.value, this.factorOf(operand(1), loc), [], loc) };
+      }
       case 'tensor.layer_norm':
       case 'tensor.rms_norm': {
         const spec = {
@@ -328,6 +334,7 @@ class Packer {
     const optional = (attr: string): Float64Array | undefined =>
       op.attrs[attr] === undefined ? undefined : this.ctx.constantOf(op.attrs[attr]).data;
     const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
+    const mask = op.operands[3];
     const spec = {
       heads,
       headSize: widthOf(values[0]) / heads,
@@ -338,6 +345,7 @@ class Packer {
       ranges,
       keep: optional('keep'),
       bias: optional('bias'),
+      mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {
@@ -356,6 +364,12 @@ class Packer {
       );
       return applyMatrix(this.ctx, x, { weight, rows, outAxes: axes, factor }, op.loc);
     });
+  }
+
+  /** A factor of tokens (ports.ts), without an axis of features. */
+  private factorOf(value: Value, loc: string): Value {
+    const packed = defined(this.values.get(value.id), 'factors of tokens');
+    return this.ctx.reshape(packed.value, tokenAxes(blocksOf(packed.value)), loc);
   }
 
   private rangeOf(op: Op, index: number, kind: NodeRange['kind']): NodeRange {

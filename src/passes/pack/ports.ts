@@ -14,6 +14,8 @@ export interface PackedInput {
   readonly slots: SlotMap;
   readonly tokens: number;
   readonly featureCount: number;
+  /** Multiplies tokens: the value stands in every slot of its token. */
+  readonly isFactor: boolean;
 }
 
 /** Tokens of a tensor value: the product of all dimensions but the last. */
@@ -60,14 +62,25 @@ export function inputSlots(
       help: 'arrange the input before the model',
     });
   }
-  const features = plainFeatures(featureCount, period).map((f) =>
+  const plain = plainFeatures(featureCount, period).map((f) =>
     f < 0 ? -1 : defined(split.features[f], 'offset'),
   );
+  const isFactor = featureCount === 1 && readAsFactor(block, value);
+  const features = isFactor ? new Int32Array(period).fill(defined(plain[0], 'offset')) : plain;
   const blocks = tokens > groups ? tokenBlocks : 1;
   const slotTokens = Int32Array.from({ length: blocks * groups }, (_, t) =>
     t < tokens ? defined(split.tokens[t], 'offset') : -1,
   );
-  return { value, slots: slotMap(period, blocks, features, slotTokens), tokens, featureCount };
+  return { value, slots: slotMap(period, blocks, features, slotTokens), tokens, featureCount, isFactor };
+}
+
+/** Factors of tokens stand in every slot of their token, so that they meet any layout. */
+function readAsFactor(block: Block, value: Value): boolean {
+  const users = block.ops.filter((op) => op.operands.includes(value));
+  return users.every((op) => {
+    const at = op.kind === 'tensor.attention' ? 3 : op.kind === 'tensor.scale_tokens' ? 1 : -1;
+    return op.operands.every((operand, i) => operand !== value || i === at);
+  });
 }
 
 export function slotMap(period: number, blocks: number, features: Int32Array, tokens: Int32Array): SlotMap {

@@ -3,6 +3,7 @@
 
 import * as flatbuffers from 'flatbuffers';
 
+import { ClientParts } from '../../aegis/plan/client-parts.js';
 import { CollectiveInfo } from '../../aegis/plan/collective-info.js';
 import { IntTable } from '../../aegis/plan/int-table.js';
 import { Key } from '../../aegis/plan/key.js';
@@ -183,8 +184,13 @@ collectivesLength():number {
   return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
 }
 
+client(obj?:ClientParts):ClientParts|null {
+  const offset = this.bb!.__offset(this.bb_pos, 40);
+  return offset ? (obj || new ClientParts()).__init(this.bb!.__indirect(this.bb_pos + offset), this.bb!) : null;
+}
+
 static startPlan(builder:flatbuffers.Builder) {
-  builder.startObject(18);
+  builder.startObject(19);
 }
 
 static addFormatMajor(builder:flatbuffers.Builder, formatMajor:number) {
@@ -365,6 +371,10 @@ static createCollectivesVector(builder:flatbuffers.Builder, data:flatbuffers.Off
 
 static startCollectivesVector(builder:flatbuffers.Builder, numElems:number) {
   builder.startVector(4, numElems, 4);
+}
+
+static addClient(builder:flatbuffers.Builder, clientOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(18, clientOffset, 0);
 }
 
 static endPlan(builder:flatbuffers.Builder):flatbuffers.Offset {

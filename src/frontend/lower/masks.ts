@@ -1,0 +1,246 @@
+/**
+ * Recognises padding masks by what they compute: the client's part of the graph is run on probe inputs, and a
+ * mask that keeps or drops every key whatever the query and head is a key mask, however it was written. It
+ * may be the product with a constant one, as in causal attention.
+ */
+import type { Constant } from '../../ir/module.js';
+import { defined } from '../../support/invariant.js';
+import type { GraphInput } from '../evaluate.js';
+import { asNumbers, broadcastIndex } from '../kernels/call.js';
+import { elementCount, isFloat, type Tensor } from '../model.js';
+import type { ClientGraph } from './client-graph.js';
+
+/** An additive mask is nothing for a kept key, and at most this for a dropped one. */
+export const closedBelow = -1000;
+/** Between the two, what the client tells them apart by. */
+const threshold = -1;
+/** Integers among the constants of a mask that may stand for padding. */
+const maxPaddingIds = 8;
+
+export type KeyMask =
+  | {
+      readonly kind: 'keys';
+      /** Client value [items * keys]: 1 for a kept key. */
+      readonly name: string;
+      /** [queries, keys]: 1 where a query sees a key that is kept, if there are others. */
+      readonly constant: Uint8Array | undefined;
+    }
+  | { readonly kind: 'other'; readonly reason: string };
+
+/** How the numbers of a mask are read; `keep`: what a boolean mask says of a kept key. */
+export interface MaskForm {
+  /** Of the scores: [.., queries, keys], items of a batch outermost. */
+  readonly shape: readonly number[];
+  readonly items: number;
+  readonly keys: number;
+  readonly keep: 0 | 1;
+}
+
+export class Masks {
+  /** Masks of equal effect on all probes are one. */
+  private readonly known = new Map<string, string>();
+  /** Integer inputs that key masks are made from. */
+  readonly sources = new Set<string>();
+  /** Client values that have to be 1, by what they stand for. */
+  readonly conditions = new Map<string, string>();
+
+  constructor(
+    private readonly client: ClientGraph,
+    private readonly inputs: readonly GraphInput[],
+  ) {}
+
+  /** What the client value `name` does to scores of the form's shape. */
+  keyMask(name: string, form: MaskForm): KeyMask {
+    for (const values of this.probes(name, form.keys)) {
+      const all = values.map((value) => openScores(value, form));
+      const reason = all.find((one) => typeof one === 'string');
+      if (reason !== undefined) return { kind: 'other', reason };
+      const probed = separate(
+        all.filter((one) => typeof one !== 'string'),
+        form,
+      );
+      if (typeof probed === 'string') return { kind: 'other', reason: probed };
+      const { kept, constant, byLast } = probed;
+      if (!kept.includes(0) || kept.slice(0, form.items * form.keys).includes(0)) continue;
+      const signature = kept.join('');
+      const column = this.known.get(signature) ?? this.column(name, form, byLast);
+      this.known.set(signature, column);
+      this.client.inputsOf(name).forEach((input) => this.sources.add(input));
+      return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined };
+    }
+    return { kind: 'other', reason: 'keeps all keys on all probes, or drops some on all' };
+  }
+
+  /**
+   * The client is to refuse requests in which a query sees no key. `name`: a key mask of all items' keys;
+   * `keep`: a constant mask of all items' queries and keys.
+   */
+  requireKeys(name: string, keep: Constant): void {
+    const { client } = this;
+    const [queries = 1, keys = 1] = keep.shape;
+    const column = client.reshape(name, [keys]);
+    const first = keysOfFirst(keep);
+    let seen: string;
+    if (first === undefined) {
+      const constant = client.constant({
+        dtype: 'float32',
+        shape: [queries, keys],
+        data: Float32Array.from(keep.data),
+      });
+      seen = client.apply('ReduceMax', [client.apply('Mul', [constant, column])], { axes: [1], keepdims: 0 });
+    } else seen = client.apply('Gather', [column, client.ints(...first)], { axis: 0 });
+    if ([...this.conditions.values()].includes(seen)) return;
+    const number = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
+    const what = first === undefined ? 'every query sees a key' : 'the first token is not padding';
+    this.conditions.set(`masked attention: ${what}${number}`, seen);
+  }
+
+  /** The key mask that factors of tokens are, or the factors themselves. */
+  merged(name: string): string {
+    const [first] = this.client.inputsOf(name);
+    const keys = this.inputs.find((input) => input.name === first)?.shape.at(-1) ?? 1;
+    for (const values of this.probes(name, keys)) {
+      const factors = values.flatMap((value) => Array.from(asNumbers(value)));
+      if (factors.some((factor) => factor !== 1)) return this.known.get(factors.join('')) ?? name;
+    }
+    return name;
+  }
+
+  /** Values on all patterns, for one integer after the other that may stand for padding. */
+  private *probes(name: string, tokens: number): Generator<Tensor[]> {
+    const all = patterns(tokens);
+    for (const padding of this.paddingIds(name)) {
+      yield all.map((_, first) => this.client.evaluate(name, this.probe(all, first, padding)));
+    }
+  }
+
+  /**
+   * Every integer input with 1 where a pattern keeps a token and the padding elsewhere; items of a batch have
+   * the patterns one after the other, except that the first one keeps all tokens of all items.
+   */
+  private probe(all: readonly boolean[][], first: number, padding: number): Map<string, Tensor> {
+    const kept = padding === 1 ? 2 : 1;
+    return new Map(
+      this.inputs.map(({ name, dtype, shape }) => {
+        const width = shape.at(-1) ?? 1;
+        const values = Array.from({ length: elementCount(shape) }, (_, i) => {
+          const item = Math.floor(i / width);
+          const pattern = all[first === 0 ? 0 : 1 + ((first - 1 + item) % (all.length - 1))];
+          return pattern?.[i % width] === true ? kept : padding;
+        });
+        const data =
+          dtype === 'int64' || dtype === 'uint32'
+            ? BigInt64Array.from(values, BigInt)
+            : dtype === 'bool'
+              ? Uint8Array.from(values, (value) => Number(value === kept))
+              : Int32Array.from(values);
+        return [name, { dtype, shape, data }];
+      }),
+    );
+  }
+
+  /** Zero, and integers that token ids may be compared with. */
+  private paddingIds(name: string): number[] {
+    const found = this.client.constantsOf(name).flatMap((known): number[] => {
+      if (isFloat(known.dtype) || known.dtype === 'bool' || elementCount(known.shape) !== 1) return [];
+      return Array.from(asNumbers(known), Number).filter((id) => id > 0 && id < 2 ** 24);
+    });
+    return [...new Set([0, ...found])].slice(0, maxPaddingIds);
+  }
+
+  /** Kept keys of all items as ones and zeros: what the last query sees, or any query of the item. */
+  private column(name: string, { shape, keep, items, keys }: MaskForm, byLast: boolean): string {
+    const { client } = this;
+    const { dtype } = client.known(name);
+    const own = items === 1 ? [keys] : shape.length === 4 ? [items, 1, 1, keys] : shape;
+    const wide = client.apply('Expand', [name, client.ints(...own)]);
+    const rows = elementCount(client.known(wide).shape) / keys;
+    const limit = client.constant({ dtype, shape: [1], data: Float32Array.of(threshold) });
+    const open = !isFloat(dtype)
+      ? client.float(keep === 1 ? wide : client.apply('Not', [wide]))
+      : client.float(client.apply('Greater', [wide, limit]));
+    const flat = client.reshape(open, [items, rows / items, keys]);
+    const each = byLast
+      ? client.apply('Gather', [flat, client.ints(rows / items - 1)], { axis: 1 })
+      : client.apply('ReduceMax', [flat], { axes: [1], keepdims: 0 });
+    return client.reshape(each, [items * keys]);
+  }
+}
+
+/** The first key of every query's item, if all queries see it. */
+function keysOfFirst({ shape, data }: Constant): number[] | undefined {
+  const [queries = 1, keys = 1] = shape;
+  const first = Array.from({ length: queries }, (_, q) => {
+    return data.subarray(q * keys, (q + 1) * keys).findIndex((one) => one !== 0);
+  });
+  const own = [...new Set(first)];
+  const items = own.length;
+  const isStart = own.every((key, i) => key === (i * keys) / items);
+  return isStart && first.every((key, q) => key === own[Math.floor((q * items) / queries)]) ? own : undefined;
+}
+
+/** All tokens, prefixes, a suffix, and one with holes. */
+function patterns(keys: number): boolean[][] {
+  const row = (keeps: (i: number) => boolean) => Array.from({ length: keys }, (_, i) => keeps(i));
+  const half = Math.ceil(keys / 2);
+  return [
+    row(() => true),
+    row((i) => i < half),
+    row((i) => i === 0),
+    row((i) => i >= keys - half),
+    row((i) => i === 0 || (i * 7 + 3) % 5 < 2),
+  ];
+}
+
+/** 1 for every score that the mask leaves as it is, or what is in the way. */
+function openScores(value: Tensor, { shape, keep }: MaskForm): Uint8Array | string {
+  const count = elementCount(shape);
+  const spread = broadcastIndex(value.shape, shape);
+  const numbers = asNumbers(value);
+  const float = isFloat(value.dtype);
+  const sees = new Uint8Array(count);
+  for (let i = 0; i < count; i++) {
+    const x = Number(numbers[spread === null ? i : (spread[i] as number)]);
+    const open = float ? Math.abs(x) < 1e-6 : (x === 0 ? 0 : 1) === keep;
+    if (float && !open && !(x <= closedBelow)) return `adds ${x} to a score`;
+    sees[i] = open ? 1 : 0;
+  }
+  return sees;
+}
+
+interface Separated {
+  /** By probe, item and key. */
+  readonly kept: readonly number[];
+  readonly constant: Uint8Array;
+  /** The last query shows which keys are kept; else all queries together do. */
+  readonly byLast: boolean;
+}
+
+/**
+ * Masks of all probes, the first of which keeps all tokens, as one constant [queries, keys] times kept keys.
+ * Queries that see no key are left out: requests with such are refused.
+ */
+function separate(probes: readonly Uint8Array[], { shape, items, keys }: MaskForm): Separated | string {
+  const area = (shape.at(-2) ?? 1) * keys;
+  const constant = defined(probes[0], 'probe').slice(0, area);
+  const byLast = !constant.subarray(area - keys).includes(0);
+  const all: number[] = [];
+  for (const sees of probes) {
+    const size = sees.length / items;
+    for (let start = 0; start < sees.length; start += size) {
+      const item = sees.subarray(start, start + size);
+      const kept = new Uint8Array(keys);
+      for (let i = byLast ? size - keys : 0; i < size; i++)
+        kept[i % keys] = Math.max(kept[i % keys] as number, item[i] as number);
+      all.push(...kept);
+      for (let row = 0; row < size; row += keys) {
+        const first = row % area;
+        const wanted = kept.map((one, key) => one * (constant[first + key] as number));
+        if (wanted.includes(1) && wanted.some((one, key) => one !== item[row + key])) {
+          return 'depends on the query and the request at once';
+        }
+      }
+    }
+  }
+  return { kept: all, constant, byLast };
+}
