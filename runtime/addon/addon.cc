@@ -2,6 +2,7 @@
 // src/executor has the types. Nothing here but `encrypt` and `decrypt` opens a secret key.
 #include <napi.h>
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -46,6 +47,8 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
       result.Set("sodium", machine.sodium);
       result.Set("mpi", machine.mpi);
       result.Set("mpiProblem", machine.mpiProblem);
+      result.Set("nccl", machine.nccl);
+      result.Set("ncclProblem", machine.ncclProblem);
       result.Set("cuda", stringArray(env, machine.cuda));
       result.Set("cudaProblem", machine.cudaProblem);
       return result;
@@ -229,7 +232,8 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
   for (const NamedSeconds& op : report.opcodes) {
     const Napi::Object object = Napi::Object::New(env);
     object.Set("op", op.name);
-    object.Set("seconds", op.seconds);
+    if (std::isnan(op.seconds)) object.Set("seconds", env.Null());
+    else object.Set("seconds", op.seconds);
     object.Set("launches", double(op.launches));
     object.Set("rowBytes", double(op.rowBytes));
     opcodes.Set(opcodes.Length(), object);
@@ -237,6 +241,7 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
   result.Set("ranks", ranks);
   result.Set("timings", timings);
   result.Set("opcodes", opcodes);
+  result.Set("warnings", warningArray(env, report.warnings));
   return result;
 }
 

@@ -127,6 +127,7 @@ class Shapes {
       else if (kind == "ntt") k.ntt(ring_, pool_, launch, to, a);
       else if (kind == "intt") k.intt(ring_, pool_, launch, to, a);
       else if (kind == "sub_scale") k.subScale(ring_, pool_, launch, to, a, b, scalars_.data());
+      else if (kind == "ntt_sub_scale") k.nttSubScale(ring_, pool_, launch, to, a, b, scalars_.data());
       else if (kind == "automorphism") k.automorphism(ring_, pool_, launch, to, a, &galois_, ~0u);
       else if (kind == "base_convert")
         k.baseConvert(ring_, pool_, launch, to, a, limbs_.data() + kLimbs - inner, inner);
@@ -155,6 +156,7 @@ class Shapes {
     if (kind == "tensor")
       return {3 * rows, 2 * rows * summed, 2 * rows * summed, 4 * r * double(summed), 3 * r};
     if (kind == "ntt" || kind == "intt") return {rows, rows, 0, r * logN_ / 2, r};
+    if (kind == "ntt_sub_scale") return {rows, rows, rows, r * logN_ / 2, r};
     if (kind == "base_convert")
       return {rows, batch * inner, 0, r * double(inner), double(batch * (inner + limbs))};
     return {2 * rows, rows * inner * summed, 2 * inner * limbs, 2 * r * double(inner * summed), 2 * r};
@@ -188,7 +190,7 @@ constexpr Kernel kKernels[] = {
     {"sub", false, 1, 1},          {"add_plain", false, 1, 1},   {"contract", true, 1, 1},
     {"tensor", true, 1, 1},        {"ntt", false, 1, 1},         {"intt", false, 1, 1},
     {"base_convert", false, 2, 8}, {"sub_scale", false, 1, 1},   {"key_product", false, 1, 4},
-    {"automorphism", true, 1, 1}};
+    {"automorphism", true, 1, 1},  {"ntt_sub_scale", false, 1, 1}};
 
 struct Fit {
   double term, word, byte;

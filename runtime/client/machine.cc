@@ -12,6 +12,7 @@
 
 #include "backends/cuda/load.h"
 #include "channels/mpi/mpi.h"
+#include "channels/nccl/nccl.h"
 #include "hal/kernels.h"
 #include "support/error.h"
 
@@ -77,6 +78,7 @@ MachineInfo describeMachine() {
   }
   info.sodium = sodium_version_string();
   info.mpi = mpiLibrary(&info.mpiProblem);
+  info.nccl = ncclLibrary(&info.ncclProblem);
   CudaMachine cuda = cudaMachine();
   info.cuda = std::move(cuda.devices);
   info.cudaProblem = cuda.problem;

@@ -16,6 +16,7 @@ struct MachineInfo {
   std::string chosenKernels;          // empty if AEGIS_KERNELS names one that does not
   std::string sodium;
   std::string mpi, mpiProblem;    // the library of the mpi channel; empty if there is none, and why
+  std::string nccl, ncclProblem;  // the same of the nccl channel
   std::vector<std::string> cuda;  // GPUs; none: cudaProblem says why
   std::string cudaProblem;
 };

@@ -31,9 +31,10 @@ constexpr const char* kHelp =
     "  --in FILE          request of aegis encrypt\n"
     "  -o, --output FILE  response to write\n"
     "  --weights FILE     weights file, PLAN.weights unless given\n"
-    "  --backend NAME     cpu (default)\n"
+    "  --backend NAME     cpu (default), or cuda: NVIDIA GPUs, rank r on device r modulo their number\n"
     "  --channel NAME     local (default): ranks are threads; mpi: processes, one for each rank:\n"
-    "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...\n"
+    "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...; nccl: either of them,\n"
+    "                     rows between GPUs by NCCL (AEGIS_RENDEZVOUS: processes without MPI)\n"
     "  --threads N        all cores unless given\n"
     "  --json             result and errors as JSON on standard output\n"
     "  --help             this text\n";
@@ -123,7 +124,7 @@ nlohmann::ordered_json reportJson(const RunReport& report) {
         {{"op", op.name}, {"seconds", op.seconds}, {"launches", op.launches}, {"rowBytes", op.rowBytes}});
   return {{"outputSha256", report.outputSha256}, {"seconds", report.seconds}, {"ranks", ranks},
           {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds},
-          {"processPeakBytes", report.processPeakBytes}, {"opcodes", opcodes}};
+          {"processPeakBytes", report.processPeakBytes}, {"opcodes", opcodes}};  // NaN becomes null
 }
 
 // Invalid UTF-8 of file names is replaced, not thrown at the user.
@@ -165,6 +166,8 @@ int runArguments(Arguments& arguments) {
   arguments.job.progress = progressOnTerminal();
   try {
     const RunReport report = runJob(arguments.job);
+    for (const Warning& warning : report.warnings)
+      std::fprintf(stderr, "warning[%s]: %s\n", warning.code.c_str(), warning.message.c_str());
     if (!report.root) return 0;
     if (arguments.json) {
       std::printf("%s\n", dump(reportJson(report)).c_str());

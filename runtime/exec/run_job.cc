@@ -10,8 +10,10 @@
 #include <thread>
 
 #include "backends/cuda/load.h"
+#include "channels/folder/folder.h"
 #include "channels/local/local.h"
 #include "channels/mpi/mpi.h"
+#include "channels/nccl/nccl.h"
 #include "client/ciphertext_file.h"
 #include "client/eval_keys.h"
 #include "executor/session.h"
@@ -65,13 +67,32 @@ void checkOptions(const RunJob& job) {
     const CudaMachine machine = cudaMachine();
     if (machine.devices.empty())
       fail("R404", "backend \"cuda\" is not to be had here: " + machine.problem, machine.help);
-    fail("R404", "backend \"cuda\" cannot run plans yet; there is " + machine.devices[0],
-         "use --backend cpu, which gives the same bits");
+  } else if (job.backend != "cpu") {
+    fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu, cuda");
   }
-  if (job.backend != "cpu")
-    fail("R404", "backend \"" + job.backend + "\" is not built in; this build has: cpu");
-  if (job.channel != "local" && job.channel != "mpi")
-    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi");
+  if (job.channel != "local" && job.channel != "mpi" && job.channel != "nccl")
+    fail("R404", "channel \"" + job.channel + "\" is not built in; this build has: local, mpi, nccl");
+  if (job.channel == "nccl" && job.backend != "cuda")
+    fail("R404", "channel \"nccl\" moves rows between GPUs, but the backend is " + job.backend,
+         "add --backend cuda, or use --channel local or mpi");
+}
+
+// Whether a launcher has started other processes beside this one.
+bool launchedWithOthers() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}) {
+    const char* text = std::getenv(name);
+    if (text != nullptr && std::atoi(text) > 1) return true;
+  }
+  return false;
+}
+
+std::shared_ptr<Transport> makeTransport(const std::string& channel, const TransportJob& ranks) {
+  if (channel == "mpi") return makeMpiTransport(ranks);
+  if (channel == "local") return makeLocalTransport(ranks);
+  const Rendezvous rendezvous = rendezvousOfProcess(ranks.rankCount);
+  if (!rendezvous.folder.empty())
+    return makeNcclTransport(ranks, makeFolderTransport(ranks, rendezvous));
+  return makeNcclTransport(ranks, launchedWithOthers() ? makeMpiTransport(ranks) : makeLocalTransport(ranks));
 }
 
 // Processes of one machine share its cores; the launchers of Open MPI, MPICH and Slurm say how many there
@@ -126,12 +147,12 @@ RunReport runJob(const RunJob& job) {
   const auto start = Clock::now();
   checkOptions(job);
   const auto plan = std::make_shared<const PlanFile>(PlanFile::open(job.plan, {kNoMemoryLimit}));
-  const bool distributed = job.channel == "mpi";
   const TransportJob ranks = transportJob(*plan);
-  const std::shared_ptr<Transport> transport =
-      distributed ? makeMpiTransport(ranks) : makeLocalTransport(ranks);
+  const std::shared_ptr<Transport> transport = makeTransport(job.channel, ranks);
+  const bool distributed = transport->ranks().size() < ranks.rankCount;
   const bool root = transport->ranks().front() == 0;
-  plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
+  // The devices say for themselves what they lack.
+  if (job.backend == "cpu") plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
   const uint32_t threads = distributed ? threadsOfProcess(job.threads) : job.threads;
   // While a process loads, the others wait for it: it gives signs of life.
   Progress progress = job.progress;
@@ -147,7 +168,7 @@ RunReport runJob(const RunJob& job) {
   const CiphertextReader request(job.in, plan->plan(), parameters, CiphertextKind::kRequest);
   ThreadPool pool(threads);
   const std::vector<std::vector<uint16_t>> keyRows = plan->keyRowsOf(transport->ranks());
-  const auto keys =
+  auto keys =
       std::make_shared<const EvalKeys>(EvalKeys::open(job.keys, parameters, pool, progress, &keyRows));
   if (keys->keyId() != request.keyId())
     fail("R311", job.in + " was encrypted with other keys than " + job.keys,
@@ -158,7 +179,8 @@ RunReport runJob(const RunJob& job) {
   options.progress = [&](uint64_t done, uint64_t total, std::string_view node) {
     progress.step(std::string(node).c_str(), done, total);
   };
-  Session session(plan, weights, keys, threads, options, transport);
+  // The session lets go of keys that it has copied to GPUs.
+  Session session(plan, weights, std::move(keys), threads, options, transport, job.backend);
   std::vector<CiphertextArray> inputs;
   for (const plan::Port* port : *plan->plan().inputs())
     inputs.push_back(readInput(request, *port, parameters, pool));
@@ -168,6 +190,7 @@ RunReport runJob(const RunJob& job) {
   RunReport report = reportOf(*plan, result);
   report.loadSeconds = loadSeconds;
   report.root = root;
+  for (const std::string& warning : session.warnings()) report.warnings.push_back({"R409", warning});
   std::vector<const uint64_t*> outputs;
   for (const CiphertextArray& output : result.outputs) outputs.push_back(output.data.data());
   if (root)

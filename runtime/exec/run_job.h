@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "client/cipher.h"
 #include "client/context.h"
 
 namespace aegis {
@@ -32,7 +33,7 @@ struct RankReport {
 
 struct NamedSeconds {
   std::string name;
-  double seconds = 0;
+  double seconds = 0;                   // NaN: not measured
   uint64_t launches = 0, rowBytes = 0;  // of opcodes only
 };
 
@@ -43,6 +44,7 @@ struct RunReport {
   bool insecure = false;
   bool root = true;  // of several processes, the one of rank 0: the others have no hash and write nothing
   uint64_t processPeakBytes = 0;  // largest resident set of this process, measured
+  std::vector<Warning> warnings;  // R409: what made the run slower than it might be
   std::vector<RankReport> ranks;
   std::vector<NamedSeconds> nodes;  // ONNX nodes that took time, in the order of the plan; summed over ranks
   std::vector<NamedSeconds> opcodes;

@@ -103,8 +103,7 @@ void sendToRoot(const PlanFile& plan, Transport& transport, Rank& rank, RankStat
     const std::vector<size_t> rows = sources.next(rank.rank());
     const uint64_t* part = rank.argument(rank.program().outputs[i].buffer);
     std::vector<uint64_t> packed(rows.size() * n);
-    for (size_t k = 0; k < rows.size(); k++)
-      std::memcpy(packed.data() + k * n, part + rows[k] * n, n * sizeof(uint64_t));
+    rank.device().readRows(part, rows, [&](size_t k) { return packed.data() + k * n; });
     if (!packed.empty()) transport.send(0, packed.data(), packed.size() * sizeof(uint64_t));
   }
   Words w;
@@ -139,7 +138,7 @@ void gatherResults(const PlanFile& plan, Transport& transport, const std::vector
   }
   std::vector<RankStatistics> all;
   for (uint32_t rank = 0; rank < plan.programs().size(); rank++) {
-    const Rank* own = ownRank(ranks, rank);
+    Rank* const own = ownRank(ranks, rank);
     for (uint32_t i = 0; i < sources.size(); i++) {
       const std::vector<size_t> rows = sources[i].next(rank);
       std::vector<uint64_t>& data = result.outputs[i].data;
@@ -148,8 +147,8 @@ void gatherResults(const PlanFile& plan, Transport& transport, const std::vector
         continue;
       }
       const uint64_t* part = own->argument(own->program().outputs[i].buffer);
-      for (const size_t row : rows)
-        std::memcpy(data.data() + sources[i].place(rank, row) * n, part + row * n, n * sizeof(uint64_t));
+      own->device().readRows(part, rows,
+                             [&](size_t k) { return data.data() + sources[i].place(rank, rows[k]) * n; });
     }
     if (own != nullptr) {
       for (RankStatistics& statistics : result.ranks)

@@ -1,13 +1,12 @@
 #include "executor/interpreter.h"
 
 #include <algorithm>
+#include <limits>
+
+#include "plan/op_traits.h"
 
 namespace aegis {
 namespace {
-
-// A launch is cut along a batch dimension into slices of about this many word operations (some 100 ms), so
-// that progress and cancellation come through. Batch elements are independent: the bits do not change.
-constexpr uint64_t kSliceWordOps = uint64_t(1) << 28;
 
 using Clock = std::chrono::steady_clock;
 
@@ -19,28 +18,30 @@ int64_t position(const ViewSpec& view, const std::vector<uint32_t>& iterations) 
 
 }  // namespace
 
-Interpreter::Interpreter(const PlanFile& file, const ProgramSpec& program, const PlaintextStore& plaintexts,
-                         ThreadPool& pool, const KeyLookup& keys)
-    : file_(file), program_(program), plaintexts_(plaintexts), pool_(pool), kernels_(cpuKernels()) {
-  for (const FunctionSpec& function : program.functions) prepareKeys(function.commands, keys);
+Interpreter::Interpreter(const PlanFile& file, const ProgramSpec& program, Device& device)
+    : file_(file), program_(program), device_(device) {
+  for (const FunctionSpec& function : program.functions)  // callees come before their callers
+    addTotals(function.commands, 1, totals_.emplace_back());
 }
 
-void Interpreter::prepareKeys(const std::vector<CommandSpec>& commands, const KeyLookup& keys) {
+void Interpreter::addTotals(const std::vector<CommandSpec>& commands, uint64_t times, Totals& totals) const {
   for (const CommandSpec& command : commands) {
-    prepareKeys(command.body, keys);
-    if (command.op != plan::Opcode_KeyProduct) continue;
-    std::vector<KeyView>& views = keys_[&command];
-    for (const uint32_t key : command.keys) {
-      KeyView view = keys(key);
-      bool fits = view.base != nullptr && view.digitCount == file_.keyDigitCount(key);
-      if (view.rowOf == nullptr) fits &= view.rowCount == file_.keyRowCount(key);
-      for (const uint16_t row : command.keyRows) fits = fits && view.place(row) < view.rowCount;
-      if (!fits)
-        fail("R303", "key " + std::to_string(key) + " does not have the shape that the plan asks for",
-             "make new keys with `aegis keygen` for this plan");
-      view.base += size_t(command.firstDigit) * 2 * view.rowCount * file_.ring().degree();
-      view.digitCount -= command.firstDigit;
-      views.push_back(view);
+    if (command.op == plan::Opcode_Loop) {
+      addTotals(command.body, times * command.tripCount, totals);
+    } else if (command.op == plan::Opcode_Call) {
+      const Totals& callee = totals_[command.callee];
+      totals.exchanges |= callee.exchanges;
+      totals.launches += times * callee.launches;
+      for (uint32_t i = 0; i < kOpcodeCount; i++) {
+        totals.opcodes[i].launches += times * callee.opcodes[i].launches;
+        totals.opcodes[i].rowBytes += times * callee.opcodes[i].rowBytes;
+      }
+    } else {
+      totals.exchanges |= command.op == plan::Opcode_Collective || command.op == plan::Opcode_Wait;
+      totals.launches += times;
+      totals.opcodes[command.op].launches += times;
+      totals.opcodes[command.op].rowBytes +=
+          times * command.rowsMoved * file_.ring().degree() * sizeof(uint64_t);
     }
   }
 }
@@ -56,7 +57,13 @@ void Interpreter::run(uint64_t* frame, const std::vector<uint64_t*>& arguments, 
   started_ = 0;
   collectiveSeconds_.assign(file_.collectives().size(), 0);
   Activation activation = activate(entry, frame, arguments);
+  device_.begin(*this);
   block(entry.commands, activation);
+  device_.finish();
+  // What nobody measured is no number.
+  for (uint32_t i = 0; !device_.timesLaunches() && i < kOpcodeCount; i++)
+    if (opTraits(plan::Opcode(i)) != nullptr && result.opcodes[i].launches > 0)
+      result.opcodes[i].seconds = std::numeric_limits<double>::quiet_NaN();
   for (const Collective& collective : file_.collectives()) {
     const uint32_t index = collective.indexOf(result.rank);
     if (index == ~0u) continue;
@@ -66,19 +73,25 @@ void Interpreter::run(uint64_t* frame, const std::vector<uint64_t*>& arguments, 
   }
 }
 
-void Interpreter::step(uint64_t work, std::string_view node) {
+void Interpreter::step(uint64_t work, uint32_t node) {
   channel_->beat();
-  meter_->step(work, node);
+  meter_->step(work, file_.location(node));
+}
+
+void Interpreter::spent(const CommandSpec& command, double seconds) {
+  result_->computeSeconds += seconds;
+  result_->nodeSeconds[command.node] += seconds;
+  result_->opcodes[command.op].seconds += seconds;
 }
 
 // Blocks stay where they are until the wait: the plan was checked for that.
 void Interpreter::exchange(const CommandSpec& command, const Activation& activation) {
   const Collective& collective = file_.collectives()[command.collective];
-  step(0, collective.node);
+  step(0, command.node);
   const auto start = Clock::now();
   if (command.op == plan::Opcode_Collective) {
     if (fault_.has_value() && fault_->collective == started_)
-      fault_->happen(collective.describe(), [&] { step(0, collective.node); });
+      fault_->happen(collective.describe(), [&] { step(0, command.node); });
     started_++;
     const uint32_t index = collective.indexOf(result_->rank);
     const int64_t n = file_.ring().degree();
@@ -86,6 +99,7 @@ void Interpreter::exchange(const CommandSpec& command, const Activation& activat
       if (rows == 0) return nullptr;
       return activation.buffers[view.buffer] + position(view, activation.iterations) * n;
     };
+    if (!channel_->enqueues()) device_.settle();
     channel_->start(command.collective, block(command.a, collective.sendRows(index)),
                     block(command.out, collective.receiveRows(index)));
   }
@@ -93,14 +107,14 @@ void Interpreter::exchange(const CommandSpec& command, const Activation& activat
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   collectiveSeconds_[command.collective] += seconds;
   result_->waitSeconds += seconds;
-  count(command, seconds);
-  step(command.rowCost, collective.node);
+  result_->nodeSeconds[command.node] += seconds;
+  result_->opcodes[command.op].seconds += seconds;
+  count(command);
+  step(command.rowCost, command.node);
 }
 
-void Interpreter::count(const CommandSpec& command, double seconds) {
-  result_->nodeSeconds[command.node] += seconds;
+void Interpreter::count(const CommandSpec& command) {
   OpcodeStatistics& statistics = result_->opcodes[command.op];
-  statistics.seconds += seconds;
   statistics.launches++;
   statistics.rowBytes += command.rowsMoved * file_.ring().degree() * sizeof(uint64_t);
 }
@@ -112,7 +126,7 @@ Interpreter::Activation Interpreter::activate(const FunctionSpec& function, uint
     activation.buffers.push_back(frame + function.buffers[i].offset * file_.ring().degree());
   activation.plaintexts.resize(function.plaintexts.size());
   for (size_t i = function.plainArgumentCount; i < function.plaintexts.size(); i++)
-    activation.plaintexts[i] = &plaintexts_[function.plaintexts[i].plaintext];
+    activation.plaintexts[i] = &device_.plaintext(function.plaintexts[i].plaintext);
   return activation;
 }
 
@@ -123,7 +137,7 @@ void Interpreter::block(const std::vector<CommandSpec>& commands, Activation& ac
     } else if (command.op == plan::Opcode_Loop) {
       activation.iterations.push_back(0);
       for (uint32_t i = 0; i < command.tripCount; i++) {
-        step(command.body.empty() ? 1 : 0, file_.location(command.node));
+        step(command.body.empty() ? 1 : 0, command.node);
         activation.iterations.back() = i;
         block(command.body, activation);
       }
@@ -145,31 +159,35 @@ void Interpreter::call(const CommandSpec& command, const Activation& activation)
   Activation inner = activate(callee, activation.frame + command.frameOffset * n, arguments);
   for (size_t i = 0; i < command.plainBindings.size(); i++)
     inner.plaintexts[i] = activation.plaintexts[command.plainBindings[i]];
-  block(callee.commands, inner);
+  const Totals& totals = totals_[command.callee];
+  if (totals.exchanges) return block(callee.commands, inner);
+  const CallSite site{callee, inner.frame, inner.buffers, inner.plaintexts, totals.launches, callee.rowCost};
+  if (device_.enterCall(site)) {
+    block(callee.commands, inner);
+    device_.leaveCall();
+    return;
+  }
+  for (uint32_t i = 0; i < kOpcodeCount; i++) {
+    result_->opcodes[i].launches += totals.opcodes[i].launches;
+    result_->opcodes[i].rowBytes += totals.opcodes[i].rowBytes;
+  }
 }
 
-void Interpreter::launch(const CommandSpec& command, const Activation& activation) {
-  const std::string_view node = file_.location(command.node);
-  const auto start = Clock::now();
-  uint32_t dim = 0;
-  while (dim < command.rank - command.reduceRank && command.dims[dim] == 1) dim++;
-  const uint64_t slices = command.rowCost * file_.ring().degree() / kSliceWordOps;
-  if (dim == command.rank - command.reduceRank || slices < 2) {
-    step(0, node);
-    dispatch(command, activation, ~0u, 0, 0);
-    step(command.rowCost, node);
-  } else {
-    const uint32_t size = command.dims[dim], slice = uint32_t(std::max<uint64_t>(1, size / slices));
-    for (uint32_t begin = 0; begin < size; begin += std::min(slice, size - begin)) {
-      const uint32_t end = begin + std::min(slice, size - begin);
-      step(0, node);
-      dispatch(command, activation, dim, begin, end);
-      step(command.rowCost / size * (end - begin), node);
-    }
-  }
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  result_->computeSeconds += seconds;
-  count(command, seconds);
+void Interpreter::launch(const CommandSpec& c, const Activation& activation) {
+  KernelCall call;
+  call.command = &c;
+  call.launch = {c.rank, c.reduceRank, {}, c.limbs.data(), uint32_t(c.limbs.size()), c.accumulate};
+  std::copy(c.dims, c.dims + kMaxRank, call.launch.dims);
+  const OpTraits& traits = *opTraits(c.op);
+  call.out = rows(c.out, c, activation);
+  if (traits.a) call.a = rows(c.a, c, activation);
+  if (traits.b) call.b = rows(c.b, c, activation);
+  if (traits.plain) call.plain = plainRows(c, activation);
+  const uint32_t iteration = activation.iterations.empty() ? 0 : activation.iterations.back();
+  call.turn = size_t(iteration) * c.turnsPerIteration;
+  call.work = c.rowCost;
+  device_.launch(call);
+  count(c);
 }
 
 Rows Interpreter::rows(const ViewSpec& view, const CommandSpec& command, const Activation& activation) const {
@@ -193,56 +211,6 @@ PlainRows Interpreter::plainRows(const CommandSpec& command, const Activation& a
   for (uint32_t d = 0; d < command.rank; d++) rows.strides[d] = view.strides[d] * words;
   rows.limbStride = view.limbStride * words;
   return rows;
-}
-
-// The whole launch, or indices begin..end-1 of dimension sliceDim.
-void Interpreter::dispatch(const CommandSpec& c, const Activation& activation, uint32_t sliceDim,
-                           uint32_t begin, uint32_t end) {
-  const RingContext& ring = file_.ring();
-  Launch launch{c.rank, c.reduceRank, {}, c.limbs.data(), uint32_t(c.limbs.size()), c.accumulate};
-  std::copy(c.dims, c.dims + kMaxRank, launch.dims);
-  const uint32_t iteration = activation.iterations.empty() ? 0 : activation.iterations.back();
-  size_t turn = size_t(iteration) * c.turnsPerIteration;
-  const bool sliced = sliceDim != ~0u;
-  if (sliced) launch.dims[sliceDim] = end - begin;
-  if (sliced && sliceDim == c.turnDim) turn += begin;
-  const auto operand = [&](const ViewSpec& view) {
-    Rows result = rows(view, c, activation);
-    if (sliced) result.base += ptrdiff_t(begin) * result.strides[sliceDim];
-    return result;
-  };
-  const auto plain = [&] {
-    PlainRows result = plainRows(c, activation);
-    if (sliced) result.base += ptrdiff_t(begin) * result.strides[sliceDim];
-    return result;
-  };
-  const Rows out = operand(c.out);
-  switch (c.op) {
-    case plan::Opcode_Zero: return kernels_.zero(ring, pool_, launch, out);
-    case plan::Opcode_Copy: return kernels_.copy(ring, pool_, launch, out, operand(c.a));
-    case plan::Opcode_Add: return kernels_.add(ring, pool_, launch, out, operand(c.a), operand(c.b));
-    case plan::Opcode_Sub: return kernels_.sub(ring, pool_, launch, out, operand(c.a), operand(c.b));
-    case plan::Opcode_AddPlain: return kernels_.addPlain(ring, pool_, launch, out, operand(c.a), plain());
-    case plan::Opcode_Contract: return kernels_.contract(ring, pool_, launch, out, operand(c.a), plain());
-    case plan::Opcode_Tensor: return kernels_.tensor(ring, pool_, launch, out, operand(c.a), operand(c.b));
-    case plan::Opcode_Ntt: return kernels_.ntt(ring, pool_, launch, out, operand(c.a));
-    case plan::Opcode_Intt: return kernels_.intt(ring, pool_, launch, out, operand(c.a));
-    case plan::Opcode_BaseConvert:
-      return kernels_.baseConvert(ring, pool_, launch, out, operand(c.a), c.sourceLimbs.data(),
-                                  uint32_t(c.sourceLimbs.size()));
-    case plan::Opcode_SubScale:
-      return kernels_.subScale(ring, pool_, launch, out, operand(c.a), operand(c.b), c.scalars.data());
-    case plan::Opcode_KeyProduct:
-      return kernels_.keyProduct(ring, pool_, launch, out, operand(c.a), c.digitCount,
-                                 keys_.at(&c).data() + turn, c.turnDim, c.keyRows.data());
-    case plan::Opcode_Automorphism:
-      return kernels_.automorphism(ring, pool_, launch, out, operand(c.a), c.galois.data() + turn, c.turnDim);
-    case plan::Opcode_Loop:
-    case plan::Opcode_Call:
-    case plan::Opcode_Collective:
-    case plan::Opcode_Wait: break;
-  }
-  AEGIS_INVARIANT(!"a kernel");
 }
 
 }  // namespace aegis

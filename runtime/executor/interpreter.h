@@ -1,29 +1,28 @@
-// Runs the commands of a program: kernels, loops, calls with frames at static offsets. Nothing is allocated
-// per row and nothing is checked again: PlanFile has validated every command (internal to runtime/executor).
+// Walks the commands of a program: loops, calls with frames at static offsets, exchanges; its device makes
+// the launches. Nothing is allocated per row and nothing is checked again: PlanFile has validated every
+// command (internal to runtime/executor).
 #pragma once
 
+#include <array>
 #include <unordered_map>
 #include <vector>
 
 #include "executor/fault.h"
-#include "executor/plaintext_store.h"
 #include "executor/progress.h"
+#include "executor/run_types.h"
 #include "hal/channel.h"
-#include "hal/kernels.h"
+#include "hal/device.h"
 #include "plan/plan_file.h"
 
 namespace aegis {
 
-class Interpreter {
+class Interpreter final : private RunWatch {
  public:
-  using KeyLookup = std::function<KeyView(uint32_t planKeyIndex)>;
+  // References are kept.
+  Interpreter(const PlanFile& file, const ProgramSpec& program, Device& device);
 
-  // References are kept. R303: a key has other digits or rows than the plan's key class.
-  Interpreter(const PlanFile& file, const ProgramSpec& program, const PlaintextStore& plaintexts,
-              ThreadPool& pool, const KeyLookup& keys);
-
-  // arguments: one block of rows for each argument buffer of the entry function. Adds statistics to `result`.
-  // What the channel refuses is passed on; the channel is left as it is.
+  // frame and arguments are the device's: one block of rows for each argument buffer of the entry function.
+  // Adds statistics to `result`. What device and channel refuse is passed on; both are left as they are.
   void run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
            Channel& channel, const std::optional<Fault>& fault, RankStatistics& result);
 
@@ -35,28 +34,35 @@ class Interpreter {
     std::vector<const EncodedPlaintext*> plaintexts;
     std::vector<uint32_t> iterations;  // of the enclosing loops, outermost first
   };
+  // Of one call of a function, loops and calls inside of it included.
+  struct Totals {
+    bool exchanges = false;
+    uint64_t launches = 0;
+    struct OfOpcode {
+      uint64_t launches = 0, rowBytes = 0;
+    };
+    std::array<OfOpcode, kOpcodeCount> opcodes{};
+  };
 
-  void prepareKeys(const std::vector<CommandSpec>& commands, const KeyLookup& keys);
+  void addTotals(const std::vector<CommandSpec>& commands, uint64_t times, Totals& totals) const;
   Activation activate(const FunctionSpec& function, uint64_t* frame,
                       const std::vector<uint64_t*>& arguments) const;
   void block(const std::vector<CommandSpec>& commands, Activation& activation);
   void call(const CommandSpec& command, const Activation& activation);
   void launch(const CommandSpec& command, const Activation& activation);
   void exchange(const CommandSpec& command, const Activation& activation);
-  void step(uint64_t work, std::string_view node);
-  void count(const CommandSpec& command, double seconds);
-  void dispatch(const CommandSpec& command, const Activation& activation, uint32_t sliceDim, uint32_t begin,
-                uint32_t end);
+  void count(const CommandSpec& command);
   Rows rows(const ViewSpec& view, const CommandSpec& command, const Activation& activation) const;
   PlainRows plainRows(const CommandSpec& command, const Activation& activation) const;
 
+  void step(uint64_t work, uint32_t node) override;
+  void spent(const CommandSpec& command, double seconds) override;
+  void computed(double seconds) override { result_->computeSeconds += seconds; }
+
   const PlanFile& file_;
   const ProgramSpec& program_;
-  const PlaintextStore& plaintexts_;
-  ThreadPool& pool_;
-  const KernelTable& kernels_;
-  std::unordered_map<const CommandSpec*, std::vector<KeyView>>
-      keys_;  // of every key product, one view per entry
+  Device& device_;
+  std::vector<Totals> totals_;  // by function
   ProgressMeter* meter_ = nullptr;
   RankStatistics* result_ = nullptr;
   Channel* channel_ = nullptr;

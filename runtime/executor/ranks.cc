@@ -150,13 +150,12 @@ Rank::Rank(const Setting& setting, uint32_t rank, ThreadPool& pool)
     : plan_(setting.plan),
       program_(setting.plan.programs()[rank]),
       rank_(rank),
-      pool_(pool),
-      interpreter_(setting.plan, program_, setting.plaintexts, pool, setting.keys),
-      channel_(setting.transport.open(rank, pool)),
-      arena_(program_.memory.arenaBytes() / sizeof(uint64_t)) {
-  arena_.touch(pool);
+      device_(setting.backend.open(rank, pool)),
+      interpreter_(setting.plan, program_, *device_),
+      channel_(setting.transport.open(rank, *device_)),
+      arena_(device_->allocate(program_.memory.arenaBytes() / sizeof(uint64_t))) {
   const FunctionSpec& entry = program_.entry();
-  uint64_t* next = arena_.data();
+  uint64_t* next = arena_.data.get();
   for (uint32_t i = 0; i < entry.argumentCount; i++) {
     arguments_.push_back(next);
     next += entry.buffers[i].rows * plan_.ring().degree();
@@ -170,7 +169,15 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   result.rank = rank_;
   result.nodeSeconds.assign(plan_.plan().locations()->size(), 0);
   channel_->resetCounts();
-  interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
+  try {
+    channel_->connect();
+    interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
+    channel_->finish();
+  } catch (...) {
+    channel_->drop();
+    device_->abandon();
+    throw;
+  }
   result.staticBytes = program_.memory.staticBytes();
   result.arenaBytes = arena_.bytes();
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();

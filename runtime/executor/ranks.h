@@ -4,9 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "executor/backend.h"
 #include "executor/interpreter.h"
-#include "executor/memory.h"
-#include "executor/plaintext_store.h"
 #include "executor/run_types.h"
 #include "hal/channel.h"
 #include "plan/plan_file.h"
@@ -18,8 +17,7 @@ class Rank {
  public:
   struct Setting {
     const PlanFile& plan;
-    const PlaintextStore& plaintexts;
-    const Interpreter::KeyLookup& keys;
+    Backend& backend;
     Transport& transport;
   };
   // References are kept.
@@ -27,8 +25,8 @@ class Rank {
 
   uint32_t rank() const { return rank_; }
   const ProgramSpec& program() const { return program_; }
-  ThreadPool& pool() { return pool_; }
-  uint64_t* argument(uint32_t buffer) const { return arguments_[buffer]; }
+  Device& device() { return *device_; }
+  uint64_t* argument(uint32_t buffer) const { return arguments_[buffer]; }  // the device's
   Channel& channel() { return *channel_; }
   RankStatistics run(const RunOptions& options, const std::optional<Fault>& fault);
 
@@ -36,10 +34,10 @@ class Rank {
   const PlanFile& plan_;
   const ProgramSpec& program_;
   const uint32_t rank_;
-  ThreadPool& pool_;
+  const std::unique_ptr<Device> device_;
   Interpreter interpreter_;
   const std::unique_ptr<Channel> channel_;
-  WordBlock arena_;  // the entry's arguments, then its frame
+  DeviceWords arena_;  // the entry's arguments, then its frame
   std::vector<uint64_t*> arguments_;
   uint64_t* frame_ = nullptr;
 };

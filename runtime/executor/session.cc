@@ -6,8 +6,10 @@
 #include <cstring>
 
 #include "channels/local/local.h"
+#include "executor/backend.h"
 #include "executor/exchange_results.h"
 #include "executor/ranks.h"
+#include "hal/thread_pool.h"
 #include "support/error.h"
 
 namespace aegis {
@@ -18,13 +20,14 @@ TransportJob transportJob(const PlanFile& plan) {
 
 struct Session::State {
   State(std::shared_ptr<const PlanFile> planFile, const Weights& weights, KeySource source, uint32_t threads,
-        const RunOptions& loading, std::shared_ptr<Transport> given)
+        const RunOptions& loading, std::shared_ptr<Transport> given, const std::string& backendName)
       : plan(std::move(planFile)),
         keys(std::move(source)),
         fault(plan->insecure() ? Fault::fromEnvironment() : std::nullopt),
         transport(given != nullptr ? std::move(given) : makeLocalTransport(transportJob(*plan))),
         pool(threads),
-        plaintexts(*plan, transport->ranks(), weights, pool, loading) {
+        backend(makeBackend(backendName, {*plan, transport->ranks(), weights, keys.view, keys.bytes, pool,
+                                          loading})) {
     const std::vector<uint32_t>& own = transport->ranks();
     for (const uint32_t rank : own) {
       ThreadPool* rankPool = &pool;
@@ -33,19 +36,20 @@ struct Session::State {
         rankPool = pools.emplace_back(std::make_unique<ThreadPool>(share)).get();
       }
       ranks.push_back(
-          std::make_unique<Rank>(Rank::Setting{*plan, plaintexts, keys.view, *transport}, rank, *rankPool));
+          std::make_unique<Rank>(Rank::Setting{*plan, *backend, *transport}, rank, *rankPool));
     }
+    if (!backend->readsKeysInPlace()) keys.view = nullptr;
   }
 
   void checkInput(const plan::Port& port, const CiphertextArray& input);
-  void copyIn(const CiphertextArray& input, const PortPartSpec& part, uint64_t* rows);
+  void copyIn(const CiphertextArray& input, uint32_t port, Rank& rank);
 
   const std::shared_ptr<const PlanFile> plan;
-  const KeySource keys;
+  KeySource keys;
   const std::optional<Fault> fault;
   const std::shared_ptr<Transport> transport;
   ThreadPool pool;
-  const PlaintextStore plaintexts;
+  const std::unique_ptr<Backend> backend;
   std::vector<std::unique_ptr<ThreadPool>> pools;  // of the ranks, if there are several
   std::vector<std::unique_ptr<Rank>> ranks;
   std::mutex running;
@@ -53,15 +57,22 @@ struct Session::State {
 };
 
 Session::Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys,
-                 uint32_t threads, const RunOptions& loading, std::shared_ptr<Transport> transport)
+                 uint32_t threads, const RunOptions& loading, std::shared_ptr<Transport> transport,
+                 const std::string& backend)
     : state_(std::make_shared<State>(std::move(plan), weights, std::move(keys), threads, loading,
-                                     std::move(transport))) {}
+                                     std::move(transport), backend)) {}
 
 Session::~Session() = default;
 
 ThreadPool& Session::pool() { return state_->pool; }
 const PlanFile& Session::plan() const { return *state_->plan; }
-uint64_t Session::staticBytes() const { return state_->plaintexts.bytes() + state_->keys.bytes; }
+uint64_t Session::staticBytes() const { return state_->backend->staticBytes(); }
+
+std::vector<std::string> Session::warnings() const {
+  std::vector<std::string> all = state_->backend->warnings();
+  for (std::string& warning : state_->transport->warnings()) all.push_back(std::move(warning));
+  return all;
+}
 
 uint64_t Session::arenaBytes() const {
   uint64_t bytes = 0;
@@ -91,14 +102,13 @@ void Session::State::checkInput(const plan::Port& port, const CiphertextArray& i
 }
 
 // Rows of the part, in order: [element][component][limb].
-void Session::State::copyIn(const CiphertextArray& input, const PortPartSpec& part, uint64_t* rows) {
-  const size_t n = plan->ring().degree(), limbs = part.limbs.size();
-  pool.parallelFor(
-      part.elements.size() * 2 * limbs, 1 + (size_t(1) << 18) / n, [&](size_t begin, size_t end) {
-        for (size_t row = begin; row < end; row++)
-          std::memcpy(rows + row * n, input.data.data() + portRow(part, input.limbCount, row) * n,
-                      n * sizeof(uint64_t));
-      });
+void Session::State::copyIn(const CiphertextArray& input, uint32_t port, Rank& rank) {
+  const PortPartSpec& part = rank.program().inputs[port];
+  const size_t n = plan->ring().degree();
+  rank.device().writeRows(rank.argument(part.buffer), part.elements.size() * 2 * part.limbs.size(),
+                          [&](size_t row) {
+                            return input.data.data() + portRow(part, input.limbCount, row) * n;
+                          });
 }
 
 RunResult Session::run(const std::vector<CiphertextArray>& inputs, const RunOptions& options) {
@@ -114,10 +124,7 @@ RunResult Session::run(const std::vector<CiphertextArray>& inputs, const RunOpti
   for (const auto& rank : state.ranks) ranks.push_back(rank.get());
   for (uint32_t i = 0; i < inputs.size(); i++) {
     state.checkInput(*plan.inputs()->Get(i), inputs[i]);
-    for (const Rank* rank : ranks) {
-      const PortPartSpec& part = rank->program().inputs[i];
-      state.copyIn(inputs[i], part, rank->argument(part.buffer));
-    }
+    for (Rank* rank : ranks) state.copyIn(inputs[i], i, *rank);
   }
   state.transport->begin();
   RunResult result;

@@ -5,8 +5,6 @@
 #include <mutex>
 #include <vector>
 
-#include "executor/memory.h"
-#include "executor/plaintext_store.h"
 #include "executor/run_types.h"
 #include "executor/weights.h"
 #include "hal/channel.h"
@@ -15,7 +13,7 @@
 namespace aegis {
 
 // Evaluation keys by index into Plan.keys (kernels.h, KeyView), with the rows that the ranks of this process
-// hold. They stay where they are while the session lives.
+// hold. They stay where they are while the session lives, or until it has copied them to GPUs.
 struct KeySource {
   std::function<KeyView(uint32_t planKeyIndex)> view;
   uint64_t bytes = 0;
@@ -36,20 +34,23 @@ class Session {
   // Runs the ranks that the transport has in this process; without one, all of them, as threads that share
   // `threads` evenly. threads 0: as many as the machine has. `loading` reports and cancels the encoding of
   // the weights. R223 weights, R303 keys that do not fit; R401 cancelled; R402 a weight that cannot be
-  // encoded; R406, R407 malformed settings of the environment; R501 no memory.
+  // encoded; R404 a backend that is not to be had here; R406, R407 malformed settings of the environment;
+  // R501 no memory.
   Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, KeySource keys, uint32_t threads,
-          const RunOptions& loading = {}, std::shared_ptr<Transport> transport = nullptr);
+          const RunOptions& loading = {}, std::shared_ptr<Transport> transport = nullptr,
+          const std::string& backend = "cpu");
   template <class Keys>
   Session(std::shared_ptr<const PlanFile> plan, const Weights& weights, std::shared_ptr<const Keys> keys,
-          uint32_t threads, const RunOptions& loading = {}, std::shared_ptr<Transport> transport = nullptr)
+          uint32_t threads, const RunOptions& loading = {}, std::shared_ptr<Transport> transport = nullptr,
+          const std::string& backend = "cpu")
       : Session(std::move(plan), weights, keySource(std::move(keys)), threads, loading,
-                std::move(transport)) {}
+                std::move(transport), backend) {}
   ~Session();
 
   // inputs in the order of Plan.inputs. One run at a time; others wait.
   // R302: an input has another shape than its port, or a residue not below its prime. R401: cancelled. R405:
-  // a rank hung, or a rank hangs since an earlier run; else the error of the rank that failed first, with
-  // those of the others (Error::others).
+  // a rank hung, or a rank hangs since an earlier run; R408: a GPU failed; else the error of the rank that
+  // failed first, with those of the others (Error::others).
   RunResult run(const std::vector<CiphertextArray>& inputs, const RunOptions& options = {});
 
   ThreadPool& pool();
@@ -57,6 +58,8 @@ class Session {
   // Held by this process; what several ranks share counts once.
   uint64_t staticBytes() const;
   uint64_t arenaBytes() const;
+  // What the user should know of how the plan runs here, a sentence each.
+  std::vector<std::string> warnings() const;
 
  private:
   struct State;

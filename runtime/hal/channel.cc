@@ -60,6 +60,17 @@ uint64_t Collective::receiveRows(uint32_t index) const {
   return 0;
 }
 
+uint64_t Collective::arrivingRows(uint32_t index) const {
+  switch (kind) {
+    case CollectiveKind::kAllGather: return receiveRows(index) - rows[index];
+    case CollectiveKind::kReduceScatter: return (size() - 1) * rows[index];
+    case CollectiveKind::kAllReduce: return (size() - 1) * segmentRows(index) + rows[0] - segmentRows(index);
+    case CollectiveKind::kAllToAll: return receiveRows(index) - rows[size_t(index) * size() + index];
+    case CollectiveKind::kBroadcast: return receiveRows(index);
+  }
+  return 0;
+}
+
 Collective::Transfer Collective::transfer(uint32_t from, uint32_t to) const {
   switch (kind) {
     case CollectiveKind::kAllGather: return {0, sumOf(rows, 0, from), rows[from]};

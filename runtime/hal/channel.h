@@ -30,6 +30,7 @@
 
 namespace aegis {
 
+class Device;
 class RingContext;
 class ThreadPool;
 
@@ -57,6 +58,7 @@ struct Collective {
   uint32_t indexOf(uint32_t rank) const;  // ~0u if the rank is not in the group
   uint64_t sendRows(uint32_t index) const;
   uint64_t receiveRows(uint32_t index) const;
+  uint64_t arrivingRows(uint32_t index) const;  // of one execution, counted as above
   // Where the rows that go from `from` to `to` start in from's send block and in to's receive block, and how
   // many there are; not for AllReduce. A reduction receives all of them at 0, as addends.
   struct Transfer {
@@ -76,15 +78,27 @@ struct Collective {
 class Channel {
  public:
   virtual ~Channel() = default;
+  // Before the first collective of a run, on the thread that runs the rank, by all ranks of the job.
+  virtual void connect() {}
   // Blocks hold sendRows and receiveRows rows, and may be null where those are 0. At most one execution of a
   // collective is open at a time.
   // R405: another rank failed or made no progress for the time-out; the message names this rank, the
   // collective, its kind and its node.
+  // Blocks are the device's (Transport::open). What was launched before is done, unless the channel enqueues.
   virtual void start(uint32_t collective, const uint64_t* send, uint64_t* receive) = 0;
   virtual void wait(uint32_t collective) = 0;
+  // start and wait only order what the device does: its launches before and after them.
+  virtual bool enqueues() const { return false; }
   // A sign of life, every second or oftener: whoever gives none for the time-out counts as hung. R405 if the
   // job was aborted.
   virtual void beat() = 0;
+  // A sign of life of a rank whose rows of this collective go another way than through this channel. R405 as
+  // from wait().
+  virtual void watch(uint32_t collective) = 0;
+  // All collectives of a run have been waited for, and the device has finished: R405 if one went wrong.
+  virtual void finish() {}
+  // After an error: ends what the channel has enqueued, so that the device's streams come to their end.
+  virtual void drop() noexcept {}
   // Ends the job: all ranks, wherever they wait, get R405 with this reason.
   virtual void abort(const std::string& reason) noexcept = 0;
   virtual uint64_t receivedBytes(uint32_t collective) const = 0;  // since the last reset
@@ -103,9 +117,11 @@ struct TransportJob {
 class Transport {
  public:
   virtual ~Transport() = default;
+  virtual const char* name() const = 0;
+  virtual bool movesRows() const { return true; }  // its channels have collectives
   virtual const std::vector<uint32_t>& ranks() const = 0;  // that this process runs, rising
-  // Once for every rank of this process. `pool` copies and adds.
-  virtual std::unique_ptr<Channel> open(uint32_t rank, ThreadPool& pool) = 0;
+  // Once for every rank of this process. The device copies and adds; it outlives the channel.
+  virtual std::unique_ptr<Channel> open(uint32_t rank, Device& device) = 0;
   // Ready for a run, after a failed one too: no collective is open, nothing is aborted.
   virtual void begin() = 0;
 
@@ -116,6 +132,8 @@ class Transport {
   // The end of the job, after rank 0 has written the results. Without it the other processes are taken to
   // have failed.
   virtual void close() {}
+  // What the user should know of how rows travel here, a sentence each.
+  virtual std::vector<std::string> warnings() const { return {}; }
 };
 
 // Seconds without progress after which a rank counts as hung: AEGIS_CHANNEL_TIMEOUT, or 8.

@@ -106,6 +106,10 @@ struct KernelTable {
   // out may be a or b. No reduction.
   void (*subScale)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, Rows b,
                    const uint64_t* scalars);
+  // out = (a - NTT(b)) * scalars[j] on limb j: ntt, then subScale, without a pass of its own. b in natural
+  // order, a and out in NTT form. out may be b. No reduction.
+  void (*nttSubScale)(const RingContext&, ThreadPool&, const Launch&, Rows out, Rows a, Rows b,
+                      const uint64_t* scalars);
   // Key inner product: out component c (+)= sum over digits d, and over reduced dims, of digits[d] *
   // key[d][c].
   // Digit d of the input is at d * digits.componentStride. keys[i] is the key for index i of batch dimension

@@ -19,7 +19,8 @@ void FunctionDecoder::launch(const plan::Command& source, CommandSpec& spec, con
   shape(source, spec, traits);
   switch (spec.op) {
     case plan::Opcode_BaseConvert: baseConvert(source, spec); break;
-    case plan::Opcode_SubScale: subScale(source, spec); break;
+    case plan::Opcode_SubScale:
+    case plan::Opcode_NttSubScale: subScale(source, spec); break;
     case plan::Opcode_KeyProduct: keyProduct(source, spec); break;
     case plan::Opcode_Automorphism: automorphism(source, spec); break;
     default: break;  // the others have no fields of their own

@@ -28,6 +28,7 @@ inline const OpTraits* opTraits(plan::Opcode op) {
   static constexpr OpTraits ntt{.a = true, .overA = true, .weight = 8};
   static constexpr OpTraits convert{.a = true, .weight = 2};
   static constexpr OpTraits subScale{.a = true, .b = true, .overA = true, .overB = true, .weight = 2};
+  static constexpr OpTraits nttSubScale{.a = true, .b = true, .overB = true, .weight = 10};
   static constexpr OpTraits keyProduct{
       .a = true, .reduces = true, .outComponents = 2, .inComponents = 0, .weight = 4};
   static constexpr OpTraits automorphism{.a = true, .reduces = true, .weight = 2};
@@ -43,6 +44,7 @@ inline const OpTraits* opTraits(plan::Opcode op) {
     case plan::Opcode_Intt: return &ntt;
     case plan::Opcode_BaseConvert: return &convert;
     case plan::Opcode_SubScale: return &subScale;
+    case plan::Opcode_NttSubScale: return &nttSubScale;
     case plan::Opcode_KeyProduct: return &keyProduct;
     case plan::Opcode_Automorphism: return &automorphism;
     case plan::Opcode_Loop: return nullptr;

@@ -4,6 +4,7 @@
 #include <random>
 #include <thread>
 
+#include "backends/cpu/device.h"
 #include "channels/local/local.h"
 #include "ckks/ring.h"
 #include "hal/thread_pool.h"
@@ -22,9 +23,11 @@ struct Played {
   std::string error;
 };
 
-void play(const ChannelCase& one, Transport& transport, uint32_t rank, Played& played) {
+void play(const RingContext& ring, const ChannelCase& one, Transport& transport, uint32_t rank,
+          Played& played) {
   ThreadPool pool(1 + rank % 2);
-  const std::unique_ptr<Channel> channel = transport.open(rank, pool);
+  CpuDevice device(ring, pool);
+  const std::unique_ptr<Channel> channel = transport.open(rank, device);
   std::vector<uint32_t> mine;
   played.received.resize(one.collectives.size());
   played.bytes.resize(one.collectives.size());
@@ -59,7 +62,7 @@ void checkRandom(Checker& checker, const RingContext& ring) {
       std::vector<Played> played(ranks);
       std::vector<std::thread> threads;
       for (uint32_t rank = 0; rank < ranks; rank++)
-        threads.emplace_back([&, rank] { play(one, *transport, rank, played[rank]); });
+        threads.emplace_back([&, rank] { play(ring, one, *transport, rank, played[rank]); });
       for (std::thread& thread : threads) thread.join();
       for (const Collective& c : one.collectives) {
         for (uint32_t i = 0; i < c.size(); i++) {
@@ -89,7 +92,8 @@ void checkRepeated(Checker& checker, const RingContext& ring) {
   for (uint32_t rank = 0; rank < kRanks; rank++) {
     threads.emplace_back([&, rank] {
       ThreadPool pool(1);
-      const auto channel = transport->open(rank, pool);
+      CpuDevice device(ring, pool);
+      const auto channel = transport->open(rank, device);
       std::vector<uint64_t> block(ring.degree());
       for (uint32_t round = 0; round < kRounds; round++) {
         if (rank == 0) block.assign(block.size(), round);
@@ -114,7 +118,8 @@ void checkSilence(Checker& checker, const RingContext& ring) {
   collectives[0].node = "scores";
   const auto transport = makeLocalTransport({&ring, &collectives, 2});
   ThreadPool pool(1);
-  const auto channel = transport->open(0, pool);
+  CpuDevice device(ring, pool);
+  const auto channel = transport->open(0, device);
   std::vector<uint64_t> block(3 * ring.degree());
   std::string message;
   try {

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "backends/cuda/emulated.h"
+#include "backends/cuda/load.h"
+#include "backends/cuda/module_kernels.h"
 #include "ckks/ring.h"
 #include "hal/kernels.h"
 #include "hal/thread_pool.h"
@@ -86,7 +88,7 @@ Shape randomShape(Random& random, const RingContext& ring, bool reductions, uint
   if (reductions) s.reduceRank = uint32_t(random.below(s.rank + 1));
   if (reductions) s.accumulate = random.coin();
   for (uint32_t d = 0; d < s.rank; d++)
-    s.dims[d] = 1 + uint32_t(random.below(d + s.reduceRank >= s.rank ? 5 : 2));
+    s.dims[d] = 1 + uint32_t(random.below(d + s.reduceRank >= s.rank ? 5 : random.below(4) == 0 ? 6 : 2));
   std::vector<uint16_t> all(ring.primeCount());
   for (size_t i = 0; i < all.size(); i++) all[i] = uint16_t(i);
   for (size_t i = all.size(); i-- > 1;) std::swap(all[i], all[random.below(i + 1)]);
@@ -223,9 +225,9 @@ std::string testCopy(Bench& b, Fill fill) {
   });
 }
 
-// add, sub, subScale: out apart from the inputs, or the same buffer as one of them.
+// Out apart from the inputs, or the same buffer as one of them.
 template <class Call>
-std::string testBinary(Bench& b, Fill fill, const Call& call) {
+std::string testBinary(Bench& b, Fill fill, const Call& call, bool overA = true) {
   const Shape s = randomShape(b.random, b.ring, false, 3);
   const uint32_t n = b.ring.degree();
   Operand out = randomOperand(b.random, b.ring, s, s.limbs, 1, n, true, fill);
@@ -235,22 +237,16 @@ std::string testBinary(Bench& b, Fill fill, const Call& call) {
   for (uint16_t limb : s.limbs) scalars.push_back(b.random.residue(b.ring.modulus(limb), fill));
   const uint64_t alias = b.random.below(3);
   return compare(b, s, out, [&](const KernelTable& t, const Launch& l, Operand& o) {
-    const Rows x = alias == 1 ? o.rows() : a.rows(), y = alias == 2 ? o.rows() : c.rows();
+    const Rows x = overA && alias == 1 ? o.rows() : a.rows(), y = alias == 2 ? o.rows() : c.rows();
     call(t, l, o.rows(), x, y, scalars.data());
   });
 }
 
-std::string testAdd(Bench& b, Fill fill) {
+template <auto KernelTable::* entry>
+std::string testSum(Bench& b, Fill fill) {
   return testBinary(b, fill,
                     [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t*) {
-                      t.add(b.ring, b.pool, l, o, x, y);
-                    });
-}
-
-std::string testSub(Bench& b, Fill fill) {
-  return testBinary(b, fill,
-                    [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t*) {
-                      t.sub(b.ring, b.pool, l, o, x, y);
+                      (t.*entry)(b.ring, b.pool, l, o, x, y);
                     });
 }
 
@@ -259,6 +255,15 @@ std::string testSubScale(Bench& b, Fill fill) {
                     [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t* c) {
                       t.subScale(b.ring, b.pool, l, o, x, y, c);
                     });
+}
+
+std::string testNttSubScale(Bench& b, Fill fill) {
+  return testBinary(
+      b, fill,
+      [&](const KernelTable& t, const Launch& l, Rows o, Rows x, Rows y, const uint64_t* c) {
+        t.nttSubScale(b.ring, b.pool, l, o, x, y, c);
+      },
+      false);
 }
 
 std::string testAddPlain(Bench& b, Fill fill) {
@@ -315,15 +320,13 @@ std::string testLongReduction(Bench& b, Fill fill) {
 std::string testCoefficients(Bench& b, Fill fill, uint32_t logN, uint32_t rowWords, uint32_t inner,
                              uint32_t terms) {
   Shape s;
-  s.rank = 3;
-  s.reduceRank = 1;
-  s.dims[0] = 2;
-  s.dims[1] = inner;
-  s.dims[2] = terms;
+  s.rank = 3, s.reduceRank = 1;
+  s.dims[0] = 2, s.dims[1] = inner, s.dims[2] = terms;
   s.limbs = {1, 0};
   RingContext ring(logN, firstPrimes(logN, 50, 2));
   Operand out = randomOperand(b.random, ring, s, s.limbs, 1, ring.degree(), true, fill);
   Operand a = randomOperand(b.random, ring, s, s.limbs, 1, ring.degree(), false, fill);
+  a.strides[1] = 0;  // rows of a meet several weights
   std::vector<uint64_t> words(size_t(inner) * terms * rowWords);
   for (uint64_t& word : words) word = b.random.below(uint64_t(1) << 63) - (uint64_t(1) << 62);
   PlainRows p;
@@ -361,25 +364,22 @@ std::string testTransform(Bench& b, Fill fill, const Call& call) {
   });
 }
 
+template <auto KernelTable::* entry>
 std::string testNtt(Bench& b, Fill fill) {
   return testTransform(b, fill, [&](const KernelTable& t, const Launch& l, Rows o, Rows a) {
-    t.ntt(b.ring, b.pool, l, o, a);
+    (t.*entry)(b.ring, b.pool, l, o, a);
   });
 }
 
-std::string testIntt(Bench& b, Fill fill) {
-  return testTransform(b, fill, [&](const KernelTable& t, const Launch& l, Rows o, Rows a) {
-    t.intt(b.ring, b.pool, l, o, a);
-  });
-}
+using KernelCheck = std::string (*)(Bench&, Fill);
 
 // The transforms at every degree: odd and even numbers of layers take different paths.
-std::string testDegrees(Bench& b, Fill fill, bool forward, uint32_t maxLogN) {
+std::string testDegrees(Bench& b, Fill fill, KernelCheck check, uint32_t maxLogN) {
   for (uint32_t logN = kMinLogN; logN <= maxLogN; logN++) {
     RingContext ring(logN, {firstPrimes(logN, 50, 1)[0], firstPrimes(logN, 46, 1)[0],
                             firstPrimes(logN, 40, 1)[0], firstPrimes(logN, logN + 8, 1)[0]});
     Bench inner{ring, b.pool, b.table, b.reference, b.random, logN};
-    const std::string difference = forward ? testNtt(inner, fill) : testIntt(inner, fill);
+    const std::string difference = check(inner, fill);
     if (!difference.empty()) return difference;
   }
   return "";
@@ -417,6 +417,7 @@ std::string testKeyProduct(Bench& b, Fill fill) {
   Operand out = randomOperand(b.random, b.ring, s, s.limbs, 2, n, true, fill);
   Operand digits = randomOperand(b.random, b.ring, s, s.limbs, digitCount, n, false, fill);
   const uint32_t keyDim = s.rank == 0 || b.random.coin() ? ~0u : uint32_t(b.random.below(s.rank));
+  if (keyDim != ~0u && b.random.coin()) digits.strides[keyDim] = 0;  // one decomposition for all keys
   const uint32_t keyCount = keyDim == ~0u ? 1 : s.dims[keyDim];
   std::vector<std::vector<uint64_t>> words(keyCount);
   std::vector<KeyView> keys(keyCount);
@@ -476,22 +477,23 @@ std::string testSumRows(Bench& b, Fill fill) {
 
 struct KernelTest {
   const char* name;
-  std::string (*run)(Bench&, Fill);
+  KernelCheck run;
   uint32_t repeats;
 };
 
 constexpr KernelTest kTests[] = {
     {"zero", testZero, 1},
     {"copy", testCopy, 3},
-    {"add", testAdd, 3},
-    {"sub", testSub, 3},
+    {"add", testSum<&KernelTable::add>, 3},
+    {"sub", testSum<&KernelTable::sub>, 3},
     {"addPlain", testAddPlain, 6},
     {"contract", testContract, 8},
     {"tensor", testTensor, 3},
-    {"ntt", testNtt, 1},
-    {"intt", testIntt, 1},
+    {"ntt", testNtt<&KernelTable::ntt>, 1},
+    {"intt", testNtt<&KernelTable::intt>, 1},
     {"baseConvert", testBaseConvert, 2},
     {"subScale", testSubScale, 3},
+    {"nttSubScale", testNttSubScale, 2},
     {"keyProduct", testKeyProduct, 4},
     {"automorphism", testAutomorphism, 4},
     {"sumRows", testSumRows, 2},
@@ -500,10 +502,9 @@ constexpr KernelTest kTests[] = {
 // Primes near 2^50 and near 2^40, and one between, where a kernel may switch to its lazier form.
 std::vector<uint64_t> testPrimes(uint32_t logN) {
   std::vector<uint64_t> primes = firstPrimes(logN, 50, 4);
-  for (uint32_t bits : {46u, 40u, 40u}) {
+  for (uint32_t bits : {46u, 40u}) {
     const auto more = firstPrimes(logN, bits, bits == 46 ? 1 : 3);
     primes.insert(primes.end(), more.begin(), more.end());
-    if (bits == 40) break;
   }
   return primes;
 }
@@ -531,19 +532,21 @@ void runTable(const KernelTable& table, const KernelTable& reference, bool full,
   }
   Random random(seed);
   Bench bench{*rings[0], pools[1], table, reference, random, 6};
-  std::string forward, inverse, sums, expanded, wide;
+  std::string forward, inverse, fused, sums, expanded, wide;
   for (Fill fill : kFills) {
     // Long rows are the point of some tables and cost 2 s, so without --full they come with one fill.
     const uint32_t maxLogN = full || (longRows && fill == Fill::kMixed) ? kMaxLogN : 13;
-    if (forward.empty()) forward = testDegrees(bench, fill, true, maxLogN);
-    if (inverse.empty()) inverse = testDegrees(bench, fill, false, maxLogN);
+    if (forward.empty()) forward = testDegrees(bench, fill, testNtt<&KernelTable::ntt>, maxLogN);
+    if (inverse.empty()) inverse = testDegrees(bench, fill, testNtt<&KernelTable::intt>, maxLogN);
+    if (fused.empty()) fused = testDegrees(bench, fill, testNttSubScale, maxLogN);
     for (int i = 0; i < 4 && sums.empty(); i++) sums = testLongReduction(bench, fill);
-    if (expanded.empty()) expanded = testCoefficients(bench, fill, 8, 256, 8, 96);
+    if (expanded.empty()) expanded = testCoefficients(bench, fill, 8, 256, 7, 96);
     if (expanded.empty()) expanded = testCoefficients(bench, fill, 14, 1 << 13, 1, 3);
     if (wide.empty()) wide = testWideConversion(bench, fill);
   }
   report(table.name, "ntt, every degree", forward);
   report(table.name, "intt, every degree", inverse);
+  report(table.name, "nttSubScale, every degree", fused);
   report(table.name, "9000 terms", sums);
   report(table.name, "many coefficients", expanded);
   report(table.name, "wide base conversion", wide);
@@ -571,8 +574,21 @@ int run(int argc, char** argv) {
     if (table == nullptr) std::printf("%-13s skipped: this machine cannot run it\n", name);
     else runTable(*table, reference, full, false);
   }
+  if (only == nullptr || std::strcmp(only, "cuda") == 0) {
+    const AegisCuda* api = nullptr;
+    const CudaMachine machine = cudaMachine(&api);
+    if (api != nullptr) {
+      ModuleKernels kernels(*api, 0);
+      std::printf("cuda          %s\n", machine.devices[0].c_str());
+      runTable(ModuleKernels::hostTable(), reference, full, true);
+    } else {
+      std::printf("%-13s skipped: %s\n", "cuda", machine.problem.c_str());
+      if (only != nullptr) return 1;
+    }
+  }
   const KernelTable& emulated = emulatedCudaKernels();
   if (only == nullptr || std::strcmp(only, emulated.name) == 0) runTable(emulated, reference, full, true);
+  if (only == nullptr || std::strcmp(only, emulated.name) == 0) testReduceRows(emulated.name, seed, report);
   std::printf("%u passed, %u failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }

@@ -2,41 +2,14 @@
 #include <cmath>
 
 #include "executor/materialize.h"
-#include "executor/session.h"
 #include "test/client_check.h"
-#include "test/toy_plan.h"
+#include "test/toy_setting.h"
 
 namespace aegis::test {
 namespace {
 
 using Complex = std::complex<double>;
-
-struct Setting {
-  std::shared_ptr<const PlanFile> plan;
-  WeightMap weights = toyWeights();
-  ThreadPool pool{2};
-  std::unique_ptr<ToyCrypto> crypto;
-  std::vector<std::vector<uint64_t>> keys;
-  std::vector<Complex> x, y;
-  std::vector<CiphertextArray> inputs;
-
-  explicit Setting(const plan::PlanT& plain = makeToyPlan()) {
-    plan = std::make_shared<const PlanFile>(PlanFile::fromBytes(packPlan(plain)));
-    crypto = std::make_unique<ToyCrypto>(plan->ring(), pool, 7);
-    for (uint32_t i = 0; i < plain.keys.size(); i++) keys.push_back(crypto->makeKey(plain, i));
-    for (uint32_t i = 0; i < plan->ring().degree() / 2; i++) {
-      x.emplace_back(std::sin(0.1 * i), 0);
-      y.emplace_back(std::cos(0.37 * i), 0);
-    }
-    for (const auto* values : {&x, &y})
-      inputs.push_back({1, kToyLevels + 1, crypto->encrypt(*values, kToyLevels, kToyScale)});
-  }
-  KeySource keySource() const {
-    uint64_t bytes = 0;
-    for (const auto& key : keys) bytes += key.size() * sizeof(uint64_t);
-    return {[this](uint32_t i) { return KeyView{keys[i].data(), 3, kToyLevels + 1 + kToySpecials}; }, bytes};
-  }
-};
+using Setting = ToySetting;
 
 double worst(const Setting& setting, const RunResult& result, uint32_t output,
              const std::vector<Complex>& expected) {

@@ -219,7 +219,7 @@ void checkFunctionChecks(Checker& checker) {
       commands.push_back(std::move(loop));
     }
   });
-  refuse("R244", "an unknown command", [](PlanT& p) { command(p, plan::Opcode_Zero).op = plan::Opcode(17); });
+  refuse("R244", "an unknown command", [](PlanT& p) { command(p, plan::Opcode_Zero).op = plan::Opcode(18); });
   refuse("R244", "a location that is not there", [](PlanT& p) { command(p, plan::Opcode_Zero).node = 3; });
 }
 
@@ -313,6 +313,12 @@ void checkOperandChecks(Checker& checker) {
   refuse("R238", "a missing scalar", [](PlanT& p) { command(p, plan::Opcode_SubScale).scalars.pop_back(); });
   refuse("R238", "a scalar above its prime",
          [](PlanT& p) { command(p, plan::Opcode_SubScale).scalars[0] = ~0ull; });
+  refuse("R238", "a missing scalar of the fused command",
+         [](PlanT& p) { command(p, plan::Opcode_NttSubScale).scalars.pop_back(); });
+  refuse("R233", "a fused transform that writes over its minuend", [](PlanT& p) {
+    plan::CommandT& c = command(p, plan::Opcode_NttSubScale);
+    *c.out = *c.a;
+  });
   refuse("R236", "no keys", [](PlanT& p) { command(p, plan::Opcode_KeyProduct).keys.clear(); });
   refuse("R236", "a key that is not there",
          [](PlanT& p) { command(p, plan::Opcode_KeyProduct).keys[0] = 4; });

@@ -4,40 +4,15 @@
 #include <cstring>
 #include <random>
 
-#include "executor/session.h"
 #include "test/client_check.h"
-#include "test/toy_plan.h"
-#include "test/toy_ranks.h"
+#include "test/toy_setting.h"
 
 namespace aegis::test {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct Setting {
-  std::shared_ptr<const PlanFile> plan;
-  std::vector<uint64_t> key;
-  std::vector<CiphertextArray> inputs;
-
-  explicit Setting(uint32_t ranks) {
-    plan = std::make_shared<const PlanFile>(PlanFile::fromBytes(packPlan(makeRanksPlan(ranks))));
-    const RingContext& ring = plan->ring();
-    std::mt19937_64 engine(17);
-    const size_t n = ring.degree(), limbs = kToyLevels + 1, rows = limbs + kToySpecials;
-    for (size_t row = 0; row < 3 * 2 * rows; row++) {
-      const size_t r = row % rows, limb = r < kToySpecials ? limbs + r : r - kToySpecials;
-      for (size_t k = 0; k < n; k++) key.push_back(engine() % ring.modulus(uint32_t(limb)));
-    }
-    inputs.push_back({kRanksElements, uint32_t(limbs), {}});
-    for (size_t row = 0; row < kRanksElements * 2 * limbs; row++)
-      for (size_t k = 0; k < n; k++) inputs[0].data.push_back(engine() % ring.modulus(uint32_t(row % limbs)));
-  }
-  // Whole keys, or the rows that these ranks hold.
-  KeySource wholeKeys() const {
-    return {[this](uint32_t) { return KeyView{key.data(), 3, kToyLevels + 1 + kToySpecials}; },
-            key.size() * 8};
-  }
-};
+using Setting = RanksSetting;
 
 // A key of which only the rows of one rank are held.
 struct CutKey {

@@ -148,6 +148,7 @@ class Maker {
   }
 
   // Divides rows by dropped primes: [components][rows] with the dropped limbs last; `converted` is scratch.
+  // One prime, a rescale, by the fused command, several, a ModDown, by its parts.
   void divide(plan::FunctionT& f, uint32_t buffer, int64_t stride, uint16_t kept, uint16_t dropped,
               uint32_t converted, uint32_t out, uint64_t keptOffset) {
     const Limbs source = range(kept, dropped), target = range(0, kept);
@@ -156,10 +157,13 @@ class Maker {
     f.commands.push_back(command(plan::Opcode_BaseConvert, target, {2}, view(converted, 0, {kept}),
                                  view(buffer, keptOffset, {stride})));
     f.commands.back()->source_limbs = source;
-    f.commands.push_back(
-        command(plan::Opcode_Ntt, target, {2}, view(converted, 0, {kept}), view(converted, 0, {kept})));
-    f.commands.push_back(command(plan::Opcode_SubScale, target, {2}, view(out, 0, {kept}),
-                                 view(buffer, 0, {stride}), view(converted, 0, {kept})));
+    const bool fused = dropped == 1;
+    if (!fused)
+      f.commands.push_back(
+          command(plan::Opcode_Ntt, target, {2}, view(converted, 0, {kept}), view(converted, 0, {kept})));
+    const plan::Opcode op = fused ? plan::Opcode_NttSubScale : plan::Opcode_SubScale;
+    f.commands.push_back(command(op, target, {2}, view(out, 0, {kept}), view(buffer, 0, {stride}),
+                                 view(converted, 0, {kept})));
     for (const uint16_t limb : target)
       f.commands.back()->scalars.push_back(inverseOf(kept, dropped, primes_[limb]));
   }

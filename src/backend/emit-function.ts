@@ -7,6 +7,7 @@ import type { Block, Func, Op, Value } from '../ir/module.js';
 import { commandArity, componentAxis, digitAxis, viewKinds, type Window } from '../ir/ops/poly.js';
 import { axesCount, type PolyType, type PtType } from '../ir/types.js';
 import { ExchangeEmitter } from './emit-exchange.js';
+import { fusibleTransforms } from './fuse-transforms.js';
 import { launchCommands, type Launch, type PlainLayout } from './launch.js';
 import {
   denseLayout,
@@ -60,6 +61,9 @@ class FunctionEmitter {
   private readonly plainSources = new Map<number, PlainSource>();
   private readonly plainUses: PlainUse[] = [];
   private readonly plainIndices = new Map<string, number>();
+  private readonly fusible: ReadonlySet<Op>;
+  /** Results of transforms that are left to the commands which read them. */
+  private readonly pending = new Map<Value, Op>();
   private readonly callFrames: (Placed & { readonly command: Command })[] = [];
   /** Per enclosing loop, the storages from outside that it touches. */
   private readonly loops: Set<Storage>[] = [];
@@ -79,6 +83,7 @@ class FunctionEmitter {
     private readonly context: EmitContext,
   ) {
     this.lifetimes = new Lifetimes(func);
+    this.fusible = fusibleTransforms(func);
   }
 
   run(): EmittedFunction {
@@ -228,6 +233,11 @@ class FunctionEmitter {
     const result = defined(op.results[0], 'result');
     const target = into === undefined ? this.target(op, arity, result) : this.intoLayout(op, into);
     this.bind(result, target);
+    if (this.fusible.has(op) && target.storage === this.layout(defined(op.operands[0], 'operand')).storage) {
+      this.pending.set(result, op);
+      return;
+    }
+    const fused = this.fuses(op, target);
     const out = windowLayout(target, (op.attrs.window ?? {}) as Window);
     const { attrs } = op;
     const [first, second] = op.operands.slice(0, arity);
@@ -239,7 +249,7 @@ class FunctionEmitter {
       value === undefined ? [] : (value.type as PolyType | PtType).axes,
     );
     const base: Launch = {
-      op: op.kind.slice('poly.'.length) as Opcode,
+      op: fused ? 'ntt_sub_scale' : (op.kind.slice('poly.'.length) as Opcode),
       node: this.context.nodeIndex(op.loc),
       out,
       a,
@@ -255,6 +265,22 @@ class FunctionEmitter {
       componentAxes: componentAxesOf(op.kind),
     };
     this.launch({ ...base, ...this.details(op, first) });
+  }
+
+  /**
+   * True if the command takes the pending transform of its second operand along: it writes over that operand.
+   * Otherwise the transform is made now, in place.
+   */
+  private fuses(op: Op, target: Layout): boolean {
+    const value = op.operands[1];
+    const transform = value === undefined ? undefined : this.pending.get(value);
+    if (value === undefined || transform === undefined) return false;
+    this.pending.delete(value);
+    const layout = this.layout(value);
+    if (target.storage === layout.storage) return true;
+    const node = this.context.nodeIndex(transform.loc);
+    this.launch({ op: 'ntt', node, out: layout, a: layout, over: [], accumulate: false, componentAxes: {} });
+    return false;
   }
 
   /** Fields of single commands. */

@@ -3,16 +3,24 @@
  * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
 import type { ClientParts, LayerBlock } from '../ir/module.js';
-import { kernelKinds } from '../target/profile.js';
+import { kernelKinds, type KernelKind } from '../target/profile.js';
 
 export type { LayerBlock };
 
 export const formatMajor = 2;
 export const formatMinor = 2;
 
-/** In the order of the schema's enum. */
-export const opcodes = [...kernelKinds, 'loop', 'call', 'collective', 'wait'] as const;
-export type Opcode = (typeof opcodes)[number];
+export type Opcode = KernelKind | 'loop' | 'call' | 'collective' | 'wait';
+
+/** In the order of the schema's enum, which only grows at its end. */
+export const opcodes: readonly Opcode[] = [
+  ...kernelKinds.filter((kind) => kind !== 'ntt_sub_scale'),
+  'loop',
+  'call',
+  'collective',
+  'wait',
+  'ntt_sub_scale',
+];
 
 /** In the order of the schema's enums. */
 export const collectiveKinds = [

@@ -158,9 +158,11 @@ export interface RunFiles {
 export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Context): Promise<RunReport> {
   const { run } = await import('../executor/index.js');
   const { keys, request, response, threads, backend, channel } = files;
-  return nativeWork('run', context, (hooks) =>
+  const report = await nativeWork('run', context, (hooks) =>
     run({ plan: plan.path, keys, in: request, out: response, threads, backend, channel, ...hooks }),
   );
+  showWarnings(report.warnings, context);
+  return report;
 }
 
 /** Outputs of the model in its own shapes. */

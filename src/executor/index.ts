@@ -26,6 +26,9 @@ export interface DoctorReport {
   /** The library of the mpi channel; '' if there is none, and why. */
   readonly mpi: string;
   readonly mpiProblem: string;
+  /** The library of the nccl channel; '' if there is none, and why. */
+  readonly nccl: string;
+  readonly ncclProblem: string;
   /** GPUs with memory and compute capability; none: cudaProblem says why. */
   readonly cuda: readonly string[];
   readonly cudaProblem: string;
@@ -106,6 +109,7 @@ export interface RunOptions extends TaskHooks, Threads {
   readonly keys: string;
   readonly in: string;
   readonly out: string;
+  /** cpu, or cuda: rank r runs on GPU r modulo their number. */
   readonly backend?: string | undefined;
   /** local: ranks are threads of this process; mpi: it is one of those that mpirun or srun started. */
   readonly channel?: string | undefined;
@@ -145,13 +149,15 @@ export interface RunReport {
   readonly ranks: readonly RankReport[];
   /** By ONNX node, summed over ranks. */
   readonly timings: readonly { readonly node: string; readonly seconds: number }[];
-  /** By plan command; row bytes are those read and written. */
+  /** By plan command; row bytes are those read and written; seconds null where they were not measured. */
   readonly opcodes: readonly {
     readonly op: string;
-    readonly seconds: number;
+    readonly seconds: number | null;
     readonly launches: number;
     readonly rowBytes: number;
   }[];
+  /** R409: what made the run slower than it might be. */
+  readonly warnings: readonly Diagnostic[];
 }
 
 /** Runs a plan on a request and writes the response. Opens no secret. */

@@ -95,6 +95,8 @@ function countRows(shape: KernelShape, summed: number): RowCounts {
         readRows: 4 * rows * summed,
         writtenRows: 3 * rows,
       };
+    case 'ntt_sub_scale':
+      return { terms: (rows * shape.logN) / 2, words: rows, readRows: 2 * rows, writtenRows: rows };
     case 'ntt':
     case 'intt':
       return { terms: (rows * shape.logN) / 2, words: rows, readRows: rows, writtenRows: rows };
@@ -136,6 +138,7 @@ const operationWeights: Readonly<Record<KernelKind, { readonly term: number; rea
   sub_scale: { term: 0, word: 1 },
   key_product: { term: 0.5, word: 0.5 },
   automorphism: { term: 0.1, word: 0 },
+  ntt_sub_scale: { term: 1, word: 1.25 },
 };
 
 /** Rows above this length do not fit the shared memory of a multiprocessor: a transform is two passes. */
@@ -147,10 +150,13 @@ export function operationsOf(work: KernelWork): number {
   return work.terms * term + work.words * word + work.butterflies * operationWeights.ntt.term;
 }
 
-/** Between memory and the device's units: every operand once, transforms of long rows twice. */
+/** Passes over the rows of transforms that are long, by the share of operands that they take twice. */
+const twice: Partial<Record<KernelKind, number>> = { ntt: 1, intt: 1, ntt_sub_scale: 2 / 3 };
+
+/** Between memory and the device's units: every operand once, what is transformed of long rows twice. */
 export function trafficOf(work: KernelWork, logN: number): number {
-  const transform = work.kind === 'ntt' || work.kind === 'intt';
-  return work.bufferBytes * (transform && logN > onePassLogN ? 2 : 1) + work.staticBytes;
+  const again = logN > onePassLogN ? (twice[work.kind] ?? 0) : 0;
+  return work.bufferBytes * (1 + again) + work.staticBytes;
 }
 
 /** How ranks share a machine whose kernels were measured. One rank has all of it unless given. */

@@ -21,6 +21,7 @@ export const kernelKinds = [
   'sub_scale',
   'key_product',
   'automorphism',
+  'ntt_sub_scale',
 ] as const;
 export type KernelKind = (typeof kernelKinds)[number];
 
@@ -253,6 +254,11 @@ function readMeasured(r: Reader, value: Json): MeasuredKernels {
   };
 }
 
+/** ntt_sub_scale in profiles that were measured before it was a kernel: the sum of its parts. */
+function fusedOf(transform: MeasuredKernel, scaling: MeasuredKernel): MeasuredKernel {
+  return { ...transform, wordSeconds: transform.wordSeconds + scaling.wordSeconds };
+}
+
 function readTable(r: Reader, value: unknown, index: number): MeasuredTable {
   const what = `measured.tables[${index}].`;
   const table = r.object(value, what.slice(0, -1));
@@ -260,6 +266,8 @@ function readTable(r: Reader, value: unknown, index: number): MeasuredTable {
   const kernels = r.object(table['kernels'], `${what}kernels`);
   r.only(kernels, `${what}kernels.`, kernelKinds);
   const read = (kind: KernelKind): [KernelKind, MeasuredKernel] => {
+    if (kind === 'ntt_sub_scale' && kernels[kind] === undefined)
+      return [kind, fusedOf(read('ntt')[1], read('sub_scale')[1])];
     const where = `${what}kernels.${kind}`;
     const one = r.object(kernels[kind], where);
     r.only(one, `${where}.`, ['termSeconds', 'wordSeconds', 'byteSeconds']);

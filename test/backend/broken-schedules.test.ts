@@ -380,11 +380,7 @@ const shares: readonly [string, PlanView, RegExp][] = [
     withProgram(0, (p) => ({ keys: [...p.keys, { key: 1, limbs: [] }], memory: p.memory })),
     /program 0, holds key 1 of 1/,
   ],
-  [
-    'too many digits',
-    withCommand(0, [11], (c) => ({ digitCount: c.digitCount + 1 })),
-    /of key 0, which has/,
-  ],
+  ['too many digits', withCommand(0, [11], (c) => ({ digitCount: c.digitCount + 1 })), /of key 0, which has/],
   [
     'a limb of an output missing',
     withProgram(1, () => ({ outputs: [{ buffer: ranks.y, elements: [], limbs: [0] }] })),

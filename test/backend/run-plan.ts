@@ -424,6 +424,10 @@ class RankRunner {
         return set(ring.intt(a(), limb));
       case 'sub_scale':
         return set(zip(a(), b(), (x, y) => mod(x - y, q) * BigInt(c.scalars[j]!)));
+      case 'ntt_sub_scale': {
+        const b_ = ring.ntt(b(), limb);
+        return set(a().map((x, i) => mod(x - b_[i]!, q) * BigInt(c.scalars[j]!)));
+      }
       case 'key_product': {
         const key = this.key(this.turn(c.keys, c.keyDim, c.keysPerIteration, f, index), limb);
         for (const component of [0, 1]) {

@@ -120,8 +120,10 @@ describe('verifySchedule', () => {
       out: { ...c.a!, limbStride: 1 },
     }));
     expect(verifySchedule(inPlace).join('\n')).toMatch(/overlaps an input/);
-    const shifted = withCommand(plan, 'turn', is('sub_scale'), (c) => ({ out: moved(c.b, -1) }));
+    const shifted = withCommand(plan, 'turn', is('ntt_sub_scale'), (c) => ({ out: moved(c.b, -1) }));
     expect(verifySchedule(shifted)).not.toEqual([]);
+    const minuend = withCommand(plan, 'turn', is('ntt_sub_scale'), (c) => ({ out: c.a }));
+    expect(verifySchedule(minuend).join('\n')).toMatch(/overlaps an input/);
   });
 
   it('finds outputs that are written twice or not in full', () => {
@@ -142,7 +144,7 @@ describe('verifySchedule', () => {
       [withCommand(plan, 'turn', is('key_product'), () => ({ keys: [0, 77] })), /a key that is none of 2/],
       [withCommand(plan, 'turn', is('automorphism'), () => ({ galois: [] })), /0 keys or rotations/],
       [withCommand(plan, 'turn', is('contract'), (c) => ({ plain: moved(c.plain, 1) })), /operand plain/],
-      [withCommand(plan, 'turn', is('sub_scale'), () => ({ scalars: [] })), /not one scalar/],
+      [withCommand(plan, 'turn', is('ntt_sub_scale'), () => ({ scalars: [] })), /not one scalar/],
       [withCommand(plan, 'main', is('call'), () => ({ callee: 1 })), /not an earlier one/],
       [withCommand(plan, 'main', is('call'), () => ({ bindings: [] })), /binds 0 arguments/],
       [withCommand(plan, 'main', is('call'), () => ({ frameOffset: 1e6 })), /callee frame leaves/],

@@ -245,6 +245,17 @@ struct Driver {
     });
   }
 
+  // Rows pass from memory to the core once for each operand: the last layers of the transform take a along.
+  static void nttSubScale(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a,
+                          Rows b, const uint64_t* scalars) {
+    const Output to(launch, out);
+    const Located<Rows> x(launch, a), y(launch, b);
+    forEachPiece(ring, pool, launch, ring.degree(), ring.logN() / 2, [&](const Piece& p) {
+      const NttTable& table = ring.nttTable(launch.limbs[p.limb], ops.twiddles);
+      ops.nttSubScale(to.at(p), x.at(p), y.at(p), scalars[p.limb] % table.prime.q, table);
+    });
+  }
+
   static void keyProduct(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out,
                          Rows digits, uint32_t digitCount, const KeyView* keys, uint32_t keyDim,
                          const uint16_t* keyRows) {
@@ -310,6 +321,7 @@ struct Driver {
                                         transform<&RowOps::intt>,
                                         baseConvert,
                                         subScale,
+                                        nttSubScale,
                                         keyProduct,
                                         automorphism,
                                         sumRows};

@@ -61,8 +61,8 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
   }
 }
 
-// Harvey 2014: values stay in [0, 4q), 4q < 2^52, and are made canonical once at the end.
-void ntt(uint64_t* out, const uint64_t* a, const NttTable& table) {
+// Harvey 2014: values stay in [0, 4q), 4q < 2^52.
+void nttLazy(uint64_t* out, const uint64_t* a, const NttTable& table) {
   const size_t n = size_t(1) << table.logN;
   const uint64_t q = table.prime.q, twoQ = 2 * q;
   const Twiddles<uint64_t>& w = table.words;
@@ -78,10 +78,23 @@ void ntt(uint64_t* out, const uint64_t* a, const NttTable& table) {
         out[k + t] = x + twoQ - y;
       }
     }
-  for (size_t k = 0; k < n; k++) {
+}
+
+void ntt(uint64_t* out, const uint64_t* a, const NttTable& table) {
+  nttLazy(out, a, table);
+  const uint64_t q = table.prime.q, twoQ = 2 * q;
+  for (size_t k = 0; k < size_t(1) << table.logN; k++) {
     const uint64_t x = out[k] >= twoQ ? out[k] - twoQ : out[k];
     out[k] = x >= q ? x - q : x;
   }
+}
+
+void nttSubScale(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+                 const NttTable& table) {
+  nttLazy(out, b, table);
+  const uint64_t q = table.prime.q, companion = shoup64(scalar, q);
+  for (size_t k = 0; k < size_t(1) << table.logN; k++)
+    out[k] = mulShoup(a[k] + 4 * q - out[k], scalar, companion, q);
 }
 
 // Values in [0, 2q); the last layer carries the division by N.
@@ -110,6 +123,6 @@ void intt(uint64_t* out, const uint64_t* a, const NttTable& table) {
 
 const RowOps portableOps = {
     "portable", TwiddleForm::kShoup64, addRow, subRow, addPlainRow, signedRow, subScale, sum, gather, dot,
-    convert, ntt, intt};
+    convert, ntt, intt, nttSubScale};
 
 }  // namespace aegis::cpu

@@ -222,6 +222,12 @@ void subScale(const RingContext& ring, ThreadPool&, const Launch& launch, Rows o
   });
 }
 
+void nttSubScale(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a, Rows b,
+                 const uint64_t* scalars) {
+  ntt(ring, pool, launch, out, b);
+  subScale(ring, pool, launch, out, a, out, scalars);
+}
+
 // The index along batch dimension `dim` of an (outer, reduced) pair; 0 if dim is ~0u.
 uint32_t batchIndex(const Launch& launch, uint32_t dim, size_t outer, size_t reduced) {
   if (dim == ~0u) return 0;
@@ -281,7 +287,7 @@ void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t wo
 
 const KernelTable referenceKernels = {"reference", zero,     copy,       add,         sub,
                                       addPlain,    contract, tensor,     ntt,         intt,
-                                      baseConvert, subScale, keyProduct, automorphism,
-                                      sumRows};
+                                      baseConvert, subScale, nttSubScale, keyProduct,
+                                      automorphism, sumRows};
 
 }  // namespace aegis::cpu

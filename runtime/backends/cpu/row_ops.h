@@ -57,6 +57,8 @@ struct RowOps {
   // Whole rows. out may be a.
   void (*ntt)(uint64_t* out, const uint64_t* a, const NttTable&);
   void (*intt)(uint64_t* out, const uint64_t* a, const NttTable&);
+  // Whole rows: out = (a - NTT(b)) * scalar, scalar < q. out may be b.
+  void (*nttSubScale)(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar, const NttTable&);
 };
 
 }  // namespace aegis::cpu

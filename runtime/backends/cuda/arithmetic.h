@@ -54,6 +54,10 @@ struct Wide {
     low += x;
     high += low < x ? 1 : 0;
   }
+  AEGIS_DEVICE void add(const Wide& x) {
+    add(x.low);
+    high += x.high;
+  }
   // 4 IMAD.
   AEGIS_DEVICE void addProduct(uint64_t a, uint64_t b) {
     const uint64_t product = a * b;

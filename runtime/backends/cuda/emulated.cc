@@ -95,6 +95,11 @@ void subScale(const RingContext& ring, ThreadPool& pool, const Launch& launch, R
   Emulation(ring, pool, launch, false).commands().subScale(launch, out, a, b, scalars);
 }
 
+void nttSubScale(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows a, Rows b,
+                 const uint64_t* scalars) {
+  Emulation(ring, pool, launch, true).commands().nttSubScale(launch, out, a, b, scalars);
+}
+
 void keyProduct(const RingContext& ring, ThreadPool& pool, const Launch& launch, Rows out, Rows digits,
                 uint32_t digitCount, const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
   Emulation(ring, pool, launch, false)
@@ -113,9 +118,9 @@ void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t wo
   Commands<EmulatedLauncher>(launcher, RingView{}).sumRows(out, rows, count, words, &prime);
 }
 
-constexpr KernelTable emulatedKernels = {"cuda-emulated", zero,     copy,       add,          sub,
-                                         addPlain,        contract, tensor,     ntt,          intt,
-                                         baseConvert,     subScale, keyProduct, automorphism, sumRows};
+constexpr KernelTable emulatedKernels = {
+    "cuda-emulated", zero, copy, add,         sub,      addPlain,    contract,   tensor,
+    ntt,             intt, baseConvert, subScale, nttSubScale, keyProduct, automorphism, sumRows};
 
 }  // namespace
 }  // namespace cuda

@@ -112,7 +112,7 @@ class Commands {
                 const Scratch& scratch) {
     withResidues(launch, out, a, plain, scratch,
                  [&](const Launch& part, const Rows& to, const Rows& from, const PlainRows& residues) {
-                   reduction(part, to, ContractTerms{from, residues, plainShift(ring_, residues)});
+                   contraction(part, to, from, residues);
                  });
   }
   void tensor(const Launch& launch, const Rows& out, const Rows& a, const Rows& b) {
@@ -120,7 +120,11 @@ class Commands {
   }
   void keyProduct(const Launch& launch, const Rows& out, const Rows& digits, uint32_t digitCount,
                   const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
-    reduction(launch, out, KeyProductTerms{digits, digitCount, keys, keyDim, keyRows});
+    const KeyOperands operands{digits, digitCount, keys, keyDim, keyRows};
+    const bool together = keyDim < launch.rank - launch.reduceRank && digits.strides[keyDim] == 0;
+    const uint32_t tiled = together ? launch.dims[keyDim] : 1;
+    if (tiled > 1) keyProducts<4, 1>(launch, out, operands, tiled);
+    else keyProducts<1, 2>(launch, out, operands, 1);
   }
   void automorphism(const Launch& launch, const Rows& out, const Rows& a, const uint32_t* galois,
                     uint32_t galoisDim) {
@@ -131,6 +135,13 @@ class Commands {
     const uint32_t first = firstPassLayers(ring_.logN);
     if (first != 0) pass<Transform::kForward>(launch, out, a, ring_.logN, 0, first);
     pass<Transform::kForward>(launch, out, first != 0 ? out : a, ring_.logN, first, ring_.logN - first);
+  }
+  void nttSubScale(const Launch& launch, const Rows& out, const Rows& a, const Rows& b,
+                   const uint64_t* scalars) {
+    const uint32_t first = firstPassLayers(ring_.logN);
+    if (first != 0) pass<Transform::kForward>(launch, out, b, ring_.logN, 0, first);
+    pass<Transform::kForwardSubScale>(launch, out, first != 0 ? out : b, ring_.logN, first,
+                                      ring_.logN - first, {a, scalars});
   }
   void intt(const Launch& launch, const Rows& out, const Rows& a) {
     const uint32_t first = firstPassLayers(ring_.logN);
@@ -167,16 +178,40 @@ class Commands {
                     Reduction<Terms>::kShared);
   }
 
+  template <uint32_t kKeys, uint32_t kWords>
+  void keyProducts(const Launch& launch, const Rows& out, const KeyOperands& operands, uint32_t tiled) {
+    using Kernel = KeyProduct<kKeys, kWords>;
+    Cut cut = cutInto(ring_, launch, kWords * kBlockThreads);
+    const uint32_t inner = tiled == 1 ? 1 : dimsProduct(launch, operands.keyDim + 1, cut.outerRank);
+    cut.outerCount = cut.outerCount / tiled * ((tiled + kKeys - 1) / kKeys);
+    launcher_.start(Kernel{ring_, launch, cut, out, operands, tiled, inner},
+                    cut.outerCount * cut.pieces * launch.limbCount, cut.words / kWords, Kernel::kShared);
+  }
+
+  // The longest outer dimension along which all rows read the same a is tiled.
+  void contraction(const Launch& launch, const Rows& out, const Rows& a, const PlainRows& residues) {
+    Cut cut = cutInto(ring_, launch, kContractWords * kBlockThreads);
+    uint32_t tileDim = 0, tiled = 1;
+    for (uint32_t d = 0; d < cut.outerRank; d++)
+      if (a.strides[d] == 0 && launch.dims[d] > tiled) tileDim = d, tiled = launch.dims[d];
+    const uint32_t inner = tiled == 1 ? 1 : dimsProduct(launch, tileDim + 1, cut.outerRank);
+    cut.outerCount = cut.outerCount / tiled * ((tiled + kTileRows - 1) / kTileRows);
+    const uint32_t shift = plainShift(ring_, residues);
+    launcher_.start(Contract{ring_, launch, cut, out, a, residues, shift, tileDim, tiled, inner},
+                    cut.outerCount * cut.pieces * launch.limbCount, cut.words / kContractWords,
+                    Contract::kShared);
+  }
+
   // Layers of the first of two passes of rows of 2^logRow words; 0: one pass does all.
   static uint32_t firstPassLayers(uint32_t logRow) { return logRow <= kTileLayers ? 0 : (logRow + 1) / 2; }
 
   template <Transform kind>
   void pass(const Launch& launch, const Rows& out, const Rows& in, uint32_t logRow, uint32_t firstLayer,
-            uint32_t layers) {
+            uint32_t layers, const SubScaleOperands& operands = {}) {
     const Cut cut = cutInto(ring_, launch, 1);
     const uint32_t columns = (cut.outerCount * launch.limbCount) << (logRow - layers);
     const uint32_t tileColumns = kTileWords >> layers;
-    launcher_.start(NttPass<kind>{ring_, launch, cut, out, in, logRow, firstLayer, layers, columns},
+    launcher_.start(NttPass<kind>{ring_, launch, cut, out, in, logRow, firstLayer, layers, columns, operands},
                     (columns + tileColumns - 1) / tileColumns, kBlockThreads, NttPass<kind>::kShared);
   }
 

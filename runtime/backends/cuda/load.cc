@@ -5,7 +5,6 @@
 
 #include <cstdio>
 
-#include "backends/cuda/module.h"
 #include "support/module_path.h"
 
 namespace aegis {
@@ -50,7 +49,8 @@ std::string printed(const AegisCudaDevice& device) {
 
 }  // namespace
 
-CudaMachine cudaMachine() {
+CudaMachine cudaMachine(const AegisCuda** usable) {
+  if (usable != nullptr) *usable = nullptr;
   CudaMachine machine;
   const AegisCuda* api = loadCuda(machine);
   if (api == nullptr) return machine;
@@ -71,6 +71,7 @@ CudaMachine cudaMachine() {
     if (const char* problem = api->describe(i, &device)) return lacking(problem, look);
     machine.devices.push_back(printed(device));
   }
+  if (usable != nullptr) *usable = api;
   return machine;
 }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "backends/cuda/module.h"
+
 namespace aegis {
 
 // The GPUs of this machine ("NVIDIA H100 80GB HBM3, 79.65 GiB, sm_90"), or why there are none and what
@@ -13,6 +15,7 @@ struct CudaMachine {
   std::string problem, help;
 };
 
-CudaMachine cudaMachine();
+// api, if it is asked for: the module's, where there are devices; else null.
+CudaMachine cudaMachine(const AegisCuda** api = nullptr);
 
 }  // namespace aegis

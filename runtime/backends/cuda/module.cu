@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backends/cuda/launches.h"
+#include "backends/cuda/runtime.cuh"
 
 namespace aegis::cuda {
 namespace {
@@ -34,17 +35,6 @@ class StreamLauncher {
   cudaStream_t stream_;
   cudaError_t status_ = cudaSuccess;
 };
-
-const char* say(const std::string& text) {
-  thread_local std::string kept;
-  kept = text;
-  return kept.c_str();
-}
-
-const char* said(const char* what, cudaError_t status) {
-  if (status == cudaSuccess) return nullptr;
-  return say(std::string(what) + ": " + cudaGetErrorString(status));
-}
 
 // run(commands) on the launch's stream.
 template <class Run>
@@ -163,6 +153,11 @@ const char* subScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, 
   return launched("subScale", on, [&](auto& run) { run.subScale(*on->launch, *out, *a, *b, scalars); });
 }
 
+const char* nttSubScale(const AegisCudaLaunch* on, const Rows* out, const Rows* a, const Rows* b,
+                        const uint64_t* scalars) {
+  return launched("nttSubScale", on, [&](auto& run) { run.nttSubScale(*on->launch, *out, *a, *b, scalars); });
+}
+
 const char* keyProduct(const AegisCudaLaunch* on, const Rows* out, const Rows* digits, uint32_t digitCount,
                        const KeyView* keys, uint32_t keyDim, const uint16_t* keyRows) {
   return launched("keyProduct", on, [&](auto& run) {
@@ -184,12 +179,25 @@ const char* sumRows(void* stream, uint64_t* out, const uint64_t* const* rows, ui
   return said("sumRows", launcher.status());
 }
 
+const char* reduceRows(void* stream, const ReduceRowsJob* job) {
+  if (reduceBlocks(*job) >> 31) return say("reduceRows: a launch of more than 2^41 words");
+  StreamLauncher launcher(stream);
+  launcher.start(ReduceRows{*job}, uint32_t(reduceBlocks(*job)), kBlockThreads, 0);
+  return said("reduceRows", launcher.status());
+}
+
+constexpr AegisCudaRuntime runtimeApi = {
+    memory,       hostAllocate, hostRelease, hostRegister, hostUnregister, fill,         createEvent,
+    destroyEvent, record,       streamWait,  query,        elapsed,        beginCapture, endCapture,
+    dropCapture,  launchGraph,  destroyGraph, canAccessPeer, enablePeer,   reduceRows};
+
 constexpr AegisCuda api = {
-    kAegisCudaVersion, CUDART_VERSION, driver,        deviceCount, describe, useDevice,
+    kAegisCudaVersion, CUDART_VERSION, &runtimeApi,
+    driver,            deviceCount,    describe,      useDevice,
     allocate,          release,        createStream,  destroyStream, copyBytes, synchronise,
     zero,              copy,           add,           sub,         addPlain, contract,
-    tensor,            ntt,            intt,          baseConvert, subScale, keyProduct,
-    automorphism,      sumRows};
+    tensor,            ntt,            intt,          baseConvert, subScale, nttSubScale,
+    keyProduct,        automorphism,   sumRows};
 
 }  // namespace
 }  // namespace aegis::cuda

@@ -5,10 +5,11 @@
 #include <cstdint>
 
 #include "backends/cuda/batch.h"
+#include "backends/cuda/module_runtime.h"
 
 extern "C" {
 
-constexpr uint32_t kAegisCudaVersion = 1;
+constexpr uint32_t kAegisCudaVersion = 3;
 
 struct AegisCudaDevice {
   char name[256];
@@ -29,6 +30,7 @@ struct AegisCudaLaunch {
 struct AegisCuda {
   uint32_t version;
   uint32_t toolkit;      // CUDA version that the module was built with: 13000 is 13.0
+  const AegisCudaRuntime* runtime;
   uint32_t (*driver)();  // the latest that the driver supports; 0: there is no driver
   const char* (*deviceCount)(uint32_t* count);
   const char* (*describe)(uint32_t device, AegisCudaDevice* out);
@@ -61,6 +63,8 @@ struct AegisCuda {
                              const aegis::ConversionTable*);
   const char* (*subScale)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* a,
                           const aegis::Rows* b, const uint64_t* scalars);
+  const char* (*nttSubScale)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* a,
+                             const aegis::Rows* b, const uint64_t* scalars);
   const char* (*keyProduct)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* digits,
                             uint32_t digitCount, const aegis::KeyView* keys, uint32_t keyDim,
                             const uint16_t* keyRows);

@@ -1,4 +1,5 @@
-// ntt, intt: negacyclic transforms, and the transform of plaintext rows that are held as coefficients.
+// ntt, intt, nttSubScale: negacyclic transforms, and the transform of plaintext rows that are held as
+// coefficients.
 //
 // A pass does up to kTileLayers layers of butterflies in shared memory. Before global layer `firstLayer` a
 // row falls into 2^firstLayer blocks; a block falls into interleaved columns of 2^layers words, which lie
@@ -17,6 +18,9 @@
 // the last reduction; 16 N bytes a pass, 32 N in two. Twiddles (32 N bytes with companions, most of them
 // in the contiguous pass) come from the second-level cache, since blocks go through the batch before the
 // next limb. At N = 2^16 on an H100: operations 0.40 us, memory 0.63 us a row.
+//
+// nttSubScale: 21 N IMAD and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt and then subScale move
+// 56 N (1.10 us).
 #pragma once
 
 #include "backends/cuda/arithmetic.h"
@@ -28,7 +32,14 @@ constexpr uint32_t kTileLayers = 12;
 constexpr uint32_t kTileWords = 1u << kTileLayers;
 constexpr uint32_t kMaxRadixBits = 4;
 
-enum class Transform { kForward, kForwardSigned, kInverse };  // signed: two's complement words in
+// Signed: two's complement words in. SubScale: the last pass stores (a - word) * scalar.
+enum class Transform { kForward, kForwardSigned, kForwardSubScale, kInverse };
+
+// What kForwardSubScale takes besides: the minuend, rows like those of the output, and one scalar a limb.
+struct SubScaleOperands {
+  Rows a;
+  const uint64_t* scalars = nullptr;
+};
 
 template <Transform kind>
 struct NttPass {
@@ -44,6 +55,7 @@ struct NttPass {
   uint32_t logRow;  // words of a row: N, or those of a plaintext row
   uint32_t firstLayer, layers;
   uint32_t columns;  // of all rows of the launch: rows << (logRow - layers)
+  SubScaleOperands operands;  // kForwardSubScale only
 
   template <class Block>
   AEGIS_DEVICE void run(Block& block) const {
@@ -111,10 +123,31 @@ struct NttPass {
   AEGIS_DEVICE uint64_t read(const uint64_t* from, const Prime& prime) const {
     return kind == Transform::kForwardSigned && firstLayer == 0 ? reduceSigned(*from, prime) : *from;
   }
+  // A column's words of an operand that lies as the output does.
+  struct Target {
+    uint64_t* to;
+    const uint64_t* a;
+    uint64_t scalar;
+  };
+  AEGIS_DEVICE Target target(const Column& column, uint32_t first, const Prime& prime) const {
+    const uint32_t begin = column.begin + (first << logStride());
+    Target result{rowOf(launch, cut, out, column.place) + begin, nullptr, 0};
+    if constexpr (kind == Transform::kForwardSubScale) {
+      result.a = rowOf(launch, cut, operands.a, column.place) + begin;
+      result.scalar = reduce(operands.scalars[column.place.limb], prime);
+    }
+    return result;
+  }
   // The inverse's last layer is canonical by itself (nInverse).
-  AEGIS_DEVICE void write(uint64_t* to, uint64_t word, const Prime& prime) const {
+  AEGIS_DEVICE void write(const Target& target, uint32_t at, uint64_t word, const Prime& prime) const {
     const bool last = kInverse ? firstLayer != 0 : firstLayer + layers == logRow;
-    *to = last ? reduce(word, prime) : word;
+    uint64_t result = last ? reduce(word, prime) : word;
+    if constexpr (kind == Transform::kForwardSubScale) {
+      Wide product;
+      product.addProduct(target.a[at] + prime.q - result, target.scalar);
+      result = reduce(product, prime);
+    }
+    target.to[at] = result;
   }
 
   AEGIS_DEVICE void loadTile(const Tile& tile, uint32_t thread, uint32_t threads) const {
@@ -135,8 +168,8 @@ struct NttPass {
       split(i, layers, index, element);
       if (tile.firstColumn + index >= columns) continue;
       const Column column = columnOf(tile.firstColumn + index);
-      write(rowOf(launch, cut, out, column.place) + column.begin + (element << logStride()),
-            tile.shared[sharedIndex(index, element)], ring.primes[launch.limbs[column.place.limb]]);
+      const Prime& prime = ring.primes[launch.limbs[column.place.limb]];
+      write(target(column, element, prime), 0, tile.shared[sharedIndex(index, element)], prime);
     }
   }
 
@@ -169,9 +202,9 @@ struct NttPass {
       if (kInverse) inverseGroup<R>(x, table, prime.q, layer, rowBlock);
       else forwardGroup<R>(x, table, prime.q, layer, rowBlock);
       if (store) {
-        uint64_t* to = rowOf(launch, cut, out, column.place) + column.begin + (first << logStride());
+        const Target to = target(column, first, prime);
         AEGIS_UNROLL
-        for (uint32_t j = 0; j < 1u << R; j++) write(to + (j << (logDistance + logStride())), x[j], prime);
+        for (uint32_t j = 0; j < 1u << R; j++) write(to, j << (logDistance + logStride()), x[j], prime);
       } else {
         AEGIS_UNROLL
         for (uint32_t j = 0; j < 1u << R; j++)

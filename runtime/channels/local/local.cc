@@ -3,14 +3,13 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <numeric>
 
 #include "channels/stall.h"
 #include "ckks/ring.h"
-#include "hal/thread_pool.h"
+#include "hal/device.h"
 #include "support/error.h"
 
 namespace aegis {
@@ -29,6 +28,7 @@ struct Exchange {
   uint64_t left = 0;
   std::array<const uint64_t*, kMaxRanks> send{};
   std::array<uint64_t*, kMaxRanks> receive{};
+  std::array<Device*, kMaxRanks> device{};
 };
 
 struct Hub {
@@ -45,8 +45,8 @@ struct Hub {
 
 class LocalChannel final : public Channel {
  public:
-  LocalChannel(std::shared_ptr<Hub> hub, uint32_t rank, ThreadPool& pool)
-      : hub_(std::move(hub)), rank_(rank), pool_(pool), collectives_(*hub_->job.collectives),
+  LocalChannel(std::shared_ptr<Hub> hub, uint32_t rank, Device& device)
+      : hub_(std::move(hub)), rank_(rank), device_(device), collectives_(*hub_->job.collectives),
         received_(collectives_.size(), 0), executions_(collectives_.size(), 0),
         started_(collectives_.size(), 0) {}
 
@@ -61,6 +61,7 @@ class LocalChannel final : public Channel {
     if (place == nullptr) place = std::make_shared<Exchange>();
     place->send[r] = send;
     place->receive[r] = receive;
+    place->device[r] = &device_;
     place->posted |= bit(r);
     Open& open = open_[collective];
     open = {&c, r, place, started_[collective]++, 0, false};
@@ -89,8 +90,7 @@ class LocalChannel final : public Channel {
       for (uint32_t i = 0; i < own.collective->size(); i++) {
         const uint32_t other = own.collective->group[i];
         if ((missing & bit(i)) == 0 || i == own.index) continue;
-        if (watch.stalled(other, hub_->beats[other].load(std::memory_order_relaxed), hub_->timeoutSeconds))
-          refuseStalled(*own.collective, other);
+        if (silent(watch, other)) refuseStalled(*own.collective, other);
       }
     }
     own.exchange->left |= bit(own.index);
@@ -105,6 +105,18 @@ class LocalChannel final : public Channel {
     if (!hub_->aborted.load(std::memory_order_acquire)) return;
     const std::lock_guard<std::mutex> lock(hub_->mutex);
     throwIfAborted(nullptr);
+  }
+
+  void watch(uint32_t collective) override {
+    const Collective& c = collectives_[collective];
+    last_ = &c;
+    hub_->beats[rank_].fetch_add(1, std::memory_order_relaxed);
+    if (hub_->aborted.load(std::memory_order_acquire)) {
+      const std::lock_guard<std::mutex> lock(hub_->mutex);
+      throwIfAborted(&c);
+    }
+    for (const uint32_t other : c.group)
+      if (other != rank_ && silent(watch_, other)) refuseStalled(c, other);
   }
 
   void abort(const std::string& reason) noexcept override {
@@ -123,6 +135,7 @@ class LocalChannel final : public Channel {
     std::fill(started_.begin(), started_.end(), 0);
     open_.clear();
     last_ = nullptr;
+    watch_.restart();
   }
 
  private:
@@ -158,6 +171,7 @@ class LocalChannel final : public Channel {
       lock.unlock();
       for (uint32_t s = 0; s < c.size(); s++)
         if (ready & bit(s)) take(open, s);
+      device_.settleCopies();
       lock.lock();
       open.taken |= ready;
       moved = true;
@@ -206,10 +220,12 @@ class LocalChannel final : public Channel {
     const bool all = c.kind == CollectiveKind::kAllReduce;
     const uint64_t from = all ? c.segmentOffset(open.index) : c.transfer(0, open.index).sendOffset;
     const uint64_t rows = all ? c.segmentRows(open.index) : c.rows[open.index];
-    std::vector<const uint64_t*> blocks;
-    for (uint32_t s = 0; s < c.size(); s++) blocks.push_back(open.exchange->send[s] + from * rowWords());
+    std::vector<Device::Block> blocks;
+    for (uint32_t s = 0; s < c.size(); s++)
+      blocks.push_back({open.exchange->device[s], open.exchange->send[s] + from * rowWords()});
     uint64_t* out = open.exchange->receive[open.index] + (all ? from : 0) * rowWords();
-    sumBlocks(*hub_->job.ring, pool_, c, open.index, 0, rows, blocks, out);
+    device_.sumBlocks(c, open.index, 0, rows, blocks, out);
+    device_.settleCopies();
     received_[c.id] += (c.size() - 1) * rows * rowWords() * sizeof(uint64_t);
   }
 
@@ -231,10 +247,12 @@ class LocalChannel final : public Channel {
       from = x.send[s] + t.sendOffset * n;
       out += t.receiveOffset * n;
     }
-    pool_.parallelFor(rows, 1 + (size_t(1) << 17) / n, [&](size_t begin, size_t end) {
-      std::memcpy(out + begin * n, from + begin * n, (end - begin) * n * sizeof(uint64_t));
-    });
+    device_.copyRows(out, {x.device[s], from}, rows);
     if (s != open.index) received_[c.id] += rows * n * sizeof(uint64_t);
+  }
+
+  bool silent(StallWatch& watch, uint32_t other) const {
+    return watch.stalled(other, hub_->beats[other].load(std::memory_order_relaxed), hub_->timeoutSeconds);
   }
 
   // With the mutex held.
@@ -257,11 +275,12 @@ class LocalChannel final : public Channel {
 
   const std::shared_ptr<Hub> hub_;
   const uint32_t rank_;
-  ThreadPool& pool_;
+  Device& device_;
   const std::vector<Collective>& collectives_;
   std::map<uint32_t, Open> open_;
   std::vector<uint64_t> received_, executions_, started_;
   const Collective* last_ = nullptr;
+  StallWatch watch_;  // of watch()
 };
 
 class LocalTransport final : public Transport {
@@ -269,9 +288,10 @@ class LocalTransport final : public Transport {
   explicit LocalTransport(const TransportJob& job) : hub_(std::make_shared<Hub>(job)), ranks_(job.rankCount) {
     std::iota(ranks_.begin(), ranks_.end(), 0u);
   }
+  const char* name() const override { return "local"; }
   const std::vector<uint32_t>& ranks() const override { return ranks_; }
-  std::unique_ptr<Channel> open(uint32_t rank, ThreadPool& pool) override {
-    return std::make_unique<LocalChannel>(hub_, rank, pool);
+  std::unique_ptr<Channel> open(uint32_t rank, Device& device) override {
+    return std::make_unique<LocalChannel>(hub_, rank, device);
   }
   void begin() override {
     const std::lock_guard<std::mutex> lock(hub_->mutex);

@@ -16,6 +16,7 @@
 #include "channels/mpi/load.h"
 #include "channels/stall.h"
 #include "ckks/ring.h"
+#include "hal/device.h"
 #include "hal/thread_pool.h"
 #include "support/error.h"
 
@@ -153,8 +154,7 @@ class Link {
       const auto now = Clock::now();
       if (now >= nextLook) {
         nextLook = now + kLookPeriod;
-        for (const uint32_t other : missing())
-          if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
+        refuseIfSilent(watch, missing(), place, seconds);
       }
       if (now - start < kSpin) {
         std::this_thread::yield();
@@ -162,6 +162,12 @@ class Link {
         std::this_thread::sleep_for(now - start < kShortWait ? kShortSleep : kLongSleep);
       }
     }
+  }
+
+  void refuseIfSilent(StallWatch& watch, const std::vector<uint32_t>& others, const std::string& place,
+                      double seconds) const {
+    for (const uint32_t other : others)
+      if (watch.stalled(other, heard[other], seconds)) refuse(place, other, seconds);
   }
 
   void finalize() {
@@ -366,16 +372,23 @@ class Exchange {
 
 class MpiChannel final : public Channel {
  public:
-  MpiChannel(const TransportJob& job, Link& link, ThreadPool& pool)
-      : job_(job), link_(link), pool_(pool), received_(job.collectives->size(), 0),
+  MpiChannel(const TransportJob& job, Link& link, Device& device)
+      : job_(job), link_(link), device_(device), received_(job.collectives->size(), 0),
         executions_(job.collectives->size(), 0) {}
 
   void start(uint32_t collective, const uint64_t* send, uint64_t* receive) override {
     const Collective& c = (*job_.collectives)[collective];
     AEGIS_INVARIANT(open_.count(collective) == 0);
     pending("in " + c.describe());
+    if (!device_.hostRows()) {
+      Staged& staged = stage(c);
+      staged.rows = receive;
+      if (staged.send.words > 0) device_.copyOut(staged.send.data.get(), send, staged.send.words);
+      send = staged.send.data.get();
+      receive = staged.receive.data.get();
+    }
     open_[collective] = std::make_unique<Exchange>(
-        Exchange::Setting{link_, *job_.ring, pool_, c, received_[collective]}, send, receive);
+        Exchange::Setting{link_, *job_.ring, device_.pool(), c, received_[collective]}, send, receive);
   }
 
   void wait(uint32_t collective) override {
@@ -394,6 +407,10 @@ class MpiChannel final : public Channel {
     };
     link_.waitFor(step, [&] { return own->second->missing(); }, "in " + c.describe(), link_.timeoutSeconds);
     open_.erase(own);
+    if (const auto staged = staged_.find(collective); staged != staged_.end()) {
+      const DeviceWords& block = staged->second.receive;
+      if (block.words > 0) device_.copyIn(staged->second.rows, block.data.get(), block.words);
+    }
     executions_[collective]++;
     pending("after " + c.describe());
   }
@@ -401,6 +418,19 @@ class MpiChannel final : public Channel {
   void beat() override {
     link_.beat();
     link_.refuseIfFailed(place_);
+  }
+  void watch(uint32_t collective) override {
+    if (watched_ != collective) {
+      const Collective& c = (*job_.collectives)[collective];
+      pending("in " + c.describe());
+      others_.clear();
+      for (const uint32_t other : c.group)
+        if (other != link_.rank) others_.push_back(other);
+      watch_.restart();
+      watched_ = collective;
+    }
+    beat();
+    link_.refuseIfSilent(watch_, others_, place_, link_.timeoutSeconds);
   }
   // This process ends with its error, and the others with it (abortMpiJob).
   void abort(const std::string& reason) noexcept override {
@@ -417,6 +447,22 @@ class MpiChannel final : public Channel {
   }
 
  private:
+  // Blocks on the host of rows that it cannot reach; they stay for the collective's next execution.
+  struct Staged {
+    DeviceWords send, receive;
+    uint64_t* rows = nullptr;  // where the received ones go
+  };
+
+  Staged& stage(const Collective& c) {
+    const auto [found, isNew] = staged_.try_emplace(c.id);
+    if (!isNew) return found->second;
+    const uint32_t index = c.indexOf(link_.rank);
+    const uint64_t n = job_.ring->degree();
+    found->second.send = device_.stage(c.sendRows(index) * n);
+    found->second.receive = device_.stage(c.receiveRows(index) * n);
+    return found->second;
+  }
+
   void pending(const std::string& place) {
     place_ = place;
     setPending("rank " + std::to_string(link_.rank) + " stopped " + place);
@@ -424,8 +470,12 @@ class MpiChannel final : public Channel {
 
   const TransportJob job_;
   Link& link_;
-  ThreadPool& pool_;
+  Device& device_;
+  std::map<uint32_t, Staged> staged_;  // by collective
   std::string place_ = "before its first collective";
+  uint32_t watched_ = ~0u;  // the collective of watch(), with the others of its group
+  std::vector<uint32_t> others_;
+  StallWatch watch_;
   std::map<uint32_t, std::unique_ptr<Exchange>> open_;
   std::vector<uint64_t> received_, executions_;
 };
@@ -439,9 +489,10 @@ class MpiTransport final : public Transport {
                " processes were started",
            "mpirun -n " + std::to_string(job.rankCount) + " aegis-exec PLAN --channel mpi ...");
   }
+  const char* name() const override { return "mpi"; }
   const std::vector<uint32_t>& ranks() const override { return ranks_; }
-  std::unique_ptr<Channel> open(uint32_t, ThreadPool& pool) override {
-    return std::make_unique<MpiChannel>(job_, link_, pool);
+  std::unique_ptr<Channel> open(uint32_t, Device& device) override {
+    return std::make_unique<MpiChannel>(job_, link_, device);
   }
   void begin() override {}
   void beat() override { link_.beat(); }

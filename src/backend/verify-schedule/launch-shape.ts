@@ -30,6 +30,7 @@ export const traits: Readonly<Record<Kernel, OpTraits>> = {
   sub_scale: { reads: ['a', 'b'], over: ['a', 'b'] },
   key_product: { reads: ['a'], sums: true, components: [2, 'digits'] },
   automorphism: { reads: ['a'], sums: true },
+  ntt_sub_scale: { reads: ['a', 'b'], over: ['b'] },
 };
 
 export function shapeProblem(command: Command, trait: OpTraits, primes: number): string | undefined {
@@ -47,7 +48,8 @@ export function shapeProblem(command: Command, trait: OpTraits, primes: number):
   if (out !== null && out.strides.slice(dims.length - reduceRank).some((stride) => stride !== 0)) {
     return 'the output moves along a summed dimension';
   }
-  if (command.op === 'sub_scale' && command.scalars.length !== limbs.length) {
+  const scales = command.op === 'sub_scale' || command.op === 'ntt_sub_scale';
+  if (scales && command.scalars.length !== limbs.length) {
     return 'not one scalar for each limb';
   }
   return undefined;

@@ -84,9 +84,11 @@ function nodeShares(report: RunReport): TimeShare[] {
 }
 
 function kernelShares(report: RunReport): TimeShare[] {
-  return report.opcodes
-    .filter(({ launches }) => launches > 0)
-    .map(({ op, seconds, launches }) => ({ name: snakeCase(op), seconds, detail: `${launches} launches` }));
+  return report.opcodes.flatMap(({ op, seconds, launches }) =>
+    launches > 0 && seconds !== null
+      ? [{ name: snakeCase(op), seconds, detail: `${launches} launches` }]
+      : [],
+  );
 }
 
 /** As `inspect --phase schedule` writes commands. */

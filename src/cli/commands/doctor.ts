@@ -34,6 +34,9 @@ interface RuntimeReport {
   /** The library of the mpi channel; '' if there is none, and why. */
   readonly mpi: string;
   readonly mpiProblem: string;
+  /** The same of the nccl channel. */
+  readonly nccl: string;
+  readonly ncclProblem: string;
   /** GPUs that the CUDA module can use; none: cudaProblem says why. */
   readonly cuda: readonly string[];
   readonly cudaProblem: string;
@@ -74,7 +77,7 @@ async function examine(): Promise<DoctorReport> {
       run: able,
       decrypt: able,
       mpi: (runtime?.mpi ?? '') !== '',
-      cuda: false,
+      cuda: (runtime?.cuda.length ?? 0) > 0,
     },
   };
 }
@@ -136,6 +139,7 @@ function reportText(r: DoctorReport, style: Style): string {
               r.runtime.cuda.length === 0 ? `none: ${r.runtime.cudaProblem}` : r.runtime.cuda.join('; '),
             ],
             ['MPI', r.runtime.mpi === '' ? `none: ${r.runtime.mpiProblem}` : r.runtime.mpi],
+            ['NCCL', r.runtime.nccl === '' ? `none: ${r.runtime.ncclProblem}` : r.runtime.nccl],
           ],
     ),
     bold(style, 'possible here'),
@@ -144,7 +148,7 @@ function reportText(r: DoctorReport, style: Style): string {
       ['keygen, encrypt, decrypt', yes(r.runtime !== null, noRuntime)],
       ['run on the CPU', yes(r.runtime !== null, noRuntime)],
       ['run several ranks', r.possible['mpi'] === true ? 'as threads or with mpirun' : 'as threads'],
-      ['run on a GPU', yes(r.possible['cuda'] === true, 'plans run on the CPU only so far')],
+      ['run on a GPU', yes(r.possible['cuda'] === true, r.runtime?.cudaProblem ?? noRuntime)],
     ]),
     '',
   ].join('\n');

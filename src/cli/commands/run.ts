@@ -12,11 +12,15 @@ export const runCommand = defineCommand({
     keys: { type: 'string', demandOption: true, requiresArg: true, describe: 'eval.keys' },
     in: { type: 'string', demandOption: true, requiresArg: true, describe: 'request of aegis encrypt' },
     output: { ...outputOption, describe: 'response to write' },
-    backend: { choices: ['cpu', 'cuda'], default: 'cpu', describe: 'where the kernels run' },
+    backend: {
+      choices: ['cpu', 'cuda'],
+      default: 'cpu',
+      describe: 'where the kernels run: here, or on GPUs',
+    },
     channel: {
       choices: ['local', 'mpi', 'nccl'],
       default: 'local',
-      describe: 'ranks are threads, or processes of mpirun',
+      describe: 'ranks are threads, processes of mpirun, or exchange rows between GPUs',
     },
     threads: { type: 'number', requiresArg: true, describe: 'threads; all cores unless given' },
   },
@@ -51,9 +55,10 @@ export const runCommand = defineCommand({
       return;
     }
     const peakBytes = Math.max(...report.ranks.map((rank) => rank.peakBytes));
+    const where = args.backend === 'cuda' ? 'GPUs' : `${threads} threads`;
     const onRanks = report.ranks.length > 1 ? ` on each of ${report.ranks.length} ranks` : '';
     context.out.write(
-      `${args.output}: ${formatSeconds(report.seconds)} on ${threads} threads, `
+      `${args.output}: ${formatSeconds(report.seconds)} on ${where}, `
         + `at most ${formatBytes(peakBytes)}${onRanks}\n`
         + `sha256 ${report.outputSha256}\n`,
     );

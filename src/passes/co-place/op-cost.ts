@@ -155,8 +155,7 @@ class Work {
   private divide(polynomials: number, divided: number, limbs: number): void {
     this.kernel('intt', polynomials, divided);
     this.kernel('base_convert', polynomials, limbs, { sources: divided });
-    this.kernel('ntt', polynomials, limbs);
-    this.kernel('sub_scale', polynomials, limbs);
+    this.kernel('ntt_sub_scale', polynomials, limbs);
   }
 
   /** Rescale of an array at `level`: the owner of the dropped limb sends it. */

@@ -123,9 +123,25 @@ inline D twiddles1(const double* w, size_t node) { return _mm256_loadu_pd(w + 4 
 
 #define AEGIS_EACH_PAIR(p) _Pragma("GCC unroll 2") for (int p = 0; p < 2; p++)
 
+// What is stored of a forward transform's value in about [-q/2, q/2], as words.
+struct Transformed {
+  I operator()(D x, const uint64_t*, const Modulus& m) const { return toInteger(m.nonNegative(x)); }
+};
+
+struct SubScaled {  // (a - x) scalar
+  const uint64_t *out, *a;
+  double scalar, ratio;
+
+  I operator()(D x, const uint64_t* to, const Modulus& m) const {
+    const D difference = sub(toDouble(load(a + (to - out))), x);
+    return m.canonical(m.mul(difference, broadcastDouble(scalar), broadcastDouble(ratio)));
+  }
+};
+
 // Strides 4, 2, 1 of 16 words: two pairs side by side hide the latency of one chain.
-template <bool kFirst>
-void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, const Plan& plan) {
+template <bool kFirst, class Finish>
+void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, const Plan& plan,
+                 const Finish& finish) {
   const Modulus m = plan.m;
   const double *w = plan.w, *r = plan.ratio;
   for (size_t k = 0; k < words; k += 16, node += 2) {
@@ -141,11 +157,12 @@ void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, c
     AEGIS_EACH_PAIR (p) exchangeWords(x[p], y[p]);
     AEGIS_EACH_PAIR (p) forwardButterfly(x[p], y[p], twiddles1(w, node + p), twiddles1(r, node + p), m);
     AEGIS_EACH_PAIR (p) {
-      D a = m.nonNegative(m.reduce(x[p])), b = m.nonNegative(m.reduce(y[p]));
+      D a = m.reduce(x[p]), b = m.reduce(y[p]);
       exchangeWords(a, b);
       exchangeHalves(a, b);
-      store(out + k + 8 * p, toInteger(a));
-      store(out + k + 8 * p + 4, toInteger(b));
+      uint64_t *low = out + k + 8 * p, *high = low + 4;
+      store(low, finish(a, low, m));
+      store(high, finish(b, high, m));
     }
   }
 }
@@ -175,11 +192,12 @@ void inverseTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, c
 }
 
 // The row's layers but the last three: (logN - 3) % 3 first, then passes of three. A block has 2^log words.
-void forwardBlock(uint64_t* out, uint32_t log, size_t node, const Plan& plan) {
+template <class Finish>
+void forwardBlock(uint64_t* out, uint32_t log, size_t node, const Plan& plan, const Finish& finish) {
   const size_t s = size_t(1) << (log - 3);
   forwardPass<3, false>(out, out, s, node, plan);
-  if (log <= 6) return forwardTail<false>(out, out, size_t(1) << log, 8 * node, plan);
-  for (size_t i = 0; i < 8; i++) forwardBlock(out + i * s, log - 3, 8 * node + i, plan);
+  if (log <= 6) return forwardTail<false>(out, out, size_t(1) << log, 8 * node, plan, finish);
+  for (size_t i = 0; i < 8; i++) forwardBlock(out + i * s, log - 3, 8 * node + i, plan, finish);
 }
 
 void inverseBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, const Plan& plan,
@@ -193,18 +211,29 @@ void inverseBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, 
   inversePass<3, false>(out, s, node, plan, t);
 }
 
-}  // namespace
-
 // The top pass, of one to three layers, also converts: logN = 3 + first + 3 * rest.
-void nttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table) {
+template <class Finish>
+void forward(uint64_t* out, const uint64_t* a, const NttTable& table, const Finish& finish) {
   const Plan plan{table.floats.forward, table.floats.forwardCompanion, Modulus(table.prime)};
   const uint32_t first = (table.logN - 4) % 3 + 1, log = table.logN - first;
   const size_t s = size_t(1) << log, blocks = size_t(1) << first;
   if (first == 1) forwardPass<1, true>(out, a, s, 1, plan);
   if (first == 2) forwardPass<2, true>(out, a, s, 1, plan);
   if (first == 3) forwardPass<3, true>(out, a, s, 1, plan);
-  if (log == 3) return forwardTail<false>(out, out, size_t(1) << table.logN, blocks, plan);
-  for (size_t i = 0; i < blocks; i++) forwardBlock(out + i * s, log, blocks + i, plan);
+  if (log == 3) return forwardTail<false>(out, out, size_t(1) << table.logN, blocks, plan, finish);
+  for (size_t i = 0; i < blocks; i++) forwardBlock(out + i * s, log, blocks + i, plan, finish);
+}
+
+}  // namespace
+
+void nttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table) {
+  forward(out, a, table, Transformed{});
+}
+
+void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+                     const NttTable& table) {
+  const double ratio = double(scalar) / double(table.prime.q);
+  forward(out, b, table, SubScaled{out, a, double(scalar), ratio});
 }
 
 void inttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table) {

@@ -8,6 +8,8 @@ namespace aegis::cpu {
 // ntt.cc of this folder
 void nttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table);
 void inttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table);
+void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+                     const NttTable& table);
 
 namespace {
 
@@ -223,6 +225,6 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
 
 const RowOps avx2Ops = {
     "avx2",  TwiddleForm::kFloat, addRow, subRow, addPlainRow, signedRow, subScale, sum, gather, dot, convert,
-    nttAvx2, inttAvx2};
+    nttAvx2, inttAvx2, nttSubScaleAvx2};
 
 }  // namespace aegis::cpu

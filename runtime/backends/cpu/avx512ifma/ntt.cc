@@ -139,9 +139,36 @@ inline void exchangeWords(V& x, V& y) {
   y = _mm512_unpackhi_epi64(x0, y);
 }
 
+// What is stored of a forward transform. Values are below 35 q if small, else in [0, 4q).
+struct Transformed {
+  template <bool kSmall>
+  V operator()(V x, const uint64_t*, const Modulus& m) const {
+    return kSmall ? subtractOnce(m.clean(m.barrett(x)), m.q) : m.canonical(x);
+  }
+};
+
+// (a - x) scalar: the difference stays in (0, 3q). The jumps of the passes defeat the prefetchers: a is asked
+// for kAhead words before its use.
+struct SubScaled {
+  static constexpr ptrdiff_t kAhead = 2048;
+
+  const uint64_t *out, *a;
+  uint64_t scalar, companion;
+
+  template <bool kSmall>
+  V operator()(V x, const uint64_t* to, const Modulus& m) const {
+    const uint64_t* from = a + (to - out);
+    _mm_prefetch(from + kAhead, _MM_HINT_T0);
+    const V reduced = kSmall ? m.clean(m.barrett(x)) : subtractOnce(x, m.twoQ);
+    const V difference = add(sub(load(from), reduced), m.twoQ);
+    return subtractOnce(m.clean(m.mulShoup(difference, broadcast(scalar), broadcast(companion))), m.q);
+  }
+};
+
 // P pairs of vectors side by side hide the latency of one chain (about 70 cycles); P divides words / 16.
-template <bool kSmall, int P>
-void forwardTailStep(uint64_t* out, const uint64_t* in, size_t node, const Plan& plan, const Modulus& m) {
+template <bool kSmall, int P, class Finish>
+void forwardTailStep(uint64_t* out, const uint64_t* in, size_t node, const Plan& plan, const Modulus& m,
+                     const Finish& finish) {
   const uint64_t *w = plan.w, *c = plan.companion;
   V x[P], y[P];
 #define AEGIS_EACH_PAIR(p) _Pragma("GCC unroll 4") for (int p = 0; p < P; p++)
@@ -153,23 +180,24 @@ void forwardTailStep(uint64_t* out, const uint64_t* in, size_t node, const Plan&
   AEGIS_EACH_PAIR (p) forwardButterfly<kSmall>(x[p], y[p], twiddles2(w, node + p), twiddles2(c, node + p), m);
   AEGIS_EACH_PAIR (p) exchangeWords(x[p], y[p]);
   AEGIS_EACH_PAIR (p) forwardButterfly<kSmall>(x[p], y[p], twiddles1(w, node + p), twiddles1(c, node + p), m);
-  AEGIS_EACH_PAIR (p) {
-    x[p] = kSmall ? subtractOnce(m.clean(m.barrett(x[p])), m.q) : m.canonical(x[p]);
-    y[p] = kSmall ? subtractOnce(m.clean(m.barrett(y[p])), m.q) : m.canonical(y[p]);
-  }
   AEGIS_EACH_PAIR (p) exchangeWords(x[p], y[p]);
   AEGIS_EACH_PAIR (p) exchangeLanes(x[p], y[p]);
   AEGIS_EACH_PAIR (p) exchangeHalves(x[p], y[p]);
-  AEGIS_EACH_PAIR (p) store(out + 16 * p, x[p]), store(out + 16 * p + 8, y[p]);
+  AEGIS_EACH_PAIR (p) {
+    uint64_t *low = out + 16 * p, *high = low + 8;
+    store(low, finish.template operator()<kSmall>(x[p], low, m));
+    store(high, finish.template operator()<kSmall>(y[p], high, m));
+  }
 }
 
-template <bool kSmall>
-void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, const Plan& plan) {
+template <bool kSmall, class Finish>
+void forwardTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, const Plan& plan,
+                 const Finish& finish) {
   const Modulus m = plan.m;
-  if (words == 16) return forwardTailStep<kSmall, 1>(out, in, node, plan, m);
-  if (words == 32) return forwardTailStep<kSmall, 2>(out, in, node, plan, m);
+  if (words == 16) return forwardTailStep<kSmall, 1>(out, in, node, plan, m, finish);
+  if (words == 32) return forwardTailStep<kSmall, 2>(out, in, node, plan, m, finish);
   for (size_t k = 0; k < words; k += 16 * kTailPairs, node += kTailPairs)
-    forwardTailStep<kSmall, kTailPairs>(out + k, in + k, node, plan, m);
+    forwardTailStep<kSmall, kTailPairs>(out + k, in + k, node, plan, m, finish);
 }
 
 template <bool kSmall, bool kLast, int P>
@@ -218,17 +246,18 @@ void inverseTail(uint64_t* out, const uint64_t* in, size_t words, size_t node, c
 }
 
 // A block of 2^log words, log a multiple of 4, from 8: `node` is its entry in the first layer it still needs.
-template <bool kSmall>
-void forwardBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, const Plan& plan) {
+template <bool kSmall, class Finish>
+void forwardBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, const Plan& plan,
+                  const Finish& finish) {
   const size_t s = size_t(1) << (log - 4);
   forwardPass<4, kSmall>(out, in, s, node, plan);
-  if (log == 8) return forwardTail<kSmall>(out, out, 256, 16 * node, plan);
+  if (log == 8) return forwardTail<kSmall>(out, out, 256, 16 * node, plan, finish);
   for (size_t i = 0; i < 16; i++)
-    forwardBlock<kSmall>(out + i * s, out + i * s, log - 4, 16 * node + i, plan);
+    forwardBlock<kSmall>(out + i * s, out + i * s, log - 4, 16 * node + i, plan, finish);
 }
 
-template <bool kSmall>
-void forward(uint64_t* out, const uint64_t* in, const NttTable& table) {
+template <bool kSmall, class Finish>
+void forward(uint64_t* out, const uint64_t* in, const NttTable& table, const Finish& finish) {
   const Plan plan(table.words.forward, table.words.forwardCompanion, table.prime);
   const uint32_t log = table.logN & ~3u, first = table.logN & 3u;
   const size_t s = size_t(1) << log;
@@ -236,9 +265,9 @@ void forward(uint64_t* out, const uint64_t* in, const NttTable& table) {
   if (first == 2) forwardPass<2, kSmall>(out, in, s, 1, plan);
   if (first == 3) forwardPass<3, kSmall>(out, in, s, 1, plan);
   const size_t blocks = size_t(1) << first;
-  if (log == 4) return forwardTail<kSmall>(out, first != 0 ? out : in, 16 * blocks, blocks, plan);
+  if (log == 4) return forwardTail<kSmall>(out, first != 0 ? out : in, 16 * blocks, blocks, plan, finish);
   for (size_t i = 0; i < blocks; i++)
-    forwardBlock<kSmall>(out + i * s, (first != 0 ? out : in) + i * s, log, blocks + i, plan);
+    forwardBlock<kSmall>(out + i * s, (first != 0 ? out : in) + i * s, log, blocks + i, plan, finish);
 }
 
 // kLast: the block is the whole row.
@@ -273,7 +302,15 @@ void inverse(uint64_t* out, const uint64_t* in, const NttTable& table) {
 }  // namespace
 
 void nttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table) {
-  table.prime.q < kSmallPrime ? forward<true>(out, a, table) : forward<false>(out, a, table);
+  table.prime.q < kSmallPrime ? forward<true>(out, a, table, Transformed{})
+                              : forward<false>(out, a, table, Transformed{});
+}
+
+void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+                           const NttTable& table) {
+  const uint64_t companion = uint64_t((static_cast<unsigned __int128>(scalar) << 52) / table.prime.q);
+  const SubScaled finish{out, a, scalar, companion};
+  table.prime.q < kSmallPrime ? forward<true>(out, b, table, finish) : forward<false>(out, b, table, finish);
 }
 
 void inttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table) {

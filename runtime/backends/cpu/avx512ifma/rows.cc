@@ -7,6 +7,8 @@ namespace aegis::cpu {
 // ntt.cc of this folder
 void nttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table);
 void inttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table);
+void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+                           const NttTable& table);
 
 namespace {
 
@@ -186,6 +188,7 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
 
 const RowOps avx512ifmaOps = {
     "avx512ifma", TwiddleForm::kShoup52, addRow,        subRow, addPlainRow, signedRow, subScale, sum, gather,
-    dot,          convert,               nttAvx512ifma, inttAvx512ifma};
+    dot,          convert,               nttAvx512ifma, inttAvx512ifma,
+    nttSubScaleAvx512ifma};
 
 }  // namespace aegis::cpu

@@ -18,5 +18,6 @@ export enum Opcode {
   Loop = 13,
   Call = 14,
   Collective = 15,
-  Wait = 16
+  Wait = 16,
+  NttSubScale = 17
 }
