@@ -38,8 +38,8 @@ const clusters = [
   'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all '
     + 'queries and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 '
     + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
-    + 'tokens, are masked pooling. Beside a constant mask or bias (causal, windows) they are a product or sum; '
-    + 'the client then refuses requests in which a query sees no key (F302)',
+    + 'tokens, are masked pooling. Beside a constant mask (causal, windows) or bias both hold; the '
+    + 'client then refuses requests in which a query sees no key (F302)',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
     + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where); constant '
     + 'masks (causal, windows) and position biases; rotary embeddings; items of a batch as tokens',
