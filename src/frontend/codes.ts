@@ -20,11 +20,9 @@ export const frontendCodes = {
   F115: 'inputs of a run do not fit the model',
   F201: 'operator not supported on encrypted values',
   F202: 'operator supported, but not in this form',
-  F203: 'an attention mask that is neither padding nor causal',
-  F204: 'causal attention',
+  F203: 'an attention mask that is neither constant nor padding, or closes all keys to a query',
   F205: 'an output that the client would compute from its own inputs alone, or after decryption',
   F206: 'shape or index that depends on encrypted data',
-  F207: 'a batch of more than one',
   F301: 'the client part of a plan is damaged or does not fit its ports',
   F302: 'inputs that the plan was not compiled for',
 } as const;

@@ -1,50 +1,58 @@
 /** docs/onnx-support.md, generated from the tables of the code; a test holds the page in step. */
 import { frontendCodes } from './codes.js';
+import { expandedOperators } from './fused/table.js';
 import { kernels } from './kernels/table.js';
 import { handlers, movementOperators } from './lower/lower.js';
 import { opsetRange } from './onnx.js';
 
 /** Limits of operators on encrypted values, where the name does not say it all. */
 const limits: Readonly<Record<string, string>> = {
-  Add: 'any two of one shape; constants; on scores: padding masks',
-  Attention: 'opset 23: batch 1, padding masks, no cache, not causal',
-  Concat: 'constant tokens before or after; parts of one value',
-  Conv: 'patches of an input (any stride, padding, dilation), or kernel 1; one group',
-  Div: 'by a constant, or by what the client computes',
+  Add: 'any two that broadcast; constants; masks and constant biases on scores',
+  Attention: 'opsets 23 and 24: causal or with a mask; grouped queries; no cache, no soft cap',
+  Clip: 'constant bounds',
+  Concat: 'tokens, features, constants',
+  Conv: 'any stride, padding, dilation, groups; on encrypted tokens up to 40 taps',
+  Div:
+    'by a constant, or by what the client computes; by an encrypted value whose calibrated range does not '
+    + 'contain 0',
   Gather: 'constant positions',
   IsNaN: 'taken as false: ranges are calibrated',
   IsInf: 'taken as false: ranges are calibrated',
   MatMul: 'one side constant, or the two products of attention',
-  Pow: 'exponents 1 to 4',
-  ReduceMean: 'over tokens, or inside a layer normalisation',
-  ReduceSum: 'over tokens, or inside a layer normalisation',
+  Log: 'positive calibrated range',
+  Mean: 'encrypted terms',
+  Pow: 'one constant exponent; other than 1 to 4 on a positive calibrated range',
+  Reciprocal: 'calibrated range without 0',
+  ReduceMean: 'over tokens, or over the features of every token',
+  ReduceSum: 'over tokens, or over the features of every token',
   Softmax: 'over the keys of attention',
-  Sum: 'two terms',
-  Swish: 'alpha 1',
-  Where: 'public condition, one side everywhere; on scores: padding masks',
+  Sqrt: 'positive calibrated range',
+  Sum: 'encrypted terms',
+  Where: 'public condition, one side everywhere, or a mask on scores',
 };
 
 const clusters = [
+  '`tensor.rms_norm`: Pow or Mul, ReduceMean, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.layer_norm`: ReduceMean, Sub, Pow or Mul, Add, Sqrt, Div or Reciprocal, in any order, with Casts',
   '`tensor.gelu`: by Erf or Tanh, in any order of factors; `tensor.silu`: x Sigmoid(x), x Sigmoid(1.702 x)',
   'padding masks: whatever adds 0 or at most -1000 to a score, or chooses by a boolean, the same for all '
     + 'queries and heads; found by running the mask on probe inputs. They become an encrypted input, 0 or 1 '
     + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
-    + 'tokens, are masked pooling',
+    + 'tokens, are masked pooling. Beside a constant mask (causal, windows) or bias both hold; the '
+    + 'client then refuses requests in which a query sees no key (F302)',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
-    + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where)',
+    + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where); constant '
+    + 'masks (causal, windows) and position biases; rotary embeddings; items of a batch as tokens',
 ];
 
 /** Only shapes and attributes enter these. */
 const alwaysPublic = ['Constant', 'Shape', 'Size'];
-/** Supported as parts of what is listed under the table. */
-const inPatterns = ['Erf', 'Reciprocal', 'Sqrt'];
 
 function onEncrypted(name: string): string {
   if (handlers.has(name)) return 'yes';
   if (movementOperators.includes(name)) return 'data movement';
   if (alwaysPublic.includes(name)) return 'always public';
-  return inPatterns.includes(name) ? 'in a pattern' : 'no';
+  return 'no';
 }
 
 export function onnxSupportPage(): string {
@@ -68,6 +76,10 @@ export function onnxSupportPage(): string {
     '| operator | encrypted | limits |',
     '|---|---|---|',
     ...names.map(row),
+    '',
+    'Written as standard operators before anything else (`src/frontend/fused/`): '
+      + `${expandedOperators().join(', ')}. Weights may be float16, bfloat16, or quantised with `
+      + 'DequantizeLinear (by tensor, axis or block).',
     '',
     'Recognised by what they compute, however they are written:',
     '',

@@ -1,6 +1,7 @@
 /** Shape propagation, constant folding and clear evaluation of an ONNX graph: one walk, three uses. */
 import { AegisError, Diagnostics } from '../support/diagnostics.js';
 import { defined } from '../support/invariant.js';
+import { expandFused, helpFor, isFused } from './fused/table.js';
 import { Call, type Output } from './kernels/call.js';
 import { kernelOf, workPerElement } from './kernels/table.js';
 import {
@@ -85,16 +86,14 @@ class Folder {
 
   visit(node: Node): void {
     const kernel = kernelOf(node);
+    if (kernel === undefined && this.expanded(node)) return;
     if (kernel === undefined) {
       const domain = node.domain === '' ? '' : `${node.domain}.`;
       this.problems.report({
         code: 'F201',
         message: `operator ${domain}${node.opType} is not known`,
         node: node.name,
-        help:
-          node.domain === ''
-            ? 'see docs/onnx-support.md'
-            : 'export without fused operators (no graph optimisation)',
+        help: helpFor(node),
       });
       this.nodes.push(node);
       return;
@@ -122,6 +121,26 @@ class Folder {
       if (!(error instanceof AegisError)) throw error;
       error.diagnostics.forEach((diagnostic) => this.problems.report(diagnostic));
       this.nodes.push(node);
+    }
+  }
+
+  /** Visits the standard operators that a fused one stands for. */
+  private expanded(node: Node): boolean {
+    if (!isFused(node)) return false;
+    if (node.inputs.some((input) => input !== '' && !this.values.has(input))) {
+      this.nodes.push(node);
+      return true;
+    }
+    try {
+      const expansion = expandFused(node, (value) => this.values.get(value));
+      expansion.constants.forEach((tensor, name) => this.values.set(name, tensor));
+      expansion.nodes.forEach((own) => this.visit(own));
+      return true;
+    } catch (error) {
+      if (!(error instanceof AegisError)) throw error;
+      error.diagnostics.forEach((diagnostic) => this.problems.report(diagnostic));
+      this.nodes.push(node);
+      return true;
     }
   }
 

@@ -1,4 +1,5 @@
 /** Checks of what refers to constants and tables: plaintext recipes and ports. */
+import { isFunctionName } from '../support/special-functions.js';
 import { slotTransformSteps } from './interpreter/dft.js';
 import { visitSlots } from './interpreter/ports.js';
 import type { Constant, Func, Module, Op, Port, Value } from './module.js';
@@ -76,6 +77,13 @@ export function checkTensorData(op: Op, module: Module, report: Report): void {
       return;
     case 'tensor.attention':
       return checkAttention(op, check);
+    case 'tensor.rms_norm':
+      return check('gamma', features);
+    case 'tensor.mix_tokens':
+      return check('weight', (op.attrs.count as number) * tokens);
+    case 'tensor.function':
+      if (!isFunctionName(op.attrs.name as string)) report('V105', `no function ${String(op.attrs.name)}`);
+      return;
     case 'tensor.concat_tokens':
       check('constant', (op.attrs.count as number) * features);
       return;

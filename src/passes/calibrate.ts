@@ -72,6 +72,15 @@ export function valueRanges(ranges: Ranges): ValueRanges {
   return new Map((ranges.values ?? []).map((value): [number, Interval] => [value.op, value]));
 }
 
+/** Ops whose range is that of a variance, or of a mean square. */
+const normalisations = new Set(['tensor.layer_norm', 'tensor.rms_norm']);
+
+/**
+ * In units of epsilon: below it the normalised token is 0 up to 10^-3 with any inverse of the range, such as
+ * that of a class token which the model starts at 0.
+ */
+const negligibleVariance = 1e-6;
+
 class Extent {
   min = Infinity;
   max = -Infinity;
@@ -97,10 +106,9 @@ class AttentionExtents {
    */
   row(all: Float64Array, keep: Float64Array | undefined, mask: Float64Array | undefined): void {
     for (const score of all) this.scores.add(score);
-    const seen = (key: number): boolean =>
-      keep?.[key] !== 0 && (mask === undefined || (mask[key] as number) > 0.5);
-    const scores = keep === undefined && mask === undefined ? all : all.filter((_, key) => seen(key));
-    this.keys.add(scores.length);
+    const isPadding = (key: number): boolean => mask !== undefined && (mask[key] as number) <= 0.5;
+    const scores = all.filter((_, key) => keep?.[key] !== 0 && !isPadding(key));
+    this.keys.add(all.reduce((count, _, key) => count + (isPadding(key) ? 0 : 1), 0));
     const logSums = this.logSumExp.map((extent, k) => {
       const value = logSumExp(scores, 2 ** k);
       extent.add(value);
@@ -141,12 +149,14 @@ class Recorder {
       case 'tensor.relu':
       case 'tensor.tanh':
       case 'tensor.sigmoid':
-      case 'tensor.silu': {
+      case 'tensor.silu':
+      case 'tensor.function': {
         const extent = this.extentOf(index);
         for (const x of operand(0)) extent.add(x);
         return;
       }
       case 'tensor.layer_norm':
+      case 'tensor.rms_norm':
         return this.variance(this.extentOf(index), op, operand(0));
       case 'tensor.attention':
         return this.attention(index, op, [0, 1, 3].slice(0, op.operands.length - 1).map(operand));
@@ -179,7 +189,7 @@ class Recorder {
         const source = defined(this.ops[op], 'op');
         const attention = this.attentions.get(op);
         const kind =
-          attention !== undefined ? 'attention' : source.kind === 'tensor.layer_norm' ? 'variance' : 'input';
+          attention !== undefined ? 'attention' : normalisations.has(source.kind) ? 'variance' : 'input';
         return {
           op,
           node: source.loc,
@@ -210,9 +220,13 @@ class Recorder {
     const width = widthOf(op);
     for (let row = 0; row < x.length; row += width) {
       const values = x.subarray(row, row + width);
-      const mean = values.reduce((a, b) => a + b, 0) / width;
-      extent.add(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width);
+      const centred = op.kind === 'tensor.layer_norm';
+      const mean = centred ? values.reduce((a, b) => a + b, 0) / width : 0;
+      const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width;
+      if (variance > negligibleVariance * (op.attrs.epsilon as number)) extent.add(variance);
     }
+    // All tokens are constant.
+    if (extent.max < extent.min) extent.add(0);
   }
 
   private attention(index: number, op: Op, operands: readonly Float64Array[]): void {

@@ -12,6 +12,7 @@ const anchors: Readonly<Record<string, LayerBlock>> = {
   'tensor.gelu': 'ffn',
   'tensor.relu': 'ffn',
   'tensor.silu': 'ffn',
+  'tensor.function': 'ffn',
   'tensor.sigmoid': 'ffn',
   'tensor.tanh': 'ffn',
 };

@@ -61,3 +61,55 @@ export function silu(x: number): number {
 export function relu(x: number): number {
   return Math.max(0, x);
 }
+
+type RealFunction = (x: number) => number;
+
+/** ln(1 + e^x), without overflow. */
+function softplus(x: number): number {
+  return Math.log1p(Math.exp(-Math.abs(x))) + relu(x);
+}
+
+const clamped = (low: number, high: number) => (x: number) => Math.min(Math.max(x, low), high);
+
+interface NamedFunction {
+  readonly make: (alpha: number, beta: number) => RealFunction;
+  /** Has a corner, where a polynomial converges slowly. */
+  readonly corner?: true;
+  /** Defined on positive arguments only, or singular at 0. */
+  readonly positive?: true;
+}
+
+/** Functions of the ONNX operators of the same names; alpha and beta are their attributes, or bounds. */
+const namedFunctions = {
+  abs: { make: () => Math.abs, corner: true },
+  celu: { make: (alpha) => (x) => relu(x) + Math.min(0, alpha * Math.expm1(x / alpha)), corner: true },
+  clip: { make: clamped, corner: true },
+  cos: { make: () => Math.cos },
+  elu: { make: (alpha) => (x) => (x > 0 ? x : alpha * Math.expm1(x)), corner: true },
+  erf: { make: () => erf },
+  exp: { make: () => Math.exp },
+  hard_sigmoid: { make: (alpha, beta) => (x) => clamped(0, 1)(alpha * x + beta), corner: true },
+  hard_swish: { make: () => (x) => x * clamped(0, 1)(x / 6 + 0.5), corner: true },
+  leaky_relu: { make: (alpha) => (x) => (x < 0 ? alpha * x : x), corner: true },
+  log: { make: () => Math.log, positive: true },
+  mish: { make: () => (x) => x * Math.tanh(softplus(x)) },
+  power: { make: (alpha) => (x) => x ** alpha, positive: true },
+  reciprocal: { make: () => (x) => 1 / x, positive: true },
+  selu: { make: (alpha, beta) => (x) => beta * (x > 0 ? x : alpha * Math.expm1(x)), corner: true },
+  sin: { make: () => Math.sin },
+  softplus: { make: () => softplus },
+  softsign: { make: () => (x) => x / (1 + Math.abs(x)), corner: true },
+  sqrt: { make: () => Math.sqrt, positive: true },
+} as const satisfies Readonly<Record<string, NamedFunction>>;
+
+export type FunctionName = keyof typeof namedFunctions;
+
+export const namedFunctionNames: readonly FunctionName[] = Object.keys(namedFunctions) as FunctionName[];
+
+export function isFunctionName(name: string): name is FunctionName {
+  return Object.hasOwn(namedFunctions, name);
+}
+
+export function namedFunction(name: FunctionName): NamedFunction {
+  return namedFunctions[name];
+}

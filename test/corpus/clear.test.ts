@@ -9,14 +9,16 @@ import { readSamples, takeSamples } from '../../src/data/index.js';
 import { runCipher } from '../../src/ir/interpreter/cipher.js';
 import { defined } from '../../src/support/invariant.js';
 import {
-  argmax,
   calibrated,
+  classes,
   example,
   floatModels,
   largestDifference,
   oneOfEach,
+  oneOfEachSort,
   oneOfEachToken,
   samplesPath,
+  sortModels,
   tokenModels,
 } from './models.js';
 
@@ -24,7 +26,8 @@ import {
 const heldOut = process.env.AEGIS_TEST_FULL === undefined ? 8 : Infinity;
 /** All exports of the token models in `npm run test:full`; their held-out samples hold padded ones. */
 const tokens = process.env.AEGIS_TEST_FULL === undefined ? oneOfEachToken : tokenModels;
-const models = [example, ...floatModels, ...tokens];
+const sorts = process.env.AEGIS_TEST_FULL === undefined ? oneOfEachSort : sortModels;
+const models = [example, ...floatModels, ...tokens, ...sorts];
 /** Token blocks by model: all models in `npm run test:full`. */
 const inBlocks = (process.env.AEGIS_TEST_FULL === undefined ? [example] : [example, ...oneOfEach]).flatMap(
   (path) => [2, 4].map((tokenBlocks) => [basename(path), tokenBlocks, path] as const),
@@ -46,7 +49,8 @@ async function check(path: string, tokenBlocks: number): Promise<void> {
     const got = defined(runCipher(cipher, input)[port.name], 'logits');
     const expected = defined(samples.logits?.[calibrated + i], 'expected logits');
     worst = Math.max(worst, largestDifference(got, expected));
-    if (argmax(got) === argmax(expected)) agreeing++;
+    const width = port.shape.at(-1) ?? 1;
+    if (classes(got, width).join() === classes(expected, width).join()) agreeing++;
   });
   expect(worst).toBeLessThan(0.05);
   expect(worst).toBeLessThanOrEqual(predicted);

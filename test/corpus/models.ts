@@ -26,6 +26,13 @@ export const tokenModels: readonly string[] = corpusFiles('trained', '.onnx').fi
 
 export const oneOfEachToken: readonly string[] = firstExports(tokenModels);
 
+/** Every export of the causal model: token ids in, a digit out at each of the last six tokens. */
+export const sortModels: readonly string[] = corpusFiles('reconstructed', '.onnx').filter((path) =>
+  basename(path).startsWith('gpt_nano_sort'),
+);
+
+export const oneOfEachSort: readonly string[] = firstExports(sortModels);
+
 function stem(path: string): string {
   return basename(path).split('.')[0] ?? '';
 }
@@ -39,6 +46,14 @@ export function samplesPath(model: string): string {
 
 /** The first samples calibrate, the others test. */
 export const calibrated = 16;
+
+/** The class of every row. */
+export function classes(values: ArrayLike<number>, width: number): number[] {
+  const all = Array.from(values);
+  return Array.from({ length: all.length / width }, (_, row) =>
+    argmax(all.slice(row * width, (row + 1) * width)),
+  );
+}
 
 export function argmax(values: ArrayLike<number>): number {
   return Array.from(values).indexOf(Math.max(...Array.from(values)));

@@ -75,12 +75,12 @@ const masks = [
   [1, 0, 0, 1, 0, 1],
 ];
 
-async function check(spec: ModelSpec): Promise<readonly string[]> {
+async function check(spec: ModelSpec, own = masks): Promise<readonly string[]> {
   const bytes = encode(spec);
   const { module } = importModel({ bytes });
   const client = new ClientProgram(module.client, module.inputs, module.outputs);
   const x = weights(9, tokens * 8).floats ?? [];
-  for (const mask of masks) {
+  for (const mask of own) {
     const feed = { x: { dims: [1, tokens, 8], data: x }, i_mask: { dims: [1, tokens], data: mask } };
     const wanted = Object.values(await runOnnxRuntime(bytes, feed))[0] ?? [];
     const [output] = client.decode(runTensor(module, client.encode({ x, i_mask: mask })));
@@ -147,6 +147,90 @@ describe('padding masks', () => {
     const features = c.step('Mul', [column, weights(4, 8)]);
     const sum = c.step('Sub', [c.step('Add', [hidden, column]), features]);
     await check(c.model({ x: [1, tokens, 8], i_mask: [1, tokens] }, c.step('Mul', [sum, features])));
+  });
+});
+
+const pairs = (sees: (query: number, key: number) => boolean): TensorSpec => {
+  const bools = Array.from({ length: tokens ** 2 }, (_, i) => sees(Math.floor(i / tokens), i % tokens));
+  return { dims: [1, 1, tokens, tokens], bools };
+};
+const triangle = (): TensorSpec => pairs((query, key) => key <= query);
+const window = (): TensorSpec => pairs((query, key) => Math.abs(key - query) <= 2);
+
+const causalForms: Readonly<Record<string, (c: Chain, scores: string) => string>> = {
+  'And(causal, m) chooses': (c, s) => {
+    const kept = c.step('And', [triangle(), expandedTo(c, asBool(c), 1, 1, tokens, tokens)]);
+    return c.step('Where', [kept, s, c.scalar(-1e9)]);
+  },
+  'both added, as one': (c, s) => {
+    const causal = c.step('Where', [triangle(), c.scalar(0), c.scalar(-1e9)]);
+    const both = c.step('Add', [causal, expandedTo(c, additive(c, -1e9), 1, 1, 1, tokens)]);
+    return c.step('Add', [s, both]);
+  },
+  'one after the other': (c, s) => {
+    const causal = c.step('Where', [triangle(), s, c.scalar(-Infinity)]);
+    return c.step('Add', [causal, expandedTo(c, additive(c, -1e9), 1, 1, 1, tokens)]);
+  },
+};
+
+describe('causal attention with padding', () => {
+  it.each(Object.entries(causalForms))('%s', async (_, mask) => {
+    const spec = attention(mask);
+    await check(
+      spec,
+      masks.filter(([first]) => first === 1),
+    );
+    const { module } = importModel({ bytes: encode(spec) });
+    const [op] = (module.functions[0]?.body.ops ?? []).slice(-1);
+    expect(op?.operands).toHaveLength(4);
+    expect(op?.attrs.keep).toBeDefined();
+  });
+
+  it('F302: a request that begins with padding leaves the first query without a key', () => {
+    const [mask] = Object.values(causalForms);
+    const { module } = importModel({ bytes: encode(attention(mask!)) });
+    const client = new ClientProgram(module.client, module.inputs, module.outputs);
+    const x = weights(9, tokens * 8).floats ?? [];
+    const refused = refusalOf(() => client.encode({ x, i_mask: [0, 0, 1, 1, 1, 1] }));
+    expect(refused.codes).toEqual(['F302']);
+    expect(refused.text).toContain('the first token is not padding');
+  });
+
+  it('a window: requests in which a query sees no key are refused', async () => {
+    const spec = attention((c, s) => {
+      const kept = c.step('And', [window(), expandedTo(c, asBool(c), 1, 1, tokens, tokens)]);
+      return c.step('Where', [kept, s, c.scalar(-1e9)]);
+    });
+    await check(spec, [masks[0]!, masks[1]!, [1, 1, 0, 1, 1, 0], masks[3]!]);
+    const { module } = importModel({ bytes: encode(spec) });
+    const client = new ClientProgram(module.client, module.inputs, module.outputs);
+    const x = weights(9, tokens * 8).floats ?? [];
+    const refused = refusalOf(() => client.encode({ x, i_mask: [1, 0, 0, 0, 0, 0] }));
+    expect(refused.codes).toEqual(['F302']);
+    expect(refused.text).toContain('every query sees a key');
+  });
+
+  it('a constant bias beside the mask', async () => {
+    const bias = weights(8, 2, tokens, tokens);
+    await check(
+      attention((c, s) =>
+        c.step('Add', [s, c.step('Add', [bias, expandedTo(c, additive(c, -1e9), 1, 1, tokens, tokens)])]),
+      ),
+    );
+  });
+
+  it('the operator Attention, is_causal', async () => {
+    const c = new Chain();
+    const inputs = [1, 2, 3].map((seed) => c.step('MatMul', ['x', weights(seed, 8, 8)]));
+    const out = c.step('Attention', [...inputs, expandedTo(c, additive(c, -1e5), 1, 1, tokens, tokens)], {
+      q_num_heads: 2,
+      kv_num_heads: 2,
+      is_causal: 1,
+    });
+    await check(
+      c.model({ x: [1, tokens, 8], i_mask: [1, tokens] }, out, 23),
+      masks.filter(([first]) => first === 1),
+    );
   });
 });
 
@@ -228,21 +312,10 @@ describe('masks that are refused', () => {
     expect(codes(both)).toEqual(['F203']);
   });
 
-  it('F204: causal and padded', () => {
-    const triangle = Array.from({ length: tokens ** 2 }, (_, i) => i % tokens <= Math.floor(i / tokens));
-    const causal = { dims: [1, 1, tokens, tokens], bools: triangle };
-    expect(
-      codes((c, s) => {
-        const kept = c.step('And', [causal, expandedTo(c, asBool(c), 1, 1, tokens, tokens)]);
-        return c.step('Where', [kept, s, c.scalar(-1e9)]);
-      }),
-    ).toEqual(['F204']);
-  });
-
-  it('F202: scores filled with a value that counts', () => {
+  it('F203: scores filled with a value that counts', () => {
     const filled = (c: Chain, s: string): string => {
       return c.step('Where', [expandedTo(c, asBool(c), 1, 1, 1, tokens), s, c.scalar(-1)]);
     };
-    expect(codes(filled)).toEqual(['F202']);
+    expect(codes(filled)).toEqual(['F203']);
   });
 });

@@ -95,7 +95,12 @@ export function modelProto(spec: ModelSpec): InstanceType<typeof onnx.ModelProto
   });
   return onnx.ModelProto.create({
     irVersion: 8,
-    opsetImport: [{ domain: '', version: spec.opset ?? 17 }],
+    opsetImport: [
+      { domain: '', version: spec.opset ?? 17 },
+      ...[...new Set(spec.nodes.map(({ domain }) => domain ?? ''))]
+        .filter((domain) => domain !== '')
+        .map((domain) => ({ domain, version: 1 })),
+    ],
     graph: {
       name: 'fixture',
       input: Object.entries(spec.inputs).map(([name, dims]) => value(name, dims)),
@@ -127,10 +132,11 @@ export class Chain {
     inputs: readonly (string | TensorSpec)[],
     attrs: NodeSpec['attrs'] = {},
     outputs = 1,
+    domain = '',
   ): string {
     const names = inputs.map((input) => (typeof input === 'string' ? input : this.constant(input)));
     const out = Array.from({ length: outputs }, (_, i) => `v${this.nodes.length}${i === 0 ? '' : `_${i}`}`);
-    this.nodes.push({ op, in: names, out, attrs });
+    this.nodes.push({ op, in: names, out, attrs, domain });
     return out[0] ?? '';
   }
 

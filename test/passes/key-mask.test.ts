@@ -22,11 +22,13 @@ type Inputs = Record<string, Float64Array>;
 /** Full length, prefixes, suffixes and masks with holes; padded tokens hold values as large as the others. */
 function inputsOf(shape: TinyShape, count: number): Inputs[] {
   const { tokens } = shape;
+  // Causal queries need the first key.
+  const first = shape.causal === true ? 0 : 1;
   return Array.from({ length: count }, (_, i) => {
     const next = random(900 + i);
     const kept = tokens - Math.floor((i * tokens) / (2 * count));
     const keeps = [(t: number) => t < kept, (t: number) => t >= tokens - kept, () => next() > -0.5][i % 3]!;
-    const mask = Float64Array.from({ length: tokens }, (_, t) => (t === 1 || keeps(t) ? 1 : 0));
+    const mask = Float64Array.from({ length: tokens }, (_, t) => (t === first || keeps(t) ? 1 : 0));
     const share = Float64Array.of(tokens / mask.reduce((a, b) => a + b, 0));
     return { x: randomInput(shape, 100 + i), mask, share };
   });
@@ -47,6 +49,14 @@ const cases: readonly [string, TinyShape, Partial<PackOptions>][] = [
   ['streamed with rounds', { ...base, sharpness: 12 }, { offsetsInSlots: 1, offsetsInArray: 2 }],
   ['carried', base, { offsetsInSlots: 2, offsetsInArray: 1, offsetKeysLimitBytes: 0 }],
   ['two token blocks', { ...base, tokens: 15 }, { tokenBlocks: 2 }],
+  ['causal', { ...base, causal: true }, {}],
+  ['causal, with rounds', { ...base, tokens: 6, sharpness: 12, causal: true, biased: true }, {}],
+  [
+    'causal, carried',
+    { ...base, causal: true },
+    { offsetsInSlots: 2, offsetsInArray: 1, offsetKeysLimitBytes: 0 },
+  ],
+  ['causal, two token blocks', { ...base, tokens: 15, causal: true }, { tokenBlocks: 2 }],
   ['four token blocks, streamed', { ...base, tokens: 15 }, { tokenBlocks: 4, offsetsInArray: 1 }],
 ];
 

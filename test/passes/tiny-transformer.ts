@@ -12,12 +12,12 @@ export interface TinyShape {
   readonly hidden: number;
   /** Multiplies the scores: wide scores need rounds of renormalisation. */
   readonly sharpness: number;
-  /** A key mask [1, tokens] as second input; `mean`: also a masked mean of the tokens instead of the first. */
-  readonly masked?: 'keys' | 'mean';
   /** Queries see no later keys. */
   readonly causal?: boolean;
   /** A bias of the scores for every head, query and key. */
   readonly biased?: boolean;
+  /** A key mask [1, tokens] as second input; `mean`: also a masked mean of the tokens instead of the first. */
+  readonly masked?: 'keys' | 'mean';
 }
 
 export function random(seed: number): () => number {

@@ -185,6 +185,19 @@ function test(f: (x: number) => boolean): Kernel {
 }
 
 /** Min and Max take any number of operands. */
+/** The sum of all inputs over their number. */
+const mean: Kernel = (call) => {
+  const [sum] = variadic(binaries.Add as Binary)(call);
+  if (sum === undefined) return call.fail('no inputs');
+  const data = () => {
+    const values = sum.data();
+    if (values instanceof BigInt64Array) return call.fail('integers have no mean');
+    for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) / call.inputs.length;
+    return values;
+  };
+  return [{ ...sum, data }];
+};
+
 function variadic(op: Binary): Kernel {
   return (call) => {
     const shape = broadcastShape(call, ...call.inputs.map((_, i) => call.input(i).shape));
@@ -277,26 +290,30 @@ const clip: Kernel = (call) => {
   ];
 };
 
-const leaky: Kernel = (call) => {
-  const alpha = call.int('alpha', 0.01);
-  return unary((x) => (x < 0 ? alpha * x : x))(call);
-};
-
 const dequantize: Kernel = (call) => {
   const { shape } = call.input(0);
   const scaleShape = call.input(1).shape;
   const axis = elementCount(scaleShape) === 1 ? 0 : call.axis(call.int('axis', 1), shape.length);
-  if (scaleShape.length > 1 || ![1, shape[axis] ?? 1].includes(elementCount(scaleShape))) {
-    return call.fail('only a scale a tensor or an axis is known');
-  }
+  const blocked = scaleShape.length === shape.length && elementCount(scaleShape) > 1;
+  const block = call.int('block_size', 0);
+  const wanted = shape.map((size, d) => (d === axis && block > 0 ? Math.ceil(size / block) : size));
+  const fits = blocked
+    ? block > 0 && scaleShape.join() === wanted.join()
+    : scaleShape.length <= 1 && [1, shape[axis] ?? 1].includes(elementCount(scaleShape));
+  if (!fits) return call.fail(`a scale [${scaleShape.join(', ')}] for [${shape.join(', ')}]`);
   if (!isFloat(call.input(1).dtype)) return call.fail(`the scale is ${call.input(1).dtype}`);
   const inner = elementCount(shape.slice(axis + 1));
+  const size = shape[axis] ?? 1;
+  const blocks = blocked ? (scaleShape[axis] ?? 1) : size;
   return [
     call.output(call.input(1).dtype, shape, (out) => {
       const [x, scale] = [call.numbers(0), call.numbers(1)];
       const zero = call.has(2) ? call.numbers(2) : new Float64Array(scale.length);
       for (let i = 0; i < x.length; i++) {
-        const c = scale.length === 1 ? 0 : Math.floor(i / inner) % scale.length;
+        const along = Math.floor(i / inner) % size;
+        const outer = blocked ? Math.floor(i / inner / size) * blocks * inner + (i % inner) : 0;
+        const place = blocked ? Math.floor(along / block) * inner : along;
+        const c = scale.length === 1 ? 0 : outer + place;
         (out as Float64Array)[i] = ((x[i] as number) - (zero[c] ?? 0)) * (scale[c] as number);
       }
     }),
@@ -318,10 +335,10 @@ export const elementwiseKernels: Readonly<Record<string, Kernel>> = {
     return unary((x) => silu(alpha * x) / alpha)(call);
   },
   Sum: variadic(binaries.Add as Binary),
+  Mean: mean,
   Min: variadic(binaries.Min as Binary),
   Max: variadic(binaries.Max as Binary),
   Gelu: gelus,
-  LeakyRelu: leaky,
   Clip: clip,
   Where: where,
   Cast: cast,

@@ -203,14 +203,8 @@ const pad: Kernel = (call) => {
   const listed = call.intListOrInput('pads', 1) ?? call.fail('pads are missing');
   const axes = call.has(3) ? call.axes(call.ints(3), rank) : shape.map((_, d) => d);
   if (call.string('mode', 'constant') !== 'constant') return call.fail('only mode constant is known');
-  if (
-    call.has(2)
-    && call.input(2).data !== null
-    && elementCount(call.input(2).shape) > 0
-    && call.scalar(2) !== 0
-  ) {
-    return call.fail('only padding with zero is known');
-  }
+  const given = call.has(2) && call.input(2).data !== null && elementCount(call.input(2).shape) > 0;
+  const value = given ? call.tensor(2).data[0] : (call.int('value') ?? 0);
   if (listed.length !== 2 * axes.length) return call.fail('two pads a dimension expected');
   const begin = shape.map((_, d) => (axes.includes(d) ? (listed[axes.indexOf(d)] ?? 0) : 0));
   const end = shape.map((_, d) => (axes.includes(d) ? (listed[axes.length + axes.indexOf(d)] ?? 0) : 0));
@@ -225,7 +219,16 @@ const pad: Kernel = (call) => {
     for (let i = 0; i < source.length; i++) out[target[i] as number] = source[i] as number;
     return out;
   };
-  return [call.move(result, index)];
+  const moved = call.move(result, index);
+  if (value === undefined || Number(value) === 0) return [moved];
+  return [
+    call.output(moved.dtype, result, (out) => {
+      out.set(moved.data() as never);
+      index().forEach((from, i) => {
+        if (from < 0) out[i] = value;
+      });
+    }),
+  ];
 };
 
 /** Keeps one triangle of the last two dimensions. */

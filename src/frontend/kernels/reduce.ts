@@ -2,7 +2,7 @@
 import { defined } from '../../support/invariant.js';
 import { normalizeRow, softmaxRow } from '../../ir/interpreter/tensor-functions.js';
 import { elementCount, isBig, isFloat } from '../model.js';
-import { affineIndex, stridesOf, type Call, type Kernel } from './call.js';
+import { affineIndex, stridesOf, type Call, type Kernel, type Output } from './call.js';
 
 interface Reduction {
   readonly start: number;
@@ -145,8 +145,26 @@ const layerNorm: Kernel = (call) => {
       for (let row = 0; row < out.length; row += size) normalizeRow(x, out, row, size, epsilon);
       scaleAndShift(out, size, call.numbers(1), call.has(2) ? call.numbers(2) : undefined);
     }),
+    ...layerNormStatistics(call, axis, size, epsilon),
   ];
 };
+
+/** Outputs 1 and 2: the mean, and the inverse deviation, of every row. */
+function layerNormStatistics(call: Call, axis: number, size: number, epsilon: number): Output[] {
+  const { shape } = call.input(0);
+  const rows = shape.map((own, d) => (d < axis ? own : 1));
+  const each = (f: (mean: number, variance: number) => number) =>
+    call.floats(rows, (out) => {
+      const x = call.doubles(0);
+      for (let row = 0; row < out.length; row++) {
+        const own = x.subarray(row * size, (row + 1) * size);
+        const mean = own.reduce((sum, value) => sum + value, 0) / size;
+        const variance = own.reduce((sum, value) => sum + (value - mean) ** 2, 0) / size;
+        out[row] = f(mean, variance);
+      }
+    });
+  return [each((mean) => mean), each((_, variance) => 1 / Math.sqrt(variance + epsilon))];
+}
 
 function scaleAndShift(
   out: Float64Array,

@@ -1,5 +1,6 @@
 /** Every ONNX operator the evaluator knows; what is not here is refused by name. */
 import type { Node } from '../model.js';
+import { activationKernels } from './activation.js';
 import type { Kernel } from './call.js';
 import { elementwiseKernels } from './elementwise.js';
 import { generateKernels } from './generate.js';
@@ -11,6 +12,7 @@ export const kernels: ReadonlyMap<string, Kernel> = new Map(
   Object.entries({
     ...movementKernels,
     ...elementwiseKernels,
+    ...activationKernels,
     ...reduceKernels,
     ...linearKernels,
     ...generateKernels,

@@ -127,6 +127,17 @@ export class ClientGraph {
     );
   }
 
+  /** A sum with a constant, as the constant and the rest. */
+  plusConstant(name: string): { readonly rest: string; readonly tensor: Tensor } | undefined {
+    const node = this.makers.get(name);
+    if (node?.opType !== 'Add') return undefined;
+    const at = node.inputs.findIndex((input) => this.known(input).data !== null);
+    const [constant, rest] = [node.inputs[at], node.inputs[1 - at]];
+    if (constant === undefined || rest === undefined) return undefined;
+    const { data, ...known } = this.known(constant);
+    return data === null ? undefined : { rest, tensor: { ...known, data } };
+  }
+
   /** Inputs of the model that the value depends on. */
   inputsOf(name: string): string[] {
     const read = new Set([name, ...this.nodesOf(name).flatMap((node) => node.inputs)]);

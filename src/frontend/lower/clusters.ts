@@ -5,7 +5,7 @@
  * factors, every way to cube or to divide, Casts and duplicated nodes are covered alike.
  */
 import { defined } from '../../support/invariant.js';
-import { normalizeRow } from '../../ir/interpreter/tensor-functions.js';
+import { normalizeRow, rootMeanSquareRow } from '../../ir/interpreter/tensor-functions.js';
 import { gelu, geluTanh, sigmoid, silu } from '../../support/special-functions.js';
 import { callOf, type ShapedGraph } from '../evaluate.js';
 import { asNumbers } from '../kernels/call.js';
@@ -18,7 +18,7 @@ export type Match =
   /** silu(factor x) / factor: 1.702 is CLIP's quick GELU. */
   | { readonly kind: 'silu'; readonly factor: number }
   | { readonly kind: 'layer_norm'; readonly epsilon: number }
-  | { readonly kind: 'rms_norm' };
+  | { readonly kind: 'rms_norm'; readonly epsilon: number };
 
 export interface Cluster {
   readonly node: Node;
@@ -258,12 +258,19 @@ function matchRows(x: Float64Array, y: Float64Array, width: number): Match | und
   const expected = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += width) normalizeRow(x, expected, row, width, epsilon);
   if (ratio > 0 && agrees(y, (i) => expected[i] as number)) return { kind: 'layer_norm', epsilon };
-  return isRmsNorm(x, y, width) ? { kind: 'rms_norm' } : undefined;
+  return matchRmsNorm(x, y, width);
 }
 
-/** Recognised only to be named in the report; the sample of greatest spread hides any epsilon. */
-function isRmsNorm(x: Float64Array, y: Float64Array, width: number): boolean {
-  const row = x.subarray(0, width);
-  const size = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0) / width);
-  return row.every((value, i) => Math.abs(value / size - (y[i] as number)) < 1e-4);
+/** x / sqrt(mean of x^2 + epsilon), with the epsilon that the row of least size shows. */
+function matchRmsNorm(x: Float64Array, y: Float64Array, width: number): Match | undefined {
+  const first = (rowCount - 1) * width;
+  const small = x.subarray(first);
+  const square = small.reduce((sum, value) => sum + value * value, 0) / width;
+  const far = small.reduce((best, value, i) => (Math.abs(value) > Math.abs(small[best] ?? 0) ? i : best), 0);
+  const ratio = (small[far] as number) / (y[first + far] as number);
+  const estimate = ratio * ratio - square;
+  const epsilon = estimate < 1e-6 * square ? 0 : Number(estimate.toPrecision(5));
+  const expected = new Float64Array(x.length);
+  for (let row = 0; row < x.length; row += width) rootMeanSquareRow(x, expected, row, width, epsilon);
+  return ratio > 0 && agrees(y, (i) => expected[i] as number) ? { kind: 'rms_norm', epsilon } : undefined;
 }

@@ -17,19 +17,22 @@ export type DraftKind =
   | 'tensor.add_constant'
   | 'tensor.mul_constant'
   | 'tensor.layer_norm'
+  | 'tensor.rms_norm'
   | 'tensor.gelu'
   | 'tensor.relu'
   | 'tensor.tanh'
   | 'tensor.sigmoid'
   | 'tensor.silu'
+  | 'tensor.function'
   | 'tensor.attention'
   | 'tensor.concat_tokens'
   | 'tensor.select_tokens'
   | 'tensor.mean_tokens'
+  | 'tensor.mix_tokens'
   /** Stands for the result of something unsupported, so that what follows is still checked. */
   | 'unsupported';
 
-export type Roles = 'weight' | 'bias' | 'constant' | 'gamma' | 'beta';
+export type Roles = 'weight' | 'bias' | 'constant' | 'gamma' | 'beta' | 'keep';
 
 export interface Draft {
   readonly id: number;
@@ -148,6 +151,10 @@ export class Drafts {
         const data = weight.data.map((value, i) => value * at(row, Math.floor(i / source.columns)));
         return this.linear(source, { shape: weight.shape, data }, bias, loc);
       }
+      if (x.kind === 'tensor.rms_norm') {
+        const gamma = { shape: [x.columns], data: times(x.constants.gamma) };
+        return this.make(x.kind, x.operands, { ...x, constants: { gamma }, loc });
+      }
       if (x.kind === 'tensor.layer_norm') {
         const gamma = { shape: [x.columns], data: times(x.constants.gamma) };
         const beta =
@@ -201,6 +208,45 @@ export class Drafts {
     const data = new Float64Array(features.length * x.columns);
     features.forEach((feature, i) => (data[i * x.columns + feature] = 1));
     return this.linear(x, { shape: [features.length, x.columns], data }, undefined, loc);
+  }
+
+  /** Token r of the result is token tokens[r] of x, zero where that is -1. */
+  gatherTokens(x: Draft, tokens: Int32Array, loc: string): Draft {
+    const data = new Float64Array(tokens.length * x.rows);
+    tokens.forEach((token, r) => {
+      if (token >= 0) data[r * x.rows + token] = 1;
+    });
+    return this.mixTokens(x, data, tokens.length, loc);
+  }
+
+  /** weight x, with weight [count, tokens]. */
+  mixTokens(x: Draft, weight: Float64Array, count: number, loc: string): Draft {
+    return this.make('tensor.mix_tokens', [x], {
+      attrs: { count },
+      constants: { weight: { shape: [count, x.rows], data: weight } },
+      rows: count,
+      columns: x.columns,
+      loc,
+    });
+  }
+
+  /** The features of x at the given columns of a wider matrix, zero elsewhere. */
+  spreadFeatures(x: Draft, columns: readonly number[], width: number, loc: string): Draft {
+    if (columns.length === width && columns.every((column, i) => column === i)) return x;
+    const data = new Float64Array(width * x.columns);
+    columns.forEach((column, i) => (data[column * x.columns + i] = 1));
+    const [source] = x.operands;
+    if (x.kind !== 'tensor.linear' || source === undefined) {
+      return this.linear(x, { shape: [width, x.columns], data }, undefined, loc);
+    }
+    const weight = new Float64Array(width * source.columns);
+    const own = defined(x.constants.weight, 'weight').data;
+    const bias = new Float64Array(width);
+    columns.forEach((column, i) => {
+      weight.set(own.subarray(i * source.columns, (i + 1) * source.columns), column * source.columns);
+      bias[column] = x.constants.bias?.data[i] ?? 0;
+    });
+    return this.linear(source, { shape: [width, source.columns], data: weight }, bias, x.loc);
   }
 
   selectTokens(x: Draft, first: number, count: number, loc: string): Draft {

@@ -200,10 +200,14 @@ function usedInputs(
 
 function clientParts(
   graph: ShapedGraph,
-  { client, hasEpilogue, outputs }: Lowered,
+  lowered: Lowered,
   inputs: readonly UsedInput[],
 ): Pick<Module, 'client'> {
-  const conditions = graph.ones.map((value) => ({ name: `no padding: ${value} is 1 everywhere`, value }));
+  const { client, hasEpilogue, outputs } = lowered;
+  const conditions = [
+    ...graph.ones.map((value) => ({ name: `no padding: ${value} is 1 everywhere`, value })),
+    ...Array.from(lowered.conditions, ([name, value]) => ({ name, value })),
+  ];
   const computed = inputs.flatMap(({ name, value }) => (value === undefined ? [] : [{ name, value }]));
   const made = [...computed, ...conditions];
   if (made.length === 0 && !hasEpilogue) return {};

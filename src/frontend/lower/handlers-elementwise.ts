@@ -1,19 +1,30 @@
-/** Elementwise operators, normalisations and token-wise operators on views. */
-import { defined } from '../../support/invariant.js';
-import { affineIndex, broadcastIndex } from '../kernels/call.js';
-import { reducedAxes } from '../kernels/reduce.js';
+/** Elementwise operators and normalisations on views. */
+import { broadcastIndex } from '../kernels/call.js';
 import { elementCount } from '../model.js';
+import { AegisError } from '../../support/diagnostics.js';
 import type { Cluster } from './clusters.js';
 import type { DraftKind } from './drafts.js';
-import { maskedScores, selectedScores } from './handlers-linear.js';
-import type { Site } from './site.js';
-import { composeIndex, matrixShape, sameIndex, type Client, type Symbol, type View } from './symbols.js';
+import { maskedScores, scaleScores, selectedScores } from './handlers-attention.js';
+import { maxViewElements, type Site } from './site.js';
+import {
+  composeIndex,
+  indexOf,
+  isBijective,
+  sameIndex,
+  type Client,
+  type Symbol,
+  type View,
+} from './symbols.js';
 
 type Shape = readonly number[];
 type PairKind = 'tensor.add' | 'tensor.sub' | 'tensor.mul';
 
 /** A function of every element keeps the view, since it commutes with data movement. */
-export function unary(site: Site, kind: DraftKind, attrs: Readonly<Record<string, string>> = {}): Symbol {
+export function unary(
+  site: Site,
+  kind: DraftKind,
+  attrs: Readonly<Record<string, string | number>> = {},
+): Symbol {
   const view = site.settle(site.view(0));
   return { ...view, draft: site.drafts.pointwise(kind, [view.draft], site.loc, attrs) };
 }
@@ -21,7 +32,8 @@ export function unary(site: Site, kind: DraftKind, attrs: Readonly<Record<string
 /** A smaller operand repeated to the result's shape. */
 function stretched(site: Site, view: View, shape: Shape): View {
   if (elementCount(view.shape) === elementCount(shape)) return { ...view, shape };
-  return site.fail(`broadcasts an encrypted [${view.shape.join(', ')}] to [${shape.join(', ')}]`);
+  if (elementCount(shape) > maxViewElements) return site.fail('a broadcast of too many elements', 'F102');
+  return { ...view, shape, index: composeIndex(broadcastIndex(view.shape, shape), view.index) };
 }
 
 /** An operand in the result's shape; the client repeats its own before it encrypts them. */
@@ -55,23 +67,57 @@ function timesClient(site: Site, x: View, factor: Client, shape: Shape): Symbol 
   if (!perToken) {
     const expanded = client.apply('Expand', [name, client.ints(...shape)]);
     const view = site.asView({ kind: 'client', name: expanded, shape });
-    return pair(site, 'tensor.mul', settled, view, shape);
+    return pairOf(site, 'tensor.mul', settled, view, shape);
   }
   const flat = client.reshape(name, [elementCount(client.known(name).shape)]);
   const isWhole = client.known(flat).shape[0] === rows && sources.every((source, row) => source === row);
   const column = isWhole ? flat : client.apply('Gather', [flat, client.ints(...sources)], { axis: 0 });
-  const operands = [settled.draft, site.column(site.masks.merged(column, rows), rows)];
+  const operands = [settled.draft, site.column(site.masks.merged(column), rows)];
   const draft = drafts.make('tensor.scale_tokens', operands, { rows, columns, loc: site.loc });
   return { ...settled, draft };
 }
 
-function pair(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
-  const [x, y] = [site.settle(stretched(site, a, shape)), site.settle(stretched(site, b, shape))];
+/** Sum, difference or product of two encrypted values, in the arrangement of one of them where possible. */
+export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
+  const [wideA, wideB] = [stretched(site, a, shape), stretched(site, b, shape)];
+  const [x, y] = [settledOr(site, wideA), settledOr(site, wideB)];
   const alike =
     x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
-  if (alike) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
+  const both = isBijective(x) && isBijective(y) && x.scale === 1 && y.scale === 1;
+  if (alike && both) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
+  // An input can be packed in any arrangement.
+  const [freeX, freeY] = [wideA.draft.kind === 'input' ? wideA : x, wideB.draft.kind === 'input' ? wideB : y];
+  const moved = isBijective(x) && x.scale === 1 ? inArrangementOf(site, x, freeY) : undefined;
+  if (moved !== undefined) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, moved], site.loc) };
+  const other = isBijective(y) && y.scale === 1 ? inArrangementOf(site, y, freeX) : undefined;
+  if (other !== undefined) return { ...y, draft: site.drafts.pointwise(kind, [other, y.draft], site.loc) };
   const [left, right] = [site.natural(x), site.natural(y)];
   return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
+}
+
+/** Settled, or as it is where its elements cannot be a matrix by themselves. */
+function settledOr(site: Site, view: View): View {
+  try {
+    return site.settle(view);
+  } catch (error) {
+    if (error instanceof AegisError) return view;
+    throw error;
+  }
+}
+
+/** What `view` holds, in the place where `target` holds the same element; undefined if no matrix does. */
+function inArrangementOf(site: Site, target: View, view: View): View['draft'] | undefined {
+  if (target.draft.kind === 'input') return undefined;
+  const from = indexOf(view);
+  const index = new Int32Array(from.length);
+  indexOf(target).forEach((to, i) => (index[to] = from[i] as number));
+  const { rows, columns } = target.draft;
+  try {
+    return site.matrix({ ...view, index, shape: [rows, columns] }, rows, columns);
+  } catch (error) {
+    if (error instanceof AegisError) return undefined;
+    throw error;
+  }
 }
 
 /** x + sign * constant. */
@@ -98,13 +144,6 @@ function times(site: Site, view: View, other: number, invert: boolean, shape: Sh
   };
 }
 
-function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
-  if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined) {
-    return site.fail('attention scores times something other than a number');
-  }
-  return { ...symbol, scale: symbol.scale * factor };
-}
-
 export function add(site: Site, shape: Shape): Symbol {
   for (const [own, other] of [
     [0, 1],
@@ -115,18 +154,18 @@ export function add(site: Site, shape: Shape): Symbol {
   }
   if (site.symbol(0) === undefined) return plus(site, site.view(1), 0, 1, shape);
   if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, 1, shape);
-  return pair(site, 'tensor.add', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
+  return pairOf(site, 'tensor.add', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function sub(site: Site, shape: Shape): Symbol {
   const symbol = site.symbol(0);
-  if (symbol?.kind === 'scores' && !symbol.softmax) return maskedScores(site, { ...symbol, shape }, 1);
+  if (symbol?.kind === 'scores' && !symbol.softmax) return maskedScores(site, { ...symbol, shape }, 1, -1);
   if (site.symbol(1) === undefined) return plus(site, site.view(0), 1, -1, shape);
   if (symbol === undefined) {
     const view = site.view(1);
     return plus(site, { ...view, scale: -view.scale }, 0, 1, shape);
   }
-  return pair(site, 'tensor.sub', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
+  return pairOf(site, 'tensor.sub', spreadView(site, 0, shape), spreadView(site, 1, shape), shape);
 }
 
 export function mul(site: Site, shape: Shape): Symbol {
@@ -143,7 +182,7 @@ export function mul(site: Site, shape: Shape): Symbol {
   }
   if (site.symbol(0) === undefined) return times(site, site.view(1), 0, false, shape);
   if (site.symbol(1) === undefined) return times(site, site.view(0), 1, false, shape);
-  return pair(site, 'tensor.mul', site.view(0), site.view(1), shape);
+  return pairOf(site, 'tensor.mul', site.view(0), site.view(1), shape);
 }
 
 export function div(site: Site, shape: Shape): Symbol {
@@ -153,14 +192,31 @@ export function div(site: Site, shape: Shape): Symbol {
     const inverse = site.client.apply('Reciprocal', [site.client.float(divisor.name)]);
     return timesClient(site, stretched(site, symbol, shape), { ...divisor, name: inverse }, shape);
   }
-  if (symbol === undefined || divisor !== undefined) {
-    return site.fail('division by encrypted values', 'F202');
-  }
+  if (divisor !== undefined) return quotient(site, shape);
+  if (symbol === undefined) return site.fail('two constants');
   const uniform = site.uniform(1);
   if (symbol.kind === 'scores') {
     return scaleScores(site, symbol, uniform === undefined ? undefined : 1 / uniform);
   }
   return times(site, site.view(0), 1, true, shape);
+}
+
+/** x / y as x times the reciprocal of y on its calibrated range, which must not contain 0. */
+function quotient(site: Site, shape: Shape): Symbol {
+  const below = site.view(1);
+  if (site.symbol(0) !== undefined) {
+    return pairOf(site, 'tensor.mul', site.view(0), divided(site, 1, below, below.shape), shape);
+  }
+  const above = site.uniform(0);
+  if (above === undefined) return site.fail('division of different constants by encrypted values');
+  return divided(site, above, below, shape);
+}
+
+/** number / x */
+export function divided(site: Site, number: number, x: View, shape: Shape): View {
+  const settled = site.settle(stretched(site, { ...x, scale: 1 }, shape));
+  const draft = site.drafts.pointwise('tensor.function', [settled.draft], site.loc, { name: 'reciprocal' });
+  return { ...settled, draft, scale: number / x.scale };
 }
 
 export function neg(site: Site): Symbol {
@@ -183,8 +239,17 @@ export function pow(site: Site): Symbol {
       return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), x], site.loc) };
     case 4:
       return { ...view, draft: site.drafts.pointwise('tensor.mul', [square(), square()], site.loc) };
+    case undefined:
+      return site.fail('an exponent that is not one constant');
+    case -1:
+      return divided(site, 1, view, view.shape);
+    case 0.5:
+      return { ...view, draft: site.drafts.pointwise('tensor.function', [x], site.loc, { name: 'sqrt' }) };
     default:
-      return site.fail(`exponent ${exponent ?? 'encrypted'}`);
+      return {
+        ...view,
+        draft: site.drafts.pointwise('tensor.function', [x], site.loc, { name: 'power', alpha: exponent }),
+      };
   }
 }
 
@@ -246,6 +311,23 @@ export function layerNorm(site: Site, shape: Shape): Symbol {
   return site.whole(site.drafts.addConstant(scaled, repeated(site.constant(2)), true, site.loc), shape);
 }
 
+export function rmsNorm(site: Site, shape: Shape): Symbol {
+  const view = site.view(0);
+  const axis = site.call.axis(site.call.int('axis', -1), shape.length);
+  const columns = elementCount(shape.slice(axis));
+  const x = site.matrix(view, elementCount(shape.slice(0, axis)), columns);
+  const epsilon = site.call.int('epsilon', 1e-5);
+  const draft = site.drafts.pointwise('tensor.rms_norm', [x], site.loc, { epsilon });
+  if (!site.call.has(1)) return site.whole(draft, shape);
+  if (!site.isConstant(1)) return site.fail('encrypted parameters');
+  const gamma = site.constant(1);
+  const factors = Float64Array.from(
+    { length: x.rows * columns },
+    (_, i) => gamma[i % gamma.length] as number,
+  );
+  return site.whole(site.drafts.mulConstant(draft, factors, true, site.loc), shape);
+}
+
 function normalized(site: Site, x: View['draft'], epsilon: number): View['draft'] {
   return site.drafts.pointwise('tensor.layer_norm', [x], site.loc, { epsilon });
 }
@@ -272,96 +354,12 @@ export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape
     }
     case 'layer_norm':
       return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
-    case 'rms_norm':
-      return site.fail('RMS normalisation', 'F201', 'use a model with layer normalisation');
+    case 'rms_norm': {
+      const { epsilon } = match;
+      const draft = site.drafts.pointwise('tensor.rms_norm', [site.natural(view)], site.loc, { epsilon });
+      return site.whole(draft, shape);
+    }
     default:
       return match satisfies never;
   }
-}
-
-/** Mean (or sum) over all tokens. */
-export function reduceTokens(site: Site, shape: Shape): Symbol {
-  const view = site.view(0);
-  const axes = (reducedAxes(site.call) ?? []).filter((d) => view.shape[d] !== 1);
-  if (axes.length === 0) return { ...view, shape };
-  return meanOver(site, view, axes, shape, site.node.opType === 'ReduceSum');
-}
-
-function meanOver(site: Site, view: View, axes: readonly number[], shape: Shape, isSum: boolean): Symbol {
-  const kept = view.shape.map((_, d) => d).filter((d) => !axes.includes(d));
-  const strides = view.shape.map((_, d) => elementCount(view.shape.slice(d + 1)));
-  const order = [...axes, ...kept];
-  const sizes = order.map((d) => defined(view.shape[d], 'size'));
-  const index = composeIndex(
-    affineIndex(
-      sizes,
-      order.map((d) => defined(strides[d], 'stride')),
-    ),
-    view.index,
-  );
-  const tokens = elementCount(axes.map((d) => view.shape[d] ?? 1));
-  const columns = elementCount(kept.map((d) => view.shape[d] ?? 1));
-  const scale = view.scale * (isSum ? tokens : 1);
-  const x = site.matrix({ ...view, index, scale: 1, shape: [tokens, columns] }, tokens, columns);
-  const mean = site.drafts.make('tensor.mean_tokens', [x], { rows: 1, columns, loc: site.loc });
-  return { ...site.whole(mean, shape), scale };
-}
-
-export function globalAveragePool(site: Site, shape: Shape): Symbol {
-  const view = site.view(0);
-  const axes = view.shape.map((_, d) => d).filter((d) => d >= 2 && view.shape[d] !== 1);
-  return axes.length === 0 ? { ...view, shape } : meanOver(site, view, axes, shape, false);
-}
-
-/** Constant tokens before and after an encrypted part, or encrypted parts of one matrix side by side. */
-export function concat(site: Site, shape: Shape): Symbol {
-  const count = site.node.inputs.length;
-  const parts = Array.from({ length: count }, (_, i) => i);
-  const encrypted = parts.filter((i) => site.symbol(i) !== undefined);
-  const axis = site.call.axis(site.call.int('axis', 0), shape.length);
-  if (encrypted.length === count) return concatViews(site, axis, shape);
-  const [only] = encrypted;
-  if (only === undefined || encrypted.length > 1) {
-    return site.fail('joins several encrypted parts with constants');
-  }
-  const { columns } = matrixShape(shape);
-  if (elementCount(shape.slice(0, axis)) !== 1 || axis === shape.length - 1) {
-    return site.fail('constants can be joined along the tokens only');
-  }
-  let draft = site.natural(site.view(only));
-  const join = (list: readonly number[], before: boolean) => {
-    const data = Float64Array.from(list.flatMap((i) => Array.from(site.constant(i))));
-    if (data.length === 0) return;
-    const tokens = data.length / columns;
-    draft = site.drafts.make('tensor.concat_tokens', [draft], {
-      attrs: { before, count: tokens },
-      constants: { constant: { shape: [tokens, columns], data } },
-      rows: draft.rows + tokens,
-      columns,
-      loc: site.loc,
-    });
-  };
-  join(parts.slice(0, only), true);
-  join(parts.slice(only + 1), false);
-  return site.whole(draft, shape);
-}
-
-function concatViews(site: Site, axis: number, shape: Shape): Symbol {
-  const views = site.node.inputs.map((_, i) => site.view(i));
-  const first = defined(views[0], 'first part');
-  if (views.some((view) => view.draft !== first.draft || view.scale !== first.scale)) {
-    return site.fail('joins different encrypted values');
-  }
-  const index = new Int32Array(elementCount(shape));
-  const row = elementCount(shape.slice(axis));
-  let offset = 0;
-  for (const view of views) {
-    const width = elementCount(view.shape.slice(axis));
-    for (let i = 0; i < elementCount(view.shape); i++) {
-      const to = Math.floor(i / width) * row + offset + (i % width);
-      index[to] = view.index === null ? i : (view.index[i] as number);
-    }
-    offset += width;
-  }
-  return { ...first, index, shape };
 }

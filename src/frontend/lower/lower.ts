@@ -12,8 +12,11 @@ import { elementCount, isFloat, type Node } from '../model.js';
 import { ClientGraph } from './client-graph.js';
 import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
+import { activationHandlers } from './handlers-activation.js';
 import * as elementwise from './handlers-elementwise.js';
+import * as joins from './handlers-reduce.js';
 import * as products from './handlers-linear.js';
+import * as scores from './handlers-attention.js';
 import { Masks } from './masks.js';
 import { lowerOutputs, type LoweredPort } from './outputs.js';
 import { maxViewElements, Site, type Surroundings } from './site.js';
@@ -26,8 +29,8 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['MatMul', products.matMul],
   ['Gemm', products.gemm],
   ['Conv', products.conv],
-  ['Attention', products.attention],
-  ['Softmax', products.softmax],
+  ['Attention', scores.attention],
+  ['Softmax', scores.softmax],
   ['Add', elementwise.add],
   ['Sub', elementwise.sub],
   ['Mul', elementwise.mul],
@@ -39,30 +42,13 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['IsInf', elementwise.isNan],
   ['BatchNormalization', elementwise.batchNorm],
   ['LayerNormalization', elementwise.layerNorm],
-  ['ReduceMean', elementwise.reduceTokens],
-  ['ReduceSum', elementwise.reduceTokens],
-  ['GlobalAveragePool', elementwise.globalAveragePool],
-  ['Concat', elementwise.concat],
-  ['Relu', (site) => elementwise.unary(site, 'tensor.relu')],
-  ['Tanh', (site) => elementwise.unary(site, 'tensor.tanh')],
-  ['Sigmoid', (site) => elementwise.unary(site, 'tensor.sigmoid')],
-  [
-    'Gelu',
-    (site) =>
-      elementwise.unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') }),
-  ],
-  [
-    'Sum',
-    (site, shape) =>
-      site.node.inputs.length === 2 ? elementwise.add(site, shape) : site.fail('more than two terms'),
-  ],
-  ['Swish', swish],
+  ['ReduceMean', joins.reduce],
+  ['ReduceSum', joins.reduce],
+  ['GlobalAveragePool', joins.globalAveragePool],
+  ['Concat', joins.concat],
+  ['RMSNormalization', elementwise.rmsNorm],
+  ...activationHandlers,
 ]);
-
-function swish(site: Site): Symbol {
-  if (site.call.int('alpha', 1) !== 1) return site.fail('alpha other than 1');
-  return elementwise.unary(site, 'tensor.silu');
-}
 
 /** Data movement that the walk follows through views. */
 export const movementOperators: readonly string[] = [
@@ -94,7 +80,7 @@ const productOperators = new Set(['MatMul', 'Gemm', 'Conv', 'Attention']);
 /** What keeps a node from running encrypted, though the client could run it after decryption. */
 const deferrable: ReadonlySet<string> = new Set<FrontendCode>(['F201', 'F202']);
 /** Their results have a sound shape whatever came in, so checking resumes behind them. */
-const restarting = new Set(['MatMul', 'Gemm', 'Conv', 'LayerNormalization']);
+const restarting = new Set(['MatMul', 'Gemm', 'Conv', 'LayerNormalization', 'RMSNormalization']);
 
 /** An encrypted input: a float input of the model, or a value that the client computes. */
 export interface LoweredInput {
@@ -113,6 +99,8 @@ export interface Lowered {
   readonly hasEpilogue: boolean;
   /** Integer inputs that padding masks are made from. */
   readonly maskSources: ReadonlySet<string>;
+  /** Client values that have to be 1 everywhere, by what they stand for. */
+  readonly conditions: ReadonlyMap<string, string>;
 }
 
 class Lowering implements Surroundings {
@@ -183,7 +171,14 @@ class Lowering implements Surroundings {
     const { outputs, hasEpilogue } = lowerOutputs(this.graph, this, this.problems);
     const { client, masks } = this;
     const all = [...inputs, ...this.clientInputs.values()];
-    return { inputs: all, outputs, client, hasEpilogue, maskSources: masks.sources };
+    return {
+      inputs: all,
+      outputs,
+      client,
+      hasEpilogue,
+      maskSources: masks.sources,
+      conditions: masks.conditions,
+    };
   }
 
   private visit(node: Node): void {
@@ -286,7 +281,7 @@ class Lowering implements Surroundings {
     if (count > maxViewElements) return site.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
     if (symbol.kind === 'never') return { ...symbol, shape: output.shape };
     const moved = output.movement();
-    if (symbol.kind === 'scores') return products.reshapedScores(site, symbol, output.shape, moved);
+    if (symbol.kind === 'scores') return scores.reshapedScores(site, symbol, output.shape, moved);
     const view = site.asView(symbol);
     return { ...view, shape: output.shape, index: composeIndex(moved, view.index) };
   }

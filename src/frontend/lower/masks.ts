@@ -1,7 +1,9 @@
 /**
  * Recognises padding masks by what they compute: the client's part of the graph is run on probe inputs, and a
- * mask that keeps or drops every key whatever the query and head is a key mask, however it was written.
+ * mask that keeps or drops every key whatever the query and head is a key mask, however it was written. It
+ * may be the product with a constant one, as in causal attention.
  */
+import type { Constant } from '../../ir/module.js';
 import { defined } from '../../support/invariant.js';
 import type { GraphInput } from '../evaluate.js';
 import { asNumbers, broadcastIndex } from '../kernels/call.js';
@@ -16,18 +18,21 @@ const threshold = -1;
 const maxPaddingIds = 8;
 
 export type KeyMask =
-  | { readonly kind: 'keys' | 'causal'; /** Client value [keys]: 1 for a kept key. */ readonly name: string }
+  | {
+      readonly kind: 'keys';
+      /** Client value [items * keys]: 1 for a kept key. */
+      readonly name: string;
+      /** [queries, keys]: 1 where a query sees a key that is kept, if there are others. */
+      readonly constant: Uint8Array | undefined;
+    }
   | { readonly kind: 'other'; readonly reason: string };
-
-interface Probed {
-  /** By probe and key. */
-  readonly kept: readonly boolean[];
-  readonly causal: boolean;
-}
 
 /** How the numbers of a mask are read; `keep`: what a boolean mask says of a kept key. */
 export interface MaskForm {
+  /** Of the scores: [.., queries, keys], items of a batch outermost. */
   readonly shape: readonly number[];
+  readonly items: number;
+  readonly keys: number;
   readonly keep: 0 | 1;
 }
 
@@ -36,34 +41,65 @@ export class Masks {
   private readonly known = new Map<string, string>();
   /** Integer inputs that key masks are made from. */
   readonly sources = new Set<string>();
+  /** Client values that have to be 1, by what they stand for. */
+  readonly conditions = new Map<string, string>();
 
   constructor(
     private readonly client: ClientGraph,
     private readonly inputs: readonly GraphInput[],
   ) {}
 
-  /** What the client value `name` does to scores of the form's shape, [.., queries, keys]. */
+  /** What the client value `name` does to scores of the form's shape. */
   keyMask(name: string, form: MaskForm): KeyMask {
-    const keys = defined(form.shape.at(-1), 'keys');
-    for (const values of this.probes(name, keys)) {
-      const all = values.map((value) => classify(value, form));
+    for (const values of this.probes(name, form.keys)) {
+      const all = values.map((value) => openScores(value, form));
       const reason = all.find((one) => typeof one === 'string');
       if (reason !== undefined) return { kind: 'other', reason };
-      const probed = all.filter((one) => typeof one !== 'string');
-      const kept = probed.flatMap((one) => one.kept);
-      if (!kept.includes(false)) continue;
-      const signature = kept.map(Number).join('');
-      const column = this.known.get(signature) ?? this.column(name, form, keys);
+      const probed = separate(
+        all.filter((one) => typeof one !== 'string'),
+        form,
+      );
+      if (typeof probed === 'string') return { kind: 'other', reason: probed };
+      const { kept, constant, byLast } = probed;
+      if (!kept.includes(0) || kept.slice(0, form.items * form.keys).includes(0)) continue;
+      const signature = kept.join('');
+      const column = this.known.get(signature) ?? this.column(name, form, byLast);
       this.known.set(signature, column);
       this.client.inputsOf(name).forEach((input) => this.sources.add(input));
-      return { kind: probed.some((one) => one.causal) ? 'causal' : 'keys', name: column };
+      return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined };
     }
-    return { kind: 'other', reason: 'drops no key on any probe' };
+    return { kind: 'other', reason: 'keeps all keys on all probes, or drops some on all' };
   }
 
-  /** The key mask that the factors of `tokens` are, or the factors themselves. */
-  merged(name: string, tokens: number): string {
-    for (const values of this.probes(name, tokens)) {
+  /**
+   * The client is to refuse requests in which a query sees no key. `name`: a key mask of all items' keys;
+   * `keep`: a constant mask of all items' queries and keys.
+   */
+  requireKeys(name: string, keep: Constant): void {
+    const { client } = this;
+    const [queries = 1, keys = 1] = keep.shape;
+    const column = client.reshape(name, [keys]);
+    const first = keysOfFirst(keep);
+    let seen: string;
+    if (first === undefined) {
+      const constant = client.constant({
+        dtype: 'float32',
+        shape: [queries, keys],
+        data: Float32Array.from(keep.data),
+      });
+      seen = client.apply('ReduceMax', [client.apply('Mul', [constant, column])], { axes: [1], keepdims: 0 });
+    } else seen = client.apply('Gather', [column, client.ints(...first)], { axis: 0 });
+    if ([...this.conditions.values()].includes(seen)) return;
+    const number = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
+    const what = first === undefined ? 'every query sees a key' : 'the first token is not padding';
+    this.conditions.set(`masked attention: ${what}${number}`, seen);
+  }
+
+  /** The key mask that factors of tokens are, or the factors themselves. */
+  merged(name: string): string {
+    const [first] = this.client.inputsOf(name);
+    const keys = this.inputs.find((input) => input.name === first)?.shape.at(-1) ?? 1;
+    for (const values of this.probes(name, keys)) {
       const factors = values.flatMap((value) => Array.from(asNumbers(value)));
       if (factors.some((factor) => factor !== 1)) return this.known.get(factors.join('')) ?? name;
     }
@@ -72,20 +108,26 @@ export class Masks {
 
   /** Values on all patterns, for one integer after the other that may stand for padding. */
   private *probes(name: string, tokens: number): Generator<Tensor[]> {
+    const all = patterns(tokens);
     for (const padding of this.paddingIds(name)) {
-      yield patterns(tokens).map((pattern) => this.client.evaluate(name, this.probe(pattern, padding)));
+      yield all.map((_, first) => this.client.evaluate(name, this.probe(all, first, padding)));
     }
   }
 
-  /** Every integer input with 1 where the pattern keeps a token and the padding elsewhere. */
-  private probe(pattern: readonly boolean[], padding: number): Map<string, Tensor> {
+  /**
+   * Every integer input with 1 where a pattern keeps a token and the padding elsewhere; items of a batch have
+   * the patterns one after the other, except that the first one keeps all tokens of all items.
+   */
+  private probe(all: readonly boolean[][], first: number, padding: number): Map<string, Tensor> {
     const kept = padding === 1 ? 2 : 1;
     return new Map(
       this.inputs.map(({ name, dtype, shape }) => {
         const width = shape.at(-1) ?? 1;
-        const values = Array.from({ length: elementCount(shape) }, (_, i) =>
-          pattern[i % width] === true ? kept : padding,
-        );
+        const values = Array.from({ length: elementCount(shape) }, (_, i) => {
+          const item = Math.floor(i / width);
+          const pattern = all[first === 0 ? 0 : 1 + ((first - 1 + item) % (all.length - 1))];
+          return pattern?.[i % width] === true ? kept : padding;
+        });
         const data =
           dtype === 'int64' || dtype === 'uint32'
             ? BigInt64Array.from(values, BigInt)
@@ -106,20 +148,35 @@ export class Masks {
     return [...new Set([0, ...found])].slice(0, maxPaddingIds);
   }
 
-  /** The last query's row as ones and zeros: with a causal mask, it sees all keys that are kept. */
-  private column(name: string, { keep }: MaskForm, keys: number): string {
+  /** Kept keys of all items as ones and zeros: what the last query sees, or any query of the item. */
+  private column(name: string, { shape, keep, items, keys }: MaskForm, byLast: boolean): string {
     const { client } = this;
-    const { dtype, shape } = client.known(name);
-    const wide = shape.at(-1) === keys ? name : client.apply('Expand', [name, client.ints(keys)]);
+    const { dtype } = client.known(name);
+    const own = items === 1 ? [keys] : shape.length === 4 ? [items, 1, 1, keys] : shape;
+    const wide = client.apply('Expand', [name, client.ints(...own)]);
     const rows = elementCount(client.known(wide).shape) / keys;
-    const flat = client.reshape(wide, [rows, keys]);
-    const row = client.apply('Gather', [flat, client.ints(rows - 1)], { axis: 0 });
-    if (!isFloat(dtype)) {
-      return client.float(keep === 1 ? row : client.apply('Not', [row]));
-    }
     const limit = client.constant({ dtype, shape: [1], data: Float32Array.of(threshold) });
-    return client.float(client.apply('Greater', [row, limit]));
+    const open = !isFloat(dtype)
+      ? client.float(keep === 1 ? wide : client.apply('Not', [wide]))
+      : client.float(client.apply('Greater', [wide, limit]));
+    const flat = client.reshape(open, [items, rows / items, keys]);
+    const each = byLast
+      ? client.apply('Gather', [flat, client.ints(rows / items - 1)], { axis: 1 })
+      : client.apply('ReduceMax', [flat], { axes: [1], keepdims: 0 });
+    return client.reshape(each, [items * keys]);
   }
+}
+
+/** The first key of every query's item, if all queries see it. */
+function keysOfFirst({ shape, data }: Constant): number[] | undefined {
+  const [queries = 1, keys = 1] = shape;
+  const first = Array.from({ length: queries }, (_, q) => {
+    return data.subarray(q * keys, (q + 1) * keys).findIndex((one) => one !== 0);
+  });
+  const own = [...new Set(first)];
+  const items = own.length;
+  const isStart = own.every((key, i) => key === (i * keys) / items);
+  return isStart && first.every((key, q) => key === own[Math.floor((q * items) / queries)]) ? own : undefined;
 }
 
 /** All tokens, prefixes, a suffix, and one with holes. */
@@ -135,9 +192,8 @@ function patterns(keys: number): boolean[][] {
   ];
 }
 
-/** Which keys every query sees, or what is in the way. */
-function classify(value: Tensor, { shape, keep }: MaskForm): Probed | string {
-  const [queries, keys] = [shape.at(-2) ?? 1, shape.at(-1) ?? 1];
+/** 1 for every score that the mask leaves as it is, or what is in the way. */
+function openScores(value: Tensor, { shape, keep }: MaskForm): Uint8Array | string {
   const count = elementCount(shape);
   const spread = broadcastIndex(value.shape, shape);
   const numbers = asNumbers(value);
@@ -149,14 +205,42 @@ function classify(value: Tensor, { shape, keep }: MaskForm): Probed | string {
     if (float && !open && !(x <= closedBelow)) return `adds ${x} to a score`;
     sees[i] = open ? 1 : 0;
   }
-  const kept = Array.from(sees.subarray(count - keys), (one) => one === 1);
-  let [same, causal] = [true, true];
-  for (let i = 0; i < count; i++) {
-    const [query, key] = [Math.floor(i / keys) % queries, i % keys];
-    const open = sees[i] === 1;
-    same &&= open === kept[key];
-    causal &&= open === (kept[key] === true && key <= query);
+  return sees;
+}
+
+interface Separated {
+  /** By probe, item and key. */
+  readonly kept: readonly number[];
+  readonly constant: Uint8Array;
+  /** The last query shows which keys are kept; else all queries together do. */
+  readonly byLast: boolean;
+}
+
+/**
+ * Masks of all probes, the first of which keeps all tokens, as one constant [queries, keys] times kept keys.
+ * Queries that see no key are left out: requests with such are refused.
+ */
+function separate(probes: readonly Uint8Array[], { shape, items, keys }: MaskForm): Separated | string {
+  const area = (shape.at(-2) ?? 1) * keys;
+  const constant = defined(probes[0], 'probe').slice(0, area);
+  const byLast = !constant.subarray(area - keys).includes(0);
+  const all: number[] = [];
+  for (const sees of probes) {
+    const size = sees.length / items;
+    for (let start = 0; start < sees.length; start += size) {
+      const item = sees.subarray(start, start + size);
+      const kept = new Uint8Array(keys);
+      for (let i = byLast ? size - keys : 0; i < size; i++)
+        kept[i % keys] = Math.max(kept[i % keys] as number, item[i] as number);
+      all.push(...kept);
+      for (let row = 0; row < size; row += keys) {
+        const first = row % area;
+        const wanted = kept.map((one, key) => one * (constant[first + key] as number));
+        if (wanted.includes(1) && wanted.some((one, key) => one !== item[row + key])) {
+          return 'depends on the query and the request at once';
+        }
+      }
+    }
   }
-  if (same) return { kept, causal: false };
-  return causal ? { kept, causal } : 'depends on the query';
+  return { kept: all, constant, byLast };
 }

@@ -5,7 +5,8 @@ import { elementCount, type Node } from '../model.js';
 import type { ClientGraph } from './client-graph.js';
 import type { Masks } from './masks.js';
 import type { Draft, Drafts } from './drafts.js';
-import { isBijective, matrixShape, readIndex, type Client, type Symbol, type View } from './symbols.js';
+import { arrangements, firstOfRange, isSeparable, readIndex } from './reading.js';
+import { indexOf, isBijective, matrixShape, type Client, type Symbol, type View } from './symbols.js';
 
 /** Views of more elements would need gigabytes for their indices; real ones stay far below. */
 export const maxViewElements = 2 ** 27;
@@ -134,16 +135,57 @@ export class Site {
     }
     if (count === 0) return this.fail('an encrypted value without elements');
     if (count > maxViewElements) return this.fail(`${count} elements, more than ${maxViewElements}`, 'F102');
-    if (draft.kind === 'input') {
-      const indices = index ?? Int32Array.from({ length: count }, (_, i) => i);
-      const moved = this.drafts.make('tensor.rearrange', [draft], { indices, rows, columns, loc: this.loc });
-      return this.scaled(moved, view.scale);
-    }
+    if (draft.kind === 'input') return this.scaled(this.inputMatrix(view, rows, columns), view.scale);
     if (index === null && draft.rows === rows && draft.columns === columns) {
       return this.scaled(draft, view.scale);
     }
-    const whole = index ?? Int32Array.from({ length: count }, (_, i) => i);
-    const reading = readIndex(whole, rows, columns, draft.columns);
+    const parts = this.parts(view, rows, columns);
+    const spread = parts.map((part) =>
+      this.drafts.spreadFeatures(part.draft, part.columns, columns, this.loc),
+    );
+    return this.scaled(this.total(spread), view.scale);
+  }
+
+  /**
+   * The client packs an input in one arrangement: tokens times features. Others are made from it, and so is
+   * what reads tokens beside each other, or beyond the ends.
+   */
+  private inputMatrix(view: View, rows: number, columns: number): Draft {
+    const indices = indexOf(view);
+    const { draft } = view;
+    const make = (own: Int32Array, height: number, width: number): Draft =>
+      this.drafts.make('tensor.rearrange', [draft], {
+        indices: own,
+        rows: height,
+        columns: width,
+        loc: this.loc,
+      });
+    if (isSeparable(indices, rows, columns)) return make(indices, rows, columns);
+    for (const base of arrangements(this.client.known(String(draft.attrs.name)).shape)) {
+      const place = new Int32Array(draft.columns);
+      base.index.forEach((from, to) => (place[from] = to));
+      const index = indices.map((i) => (i < 0 ? -1 : (place[i] as number)));
+      const reading = readIndex(index, rows, columns, base.columns);
+      if (reading.kind === 'other') continue;
+      const whole = make(base.index, base.rows, base.columns);
+      return this.matrix({ ...view, draft: whole, index, scale: 1 }, rows, columns);
+    }
+    return make(indices, rows, columns);
+  }
+
+  total(terms: readonly Draft[]): Draft {
+    if (terms.length === 0) return this.fail('an encrypted value that is zero everywhere');
+    return terms.reduce((sum, term) => this.drafts.pointwise('tensor.add', [sum, term], this.loc));
+  }
+
+  /** The columns of a [rows, columns] matrix by the tokens that they read; the factor of the view waits. */
+  parts(
+    view: View,
+    rows: number,
+    columns: number,
+  ): { readonly draft: Draft; readonly columns: readonly number[] }[] {
+    const { draft } = view;
+    const reading = readIndex(indexOf(view), rows, columns, draft.columns);
     if (reading.kind === 'other') {
       return this.fail(
         reading.reason,
@@ -151,8 +193,43 @@ export class Site {
         'keep [batch, tokens, features]; split features only into heads',
       );
     }
-    const features = this.drafts.selectFeatures(draft, reading.features, this.loc);
-    return this.scaled(this.drafts.selectTokens(features, reading.first, rows, this.loc), view.scale);
+    return reading.parts.map((part) => {
+      const features = this.drafts.selectFeatures(draft, Int32Array.from(part.features), this.loc);
+      const first = firstOfRange(part);
+      const moved =
+        first === undefined
+          ? this.drafts.gatherTokens(features, part.tokens, this.loc)
+          : this.drafts.selectTokens(features, first, rows, this.loc);
+      return { draft: moved, columns: part.columns };
+    });
+  }
+
+  /** Reads every row from one token: no sums of parts. */
+  isSimple(view: View, rows: number, columns: number): boolean {
+    if (view.draft.kind === 'input') return true;
+    const reading = readIndex(indexOf(view), rows, columns, view.draft.columns);
+    return reading.kind === 'parts' && reading.parts.length === 1;
+  }
+
+  /** A part of a matrix, some tokens and some features, as a matrix of its own; undefined if it is none. */
+  private arranged(view: View): View | undefined {
+    const { draft } = view;
+    const index = indexOf(view);
+    if (draft.kind === 'input' || index.some((i) => i < 0)) return undefined;
+    const sorted = (values: Int32Array) => [...new Set(values)].sort((a, b) => a - b);
+    const tokens = sorted(index.map((i) => Math.floor(i / draft.columns)));
+    const features = sorted(index.map((i) => i % draft.columns));
+    const first = tokens[0] ?? 0;
+    const range = tokens.at(-1) === first + tokens.length - 1;
+    if (!range || tokens.length * features.length !== index.length) return undefined;
+    const place = new Map(features.map((feature, i) => [feature, i]));
+    const own = index.map(
+      (i) => (Math.floor(i / draft.columns) - first) * features.length + (place.get(i % draft.columns) ?? 0),
+    );
+    const narrow = this.drafts.selectFeatures(draft, Int32Array.from(features), this.loc);
+    const part = this.drafts.selectTokens(narrow, first, tokens.length, this.loc);
+    const result: View = { ...view, draft: part, index: own };
+    return isBijective(result) ? result : undefined;
   }
 
   /** The matrix of a view whose last dimension is the features. */
@@ -167,6 +244,10 @@ export class Site {
    */
   settle(view: View): View {
     const factor = view.scale;
+    if (view.draft.kind !== 'input' && !isBijective(view)) {
+      const part = this.arranged(view);
+      if (part !== undefined) return this.settle(part);
+    }
     if (view.draft.kind === 'input' || !isBijective(view)) return this.whole(this.natural(view), view.shape);
     return factor === 1 ? view : { ...view, draft: this.scaled(view.draft, factor), scale: 1 };
   }

@@ -6,6 +6,7 @@
  */
 import type { Diagnostic } from '../../support/diagnostics.js';
 import type { Draft } from './drafts.js';
+import type { Added } from './added-scores.js';
 
 export interface View {
   readonly kind: 'view';
@@ -22,12 +23,22 @@ export interface Scores {
   readonly kind: 'scores';
   readonly q: Draft;
   readonly k: Draft;
+  /** Items of a batch: their tokens follow each other in q and k. */
+  readonly batch: number;
   readonly heads: number;
   readonly scale: number;
+  /** Constants added to the scores. */
+  readonly added: Added | null;
   readonly softmax: boolean;
-  /** One for each kept key, zero for a padded one: [keys, 1]. */
-  readonly mask?: Draft | undefined;
+  readonly mask: KeyColumn | null;
   readonly shape: readonly number[];
+}
+
+/** One for each kept key, zero for a padded one: [keys, 1]. */
+export interface KeyColumn {
+  readonly draft: Draft;
+  /** The client value [keys] that it encrypts. */
+  readonly name: string;
 }
 
 /** A boolean that is false everywhere, as IsNaN of a finite value. */
@@ -79,6 +90,13 @@ export function sameIndex(a: Int32Array | null, b: Int32Array | null): boolean {
   return a !== null && b !== null && a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
+/** The view's index, spelled out. */
+export function indexOf(view: View): Int32Array {
+  if (view.index !== null) return view.index;
+  const count = view.shape.reduce((a, b) => a * b, 1);
+  return Int32Array.from({ length: count }, (_, i) => i);
+}
+
 /** Every element of the draft exactly once. */
 export function isBijective(view: View): boolean {
   const count = view.draft.rows * view.draft.columns;
@@ -90,31 +108,4 @@ export function isBijective(view: View): boolean {
     seen[i] = 1;
   }
   return true;
-}
-
-/** How a [rows, columns] index reads a [.., features] matrix, or why it does not. */
-export type Reading =
-  | { readonly kind: 'selection'; readonly first: number; readonly features: Int32Array }
-  | { readonly kind: 'other'; readonly reason: string };
-
-/** index[r, c] must be (first + r) * width + features[c]. */
-export function readIndex(index: Int32Array, rows: number, columns: number, width: number): Reading {
-  const other = (reason: string): Reading => ({ kind: 'other', reason });
-  if (index.some((i) => i < 0)) return other('pads encrypted values with zeros');
-  const first = Math.floor((index[0] ?? 0) / width);
-  const features = new Int32Array(columns);
-  for (let c = 0; c < columns; c++) {
-    features[c] = (index[c] as number) - first * width;
-    if ((features[c] as number) < 0 || (features[c] as number) >= width) {
-      return other('mixes tokens and features');
-    }
-  }
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) {
-      if (index[r * columns + c] !== (first + r) * width + (features[c] as number)) {
-        return other('moves tokens in a way other than a range of tokens and a choice of features');
-      }
-    }
-  }
-  return { kind: 'selection', first, features };
 }

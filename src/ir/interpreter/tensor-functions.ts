@@ -30,6 +30,20 @@ export function normalizeRow(
   for (let i = 0; i < size; i++) out[offset + i] = ((x[offset + i] as number) - mean) * factor;
 }
 
+/** x / sqrt(mean of x^2 + epsilon) of `size` elements. */
+export function rootMeanSquareRow(
+  x: ArrayLike<number>,
+  out: Float64Array,
+  offset: number,
+  size: number,
+  epsilon: number,
+): void {
+  let square = 0;
+  for (let i = 0; i < size; i++) square += (x[offset + i] as number) ** 2;
+  const factor = 1 / Math.sqrt(square / size + epsilon);
+  for (let i = 0; i < size; i++) out[offset + i] = (x[offset + i] as number) * factor;
+}
+
 export interface MatmulSizes {
   readonly rows: number;
   readonly inner: number;

@@ -1,8 +1,17 @@
 /** Runs a module of the tensor phase in the clear, in double precision. */
 import { defined, invariant } from '../../support/invariant.js';
 import { entryName, type Constant, type Module, type Op, type Value } from '../module.js';
-import { gelu, geluTanh, relu, sigmoid, silu } from '../../support/special-functions.js';
-import { matmul, matmulTransposed, normalizeRow, softmaxRow } from './tensor-functions.js';
+import {
+  gelu,
+  geluTanh,
+  isFunctionName,
+  namedFunction,
+  relu,
+  sigmoid,
+  silu,
+  type FunctionName,
+} from '../../support/special-functions.js';
+import { matmul, matmulTransposed, normalizeRow, rootMeanSquareRow, softmaxRow } from './tensor-functions.js';
 
 export interface TensorRunOptions {
   /**
@@ -146,6 +155,14 @@ const elementwise: Readonly<Record<string, (x: number) => number>> = {
   'tensor.silu': silu,
 };
 
+function functionOf(op: Op): ((x: number) => number) | undefined {
+  const { approximate, name, alpha, beta } = op.attrs;
+  if (op.kind === 'tensor.gelu') return approximate === 'tanh' ? geluTanh : gelu;
+  if (op.kind !== 'tensor.function') return elementwise[op.kind];
+  invariant(isFunctionName(name as string), `no function ${String(name)}`);
+  return namedFunction(name as FunctionName).make((alpha as number) ?? 0, (beta as number) ?? 0);
+}
+
 const pairwise: Readonly<Record<string, (x: number, y: number) => number>> = {
   'tensor.add': (x, y) => x + y,
   'tensor.sub': (x, y) => x - y,
@@ -159,8 +176,7 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
     return defined(module.constants.get(name), `constant @${name}`);
   };
   const optional = (attr: string) => (op.attrs[attr] === undefined ? undefined : constant(attr).data);
-  const f =
-    op.kind === 'tensor.gelu' ? (op.attrs.approximate === 'tanh' ? geluTanh : gelu) : elementwise[op.kind];
+  const f = functionOf(op);
   if (f !== undefined) return fill(out, (i) => f(x[i] as number));
   const g = pairwise[op.kind];
   if (g !== undefined) return fill(out, (i) => g(x[i] as number, defined(operands[1], 'y')[i] as number));
@@ -189,6 +205,19 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       const [gamma, beta] = [optional('gamma'), optional('beta')];
       return fill(out, (i) => (out[i] as number) * (gamma?.[i % width] ?? 1) + (beta?.[i % width] ?? 0));
     }
+    case 'tensor.rms_norm': {
+      const width = shapeOf(defined(op.operands[0], 'x'))[1];
+      for (let row = 0; row < x.length; row += width) {
+        rootMeanSquareRow(x, out, row, width, op.attrs.epsilon as number);
+      }
+      const gamma = optional('gamma');
+      return fill(out, (i) => (out[i] as number) * (gamma?.[i % width] ?? 1));
+    }
+    case 'tensor.mix_tokens': {
+      const [tokens, columns] = shapeOf(defined(op.operands[0], 'x'));
+      const rows = op.attrs.count as number;
+      return matmul(constant('weight').data, x, out, { rows, inner: tokens, columns });
+    }
     case 'tensor.attention':
       return attention(op, attentionMask(op, module.constants), operands, out);
     case 'tensor.concat_tokens': {
@@ -200,15 +229,17 @@ function run(module: Module, op: Op, operands: readonly Float64Array[], out: Flo
       const start = (op.attrs.first as number) * shapeOf(defined(op.operands[0], 'x'))[1];
       return out.set(x.subarray(start, start + out.length));
     }
-    case 'tensor.mean_tokens': {
-      const rows = x.length / out.length;
-      for (let i = 0; i < x.length; i++) {
-        out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
-      }
-      return undefined;
-    }
+    case 'tensor.mean_tokens':
+      return meanTokens(x, out);
     default:
       invariant(false, `the tensor interpreter does not know ${op.kind}`);
+  }
+}
+
+function meanTokens(x: Float64Array, out: Float64Array): void {
+  const rows = x.length / out.length;
+  for (let i = 0; i < x.length; i++) {
+    out[i % out.length] = (out[i % out.length] as number) + (x[i] as number) / rows;
   }
 }
 

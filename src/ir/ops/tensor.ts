@@ -3,6 +3,7 @@
  * vector is [1, features]. Only tensor.rearrange takes the inputs of the function, in their ONNX shapes.
  * Matrices that are not computed are constants of the module, named in attributes.
  */
+import { namedFunctionNames } from '../../support/special-functions.js';
 import type { Attrs } from '../module.js';
 import type { AttrDef, OpDef } from '../opdef.js';
 import type { TensorType, Type } from '../types.js';
@@ -128,6 +129,10 @@ export const tensorOps: readonly OpDef[] = [
       epsilon: { kind: 'real', doc: 'added to the population variance' },
     },
   ),
+  elementwise('tensor.rms_norm', 'x / sqrt(mean of x^2 + epsilon) * gamma over the features of a token', {
+    gamma: optionalConstant('[features]'),
+    epsilon: { kind: 'real', doc: 'added to the mean square' },
+  }),
   elementwise('tensor.gelu', 'x Phi(x)', {
     approximate: { kind: 'string', doc: '`none`: by erf; `tanh`: the tanh form' },
   }),
@@ -135,11 +140,16 @@ export const tensorOps: readonly OpDef[] = [
   elementwise('tensor.tanh', 'tanh(x)'),
   elementwise('tensor.sigmoid', '1 / (1 + exp(-x))'),
   elementwise('tensor.silu', 'x / (1 + exp(-x))'),
+  elementwise('tensor.function', 'a function of every element, from support/special-functions.ts', {
+    name: { kind: 'string', doc: namedFunctionNames.map((name) => `\`${name}\``).join(', ') },
+    alpha: { kind: 'real', optional: true, doc: 'first parameter' },
+    beta: { kind: 'real', optional: true, doc: 'second parameter' },
+  }),
   op(
     'tensor.attention',
     ['q', 'k', 'v', 'mask?'],
-    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys that keep lets through and whose mask is '
-      + '1 (0: padding); head h has the features h*d .. h*d+d-1; mask is [keys, 1]',
+    'per head h: softmax(scale q_h k_h^T + bias) v_h over the keys whose mask is 1 (0: padding) and that '
+      + 'keep lets through; head h has the features h*d .. h*d+d-1; mask is [keys, 1]',
     {
       heads: { kind: 'int', doc: 'number of heads' },
       scale: { kind: 'real', doc: 'factor of the scores' },
@@ -180,6 +190,13 @@ export const tensorOps: readonly OpDef[] = [
         ? [count, x[1]]
         : `tokens ${first}+${count} of ${x[0]}`;
     },
+  ),
+  op(
+    'tensor.mix_tokens',
+    ['x'],
+    'weight x: linear in the tokens, the same for every feature',
+    { weight: constant('[count, tokens]'), count: { kind: 'int', doc: 'tokens of the result' } },
+    (x, _, attrs) => (positive(attrs.count) ? [attrs.count as number, x[1]] : 'count must be positive'),
   ),
   op('tensor.mean_tokens', ['x'], 'mean over the tokens: [1, features]', {}, (x) => [1, x[1]]),
 ];

@@ -29,12 +29,12 @@ export interface AttentionSpec {
   /** Token blocks P of queries and of keys. */
   readonly tokenBlocks: number;
   readonly ranges: AttentionRanges;
-  /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
-  readonly mask?: Value | undefined;
   /** [queries, keys]: 1 where a query sees a key, else 0. */
   readonly keep?: Float64Array | undefined;
   /** [queries, keys] or [heads, queries, keys], added to the scores. */
   readonly bias?: Float64Array | undefined;
+  /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
+  readonly mask?: Value | undefined;
   readonly loc: string;
 }
 

@@ -27,13 +27,17 @@
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
  * (one iteration, G = 1), or made again in a pass for each round.
  *
+ * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
+ * (attention-mask.ts).
+ *
  * A key mask m (encrypted, one slot value for each token) drops padding of a length that only the client
  * knows: V is masked where it has levels to spare, and den becomes a sum over m like one more feature of V,
  *
  *     V <- V m          den += rot(sum_b E[b] mb[b], c*U*B*g)          mb[b] = rot(m', c*U*b), m' as K'
  *
  * so den, one ciphertext, is a level lower and nothing else. Padded tokens then hold what the model gives
- * them: no bias is masked, and outputs that read them agree too.
+ * them: no bias is masked, and outputs that read them agree too. With both masks, the sums are over the keys
+ * that both let through.
  *
  * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
  * (attention-mask.ts).
@@ -143,6 +147,15 @@ interface HeadLayout extends AttentionShape, HeadSlots {
   readonly rows: Int32Array;
 }
 
+/** Keys that the constant mask leaves to a query: padding cannot take more than these from its sum. */
+function fewestKeys({ keep, tokens }: AttentionSpec): number {
+  if (keep === undefined) return tokens;
+  const seen = Array.from({ length: tokens }, (_, query) =>
+    keep.subarray(query * tokens, (query + 1) * tokens).reduce((a, b) => a + b, 0),
+  );
+  return seen.reduce((a, b) => Math.min(a, b), tokens);
+}
+
 /** Rounds, exp' and the denominators' intervals, from calibrated statistics. */
 function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
   const padded = spec.tokens < groups;
@@ -150,7 +163,7 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
     padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
   // A padded query has all scores 0.
   const kept = spec.ranges.keys ?? { min: spec.tokens, max: spec.tokens };
-  const shorter = spec.mask === undefined ? 0 : Math.log(shorterRequests);
+  const shorter = spec.mask === undefined ? 0 : Math.log(Math.min(shorterRequests, fewestKeys(spec)));
   const logSums = spec.ranges.logSumExp.map(({ min, max }) =>
     widenLog(include(include({ min: min - shorter, max }, Math.log(kept.min)), Math.log(kept.max))),
   );
@@ -246,9 +259,9 @@ function sumOffsets(
 }
 
 /**
- * exp' of the scores; a bias comes with the shift of its argument, a constant mask is one product with a
- * plaintext. Squaring would let weights of dropped keys grow without bound, so with rounds those of the key
- * mask are made zero at once.
+ * exp' of the scores; a bias comes with the shift of its argument, a constant mask is a product with a
+ * plaintext. Squaring would let weights of padded keys grow without bound, so with rounds they are made zero
+ * at once.
  */
 function scoresToWeights(
   ctx: PackContext,
@@ -365,7 +378,7 @@ function nextWeights(ctx: PackContext, weights: Value, inverse: Value, loc: stri
   return ctx.multiply(normal, normal, [], loc);
 }
 
-/** Padded keys that add to den: a mask closes them. */
+/** Padded keys that add to den: any mask closes them. */
 function openPadding(ctx: PackContext, spec: AttentionSpec): number {
   return spec.keep === undefined && spec.mask === undefined ? paddedKeys(ctx, spec) : 0;
 }

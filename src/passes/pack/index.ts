@@ -10,6 +10,7 @@ import type { CtType, TensorType } from '../../ir/types.js';
 import { qBasis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
+import type { FunctionName } from '../../support/special-functions.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NonlinearFunction } from '../approximation/index.js';
 import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
@@ -21,11 +22,12 @@ import { addBias, applyMatrix } from './linear.js';
 import {
   approximateActivation,
   packActivation,
-  packLayerNorm,
+  packNorm,
   plusVector,
   polynomial,
   timesVector,
 } from './nonlinear.js';
+import { mixTokens } from './mix-tokens.js';
 import { concatTokens, meanTokens, selectTokens } from './tokens.js';
 
 const plainAffine = { scale: 1, shift: 0 };
@@ -47,6 +49,10 @@ function activationOf(op: Op): NonlinearFunction | undefined {
       return { kind: 'sigmoid' };
     case 'tensor.silu':
       return { kind: 'silu' };
+    case 'tensor.function': {
+      const { name, alpha = 0, beta = 0 } = op.attrs as { name: FunctionName; alpha?: number; beta?: number };
+      return { kind: 'named', name, alpha, beta };
+    }
     default:
       return undefined;
   }
@@ -227,15 +233,18 @@ class Packer {
         return { ...scaled, value: ctx.multiply(scaled.value, this.factorOf(operand(1), loc), [], loc) };
       }
       case 'tensor.layer_norm':
-        return packLayerNorm(
-          ctx,
-          x(),
-          attrs.gamma as string | undefined,
-          attrs.beta as string | undefined,
-          attrs.epsilon as number,
-          this.rangeOf(op, index, 'variance').interval,
-          loc,
-        );
+      case 'tensor.rms_norm': {
+        const spec = {
+          centred: op.kind === 'tensor.layer_norm',
+          gamma: attrs.gamma as string | undefined,
+          beta: attrs.beta as string | undefined,
+          epsilon: attrs.epsilon as number,
+          range: this.rangeOf(op, index, 'variance').interval,
+        };
+        return packNorm(ctx, x(), spec, loc);
+      }
+      case 'tensor.mix_tokens':
+        return mixTokens(ctx, x(), attrs.weight as string, loc);
       case 'tensor.attention':
         return this.attention(op, index);
       case 'tensor.concat_tokens':
@@ -334,9 +343,9 @@ class Packer {
       tokens: tokensOf(values[1]),
       tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
-      mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       keep: optional('keep'),
       bias: optional('bias'),
+      mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };
     return packAttention(this.ctx, spec, (which, rows, headSize, factor) => {

@@ -4,7 +4,9 @@
  */
 import type { Value } from '../../ir/module.js';
 import type { Axis } from '../../ir/types.js';
+import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
+import { namedFunction } from '../../support/special-functions.js';
 import { fitChebyshev, realFunction, type NonlinearFunction } from '../approximation/index.js';
 import type { Interval } from '../ranges.js';
 import { normalisation, widen, widenPositive } from './approximate.js';
@@ -26,11 +28,30 @@ export interface Activation {
 }
 
 export function approximateActivation(fn: NonlinearFunction, range: Interval): Activation {
-  const interval = widen(range);
+  const named = fn.kind === 'named' ? namedFunction(fn.name) : undefined;
+  const interval = named?.positive === true ? signed(range, widenPositive) : widen(range);
   const argument = normalisation(interval);
-  const options = fn.kind === 'relu' ? { degree: reluDegree } : { maxError: activationError, name: fn.kind };
-  const fit = fitChebyshev(realFunction(fn), interval.min, interval.max, options);
+  const f = realFunction(fn);
+  const corner = fn.kind === 'relu' || named?.corner === true;
+  const options = corner
+    ? { degree: reluDegree }
+    : { maxError: activationError * sizeOf(f, interval), name: fn.kind === 'named' ? fn.name : fn.kind };
+  const fit = fitChebyshev(f, interval.min, interval.max, options);
   return { argument, coefficients: fit.coefficients };
+}
+
+/** A widened interval that stays on its side of 0; one with 0 inside is only left as it is. */
+function signed(range: Interval, widened: (interval: Interval) => Interval): Interval {
+  if (range.min > 0) return widened(range);
+  if (range.max >= 0) return widen(range);
+  const mirror = widened({ min: -range.max, max: -range.min });
+  return { min: -mirror.max, max: -mirror.min };
+}
+
+/** Largest |f| on the interval, at least 1: errors of larger results count relative to them. */
+function sizeOf(f: (x: number) => number, { min, max }: Interval): number {
+  const points = Array.from({ length: 65 }, (_, i) => Math.abs(f(min + ((max - min) * i) / 64)));
+  return points.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, value) : most), 1);
 }
 
 /** Applies an activation to a value whose producer could not take the affine map: one level more. */
@@ -49,33 +70,34 @@ export function polynomial(ctx: PackContext, t: Value, coefficients: readonly nu
   return ctx.builder.op('ct.polynomial', [t], { coefficients }, loc);
 }
 
+interface NormSpec {
+  /** Layer normalisation subtracts the mean, RMS normalisation does not. */
+  readonly centred: boolean;
+  readonly gamma: string | undefined;
+  readonly beta: string | undefined;
+  readonly epsilon: number;
+  /** Of the variance, or of the mean square. */
+  readonly range: Interval;
+}
+
 /**
- * y = (x - mean) / sqrt(var + epsilon) * gamma + beta. The mean is a linear map; the variance and its inverse
- * square
- * root live in one ciphertext. Padded tokens have variance 0 but the argument of a valid one (DESIGN section
- * 4).
+ * y = (x - mean) / sqrt(var + epsilon) * gamma + beta; without the mean in RMS normalisation. The mean is a
+ * linear map; the variance and its inverse square root live in one ciphertext. Padded tokens have variance 0
+ * but the argument of a valid one (DESIGN section 4).
  */
-export function packLayerNorm(
-  ctx: PackContext,
-  x: Packed,
-  gamma: string | undefined,
-  beta: string | undefined,
-  epsilon: number,
-  varianceRange: Interval,
-  loc: string,
-): Packed {
+export function packNorm(ctx: PackContext, x: Packed, spec: NormSpec, loc: string): Packed {
+  const { gamma, beta, epsilon, range } = spec;
   const axes = elementAxes(x.value);
   const full = x.featureCount % ctx.period === 0;
   const used = foldBlocks(x.features, ctx.period);
-  const mean = sumOfFeatures(ctx, x, 1 / x.featureCount, full ? [] : axes, loc);
-  const centred = ctx.builder.op('ct.sub', [x.value, mean], {}, loc);
-
-  const interval = widenPositive({ min: varianceRange.min + epsilon, max: varianceRange.max + epsilon });
+  const mean = () => sumOfFeatures(ctx, x, 1 / x.featureCount, full ? [] : axes, loc);
+  const centred = spec.centred ? ctx.builder.op('ct.sub', [x.value, mean()], {}, loc) : x.value;
+  const interval = widenPositive({ min: range.min + epsilon, max: range.max + epsilon });
   const { scale, shift } = normalisation(interval);
   const over = axes.map((axis) => axis.name);
   const squares: Packed = {
     ...x,
-    value: ctx.bounded(ctx.multiply(centred, centred, over, loc), x.featureCount * varianceRange.max),
+    value: ctx.bounded(ctx.multiply(centred, centred, over, loc), x.featureCount * range.max),
     features: used,
     repeats: 'terms',
   };
@@ -83,16 +105,82 @@ export function packLayerNorm(
   const constant = ctx.addConstant(`${loc}:variance shift`, [1], new Float64Array([scale * epsilon + shift]));
   const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0);
   const t = ctx.builder.op('ct.add_plain', [sum, ctx.vector(constant, [], used, tokens, 1, loc)], {}, loc);
-  const inverse = fitChebyshev((u) => Math.sqrt(scale / (u - shift)), -1, 1, {
-    maxError: inverseSqrtRelativeError,
-    relative: true,
-    name: 'inverse square root',
-  });
-  const inverseDeviation = polynomial(ctx, t, inverse.coefficients, loc);
+  const inverseDeviation = inverseSqrt(ctx, t, { scale, shift }, loc);
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
   const normal = ctx.multiply(scaled, inverseDeviation, [], loc);
   const bias = beta === undefined ? undefined : ctx.constantOf(beta).data;
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
+}
+
+/** Relative errors that a polynomial may leave to Newton steps, tried in turn. */
+const inverseSqrtErrors = [inverseSqrtRelativeError, 2.5e-3, 0.04, 0.15, 0.3, 0.5, 0.7, 0.85, 0.93, 0.97];
+/** p sqrt(w) of a step's argument: above sqrt(3) the step would change the sign. */
+const largestProduct = 1.25;
+const mostNewtonSteps = 5;
+
+/**
+ * sqrt(scale / w) with w = t - shift in (0, 2], t in [-1, 1]. Where w spreads too widely for one
+ * polynomial p, it is followed by p <- 1.5 p - 0.5 p^3 w, two levels each.
+ */
+function inverseSqrt(
+  ctx: PackContext,
+  t: Value,
+  { scale, shift }: { scale: number; shift: number },
+  loc: string,
+): Value {
+  const { steps, coefficients } = fitInverseSqrt(shift, loc);
+  const root = Math.sqrt(scale);
+  const last = steps === 0 ? root : 1;
+  let p = polynomial(
+    ctx,
+    t,
+    coefficients.map((c) => c * last),
+    loc,
+  );
+  for (let step = 1; step <= steps; step++) {
+    const factor = step === steps ? root : 1;
+    const w = ctx.builder.op('ct.add_plain', [t, ctx.realConstant(-shift, loc)], {}, loc);
+    const scaled = ctx.timesPlain(w, ctx.realConstant(-0.5 * factor, loc), [], loc);
+    const cubed = ctx.multiply(ctx.multiply(p, p, [], loc), ctx.multiply(p, scaled, [], loc), [], loc);
+    const linear = ctx.timesPlain(p, ctx.realConstant(1.5 * factor, loc), [], loc);
+    p = ctx.builder.op('ct.add', [linear, cubed], {}, loc);
+  }
+  return p;
+}
+
+/** Chebyshev coefficients of 1 / sqrt(t - shift), and the Newton steps that they leave to do. */
+function fitInverseSqrt(shift: number, loc: string): { steps: number; coefficients: readonly number[] } {
+  for (const maxError of inverseSqrtErrors) {
+    try {
+      const options = { maxError, relative: true, name: 'inverse square root' };
+      const fit = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
+      if (maxError === inverseSqrtRelativeError) return { steps: 0, coefficients: fit.coefficients };
+      const factor = Math.min(1, largestProduct / (1 + fit.maxError));
+      const ends = [factor * (1 - fit.maxError), factor * (1 + fit.maxError)];
+      const steps = Math.max(...ends.map(newtonSteps));
+      if (steps > mostNewtonSteps) continue;
+      return { steps, coefficients: fit.coefficients.map((c) => c * factor) };
+    } catch (error) {
+      if (!(error instanceof AegisError)) throw error;
+    }
+  }
+  throw new AegisError({
+    code: 'A101',
+    node: loc,
+    pass: 'pack',
+    message: `the variance spreads by a factor of ${Math.round((1 - shift) / (-1 - shift))}`,
+    help: 'calibrate with representative samples, or without tokens that are nearly constant',
+  });
+}
+
+/** Steps z <- 1.5 z - 0.5 z^3 from z = p sqrt(w) to 1. */
+function newtonSteps(start: number): number {
+  let [z, steps] = [start, 0];
+  while (Math.abs(1 - z) > inverseSqrtRelativeError && steps <= mostNewtonSteps) {
+    z = 1.5 * z - 0.5 * z ** 3;
+    steps++;
+  }
+  return steps;
 }
 
 /**

@@ -87,7 +87,7 @@ function shiftTokens(ctx: PackContext, x: Packed, shift: Shift, blocks: number, 
 }
 
 /** Block p of the result is block p + by of the operand, cyclically; the axis goes if `blocks` is 1. */
-function shiftBlocks(ctx: PackContext, value: Value, by: number, blocks: number, loc: string): Value {
+export function shiftBlocks(ctx: PackContext, value: Value, by: number, blocks: number, loc: string): Value {
   const size = blocksOf(value);
   if (size === 1) return value;
   const start = ((by % size) + size) % size;
@@ -102,7 +102,7 @@ function shiftBlocks(ctx: PackContext, value: Value, by: number, blocks: number,
 }
 
 /** A value of one block as the first of several. */
-function widened(ctx: PackContext, value: Value, blocks: number, loc: string): Value {
+export function widened(ctx: PackContext, value: Value, blocks: number, loc: string): Value {
   if (blocksOf(value) === blocks) return value;
   const axes = ctType(value).axes;
   const first = ctx.reshape(value, [{ name: tokenAxis, size: 1 }, ...axes], loc);

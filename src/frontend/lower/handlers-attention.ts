@@ -1,0 +1,285 @@
+/**
+ * Attention: from products of queries and keys through masks and softmax to the product with the values.
+ * Items of a batch are tokens beside each other, and a mask keeps them apart.
+ */
+import { defined } from '../../support/invariant.js';
+import { affineIndex, asNumbers } from '../kernels/call.js';
+import { attentionForm } from '../kernels/linear.js';
+import { elementCount, isFloat } from '../model.js';
+import {
+  addedConstant,
+  addedSum,
+  attentionConstants,
+  scaledAdded,
+  type Added,
+  type ScoreSizes,
+} from './added-scores.js';
+import type { Draft } from './drafts.js';
+import { closedBelow } from './masks.js';
+import type { Site } from './site.js';
+import { composeIndex, indexOf, type Scores, type Symbol, type View } from './symbols.js';
+
+type Shape = readonly number[];
+
+const maskHelp =
+  'a mask is a constant, or keeps and drops keys for all queries and heads alike, or is the product of both';
+
+/** A view of heads [item, head, token, feature] by strides, as the matrix [item * token, head * feature]. */
+function headsMatrix(
+  site: Site,
+  view: View,
+  sizes: { readonly batch: number; readonly tokens: number; readonly heads: number; readonly size: number },
+  strides: {
+    readonly batch: number;
+    readonly token: number;
+    readonly head: number;
+    readonly feature: number;
+  },
+): Draft {
+  const { batch, tokens, heads, size } = sizes;
+  const shape = [batch, tokens, heads, size];
+  const order = affineIndex(shape, [strides.batch, strides.token, strides.head, strides.feature]);
+  const moved = { ...view, index: composeIndex(order, view.index), shape };
+  return site.matrix(moved, batch * tokens, heads * size);
+}
+
+/** The result of an attention, [item * token, head * feature], seen as [.., head, token, feature]. */
+function headsView(draft: Draft, batch: number, heads: number, shape: Shape): View {
+  const [tokens, size] = [draft.rows / batch, draft.columns / heads];
+  const order = [tokens * draft.columns, size, draft.columns, 1];
+  const index = affineIndex([batch, heads, tokens, size], order);
+  return { kind: 'view', draft, index: heads === 1 ? null : index, scale: 1, shape };
+}
+
+/** Heads of one item read the same tokens: leading indices that start at another token are another item. */
+function batchOf(view: View): number {
+  const leads = elementCount(view.shape.slice(0, -2));
+  if (view.draft.kind === 'input') return view.shape.length === 4 ? (view.shape[0] ?? 1) : 1;
+  const index = indexOf(view);
+  const area = elementCount(view.shape.slice(-2));
+  const tokens = Array.from({ length: leads }, (_, l) =>
+    Math.floor((index[l * area] as number) / view.draft.columns),
+  );
+  const items = new Set(tokens).size;
+  const each = leads / items;
+  const grouped = tokens.every((token, l) => token === tokens[l - (l % each)]);
+  return Number.isInteger(each) && grouped ? items : 1;
+}
+
+export function encryptedProduct(site: Site, left: Symbol, right: Symbol, shape: Shape): Symbol {
+  if (left.kind === 'scores') return weightedValues(site, left, site.asView(right), shape);
+  const [q, k] = [site.asView(left), site.asView(right)];
+  const [queries, size] = [q.shape.at(-2) ?? 1, q.shape.at(-1) ?? 1];
+  const keys = k.shape.at(-1) ?? 1;
+  const leads = elementCount(q.shape.slice(0, -2));
+  if (elementCount(k.shape.slice(0, -2)) !== leads) {
+    return site.fail('queries and keys have different numbers of heads');
+  }
+  const batch = q.draft.kind === 'unsupported' || k.draft.kind === 'unsupported' ? 1 : batchOf(q);
+  const heads = leads / batch;
+  const qStrides = { batch: heads * queries * size, token: size, head: queries * size, feature: 1 };
+  const kStrides = { batch: heads * size * keys, token: 1, head: size * keys, feature: keys };
+  const own = { ...q, scale: 1 };
+  return {
+    kind: 'scores',
+    q: headsMatrix(site, own, { batch, tokens: queries, heads, size }, qStrides),
+    k: headsMatrix(site, { ...k, scale: 1 }, { batch, tokens: keys, heads, size }, kStrides),
+    batch,
+    heads,
+    scale: q.scale * k.scale,
+    added: null,
+    mask: null,
+    softmax: false,
+    shape,
+  };
+}
+
+function sizesOf(scores: Scores): ScoreSizes {
+  const { batch, heads, q, k } = scores;
+  return { batch, heads, queries: q.rows / batch, keys: k.rows / batch };
+}
+
+function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symbol {
+  if (!scores.softmax) return site.fail('scores without softmax');
+  const { batch, heads } = scores;
+  const [tokens, size] = [v.shape.at(-2) ?? 1, v.shape.at(-1) ?? 1];
+  if (elementCount(v.shape.slice(0, -2)) !== batch * heads) {
+    return site.fail('values have another number of heads');
+  }
+  const strides = { batch: heads * tokens * size, token: size, head: tokens * size, feature: 1 };
+  const vDraft = headsMatrix(site, { ...v, scale: 1 }, { batch, tokens, heads, size }, strides);
+  const view = headsView(attentionDraft(site, scores, vDraft), batch, heads, shape);
+  return { ...view, scale: v.scale };
+}
+
+function attentionDraft(site: Site, scores: Scores, v: Draft): Draft {
+  const { q, k, heads, scale } = scores;
+  if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
+  if (q.rows !== k.rows) {
+    return site.fail(`${q.rows} queries of ${k.rows} keys`, 'F202', 'queries and keys need the same tokens');
+  }
+  const constants = scores.batch === 1 && scores.added === null ? {} : attentionOf(site, scores);
+  if (scores.mask !== null && constants.keep !== undefined) {
+    site.masks.requireKeys(scores.mask.name, constants.keep);
+  }
+  const operands = scores.mask === null ? [q, k, v] : [q, k, v, scores.mask.draft];
+  return site.drafts.make('tensor.attention', operands, {
+    attrs: { heads, scale },
+    constants,
+    rows: q.rows,
+    columns: v.columns,
+    loc: site.loc,
+  });
+}
+
+function attentionOf(site: Site, scores: Scores): ReturnType<typeof attentionConstants> & object {
+  const constants = attentionConstants(scores.added, sizesOf(scores));
+  return typeof constants === 'string' ? site.fail(constants, 'F203', maskHelp) : constants;
+}
+
+/** The operator of opsets 23 and 24. */
+export function attention(site: Site): Symbol {
+  const form = attentionForm(site.call);
+  const { batch, heads, keyHeads, queries, keys } = form;
+  if (form.softcap !== 0) return site.fail('a soft cap on the scores', 'F202', 'export without soft capping');
+  const part = (which: 0 | 1 | 2, tokens: number, size: number) => {
+    const view = site.view(which);
+    const [head = 0, token = 0, feature = 0] = form.strides(which);
+    const shared = which === 0 ? 1 : heads / keyHeads;
+    const item = elementCount(view.shape) / batch;
+    // Grouped queries: neighbouring heads read one key head.
+    const order = affineIndex([batch, tokens, heads / shared, shared, size], [item, token, head, 0, feature]);
+    const sizes = [batch * tokens, heads * size];
+    const moved = { ...view, scale: 1, index: composeIndex(order, view.index), shape: sizes };
+    return { draft: site.matrix(moved, batch * tokens, heads * size), scale: view.scale };
+  };
+  const [q, k, v] = [part(0, queries, form.size), part(1, keys, form.size), part(2, keys, form.valueSize)];
+  const open: Scores = {
+    kind: 'scores',
+    q: q.draft,
+    k: k.draft,
+    batch,
+    heads,
+    scale: form.scale * q.scale * k.scale,
+    added: null,
+    mask: null,
+    softmax: false,
+    shape: [batch, heads, queries, keys],
+  };
+  const masked = site.call.has(3) ? maskedScores(site, open, 3) : open;
+  const causal = form.causal ? plusAdded(masked, causalMask(queries, keys)) : masked;
+  const draft = attentionDraft(site, causal, v.draft);
+  const symbol =
+    form.shape.length === 3 ? site.whole(draft, form.shape) : headsView(draft, batch, heads, form.shape);
+  return { ...symbol, scale: v.scale };
+}
+
+function causalMask(queries: number, keys: number): Added {
+  const closed = (i: number): boolean => i % keys > Math.floor(i / keys);
+  const values = Float64Array.from({ length: queries * keys }, (_, i) => (closed(i) ? -Infinity : 0));
+  return { batch: 1, heads: 1, values };
+}
+
+function plusAdded(scores: Scores, added: Added): Scores {
+  return { ...scores, added: addedSum(scores.added, added, sizesOf(scores)) };
+}
+
+/** Scores plus a constant, or plus a mask that the client computes; anything else is reported. */
+export function maskedScores(site: Site, scores: Scores, other: number, sign: 1 | -1 = 1): Scores {
+  const uniform = site.uniform(other);
+  const isMask = !isFloat(site.call.input(other).dtype);
+  // A number added to all scores of a row cancels in the softmax.
+  if (uniform !== undefined && Number.isFinite(uniform) && !isMask) return scores;
+  const symbol = site.symbol(other);
+  if (symbol?.kind === 'client' && sign === 1) return paddedScores(site, scores, symbol.name, 1);
+  if (!site.isConstant(other)) {
+    reportMask(site, symbol?.kind === 'client' ? 'is subtracted' : 'depends on encrypted values');
+    return scores;
+  }
+  const values = site.constant(other).map((value) => {
+    if (isMask) return value === 0 ? -Infinity : 0;
+    return sign * value;
+  });
+  const added = addedConstant(values, site.call.input(other).shape, scores.shape, sizesOf(scores));
+  return plusAdded(scores, added);
+}
+
+/** Scores under the mask that a client value is; `keep`: what a boolean says of a kept key. */
+function paddedScores(site: Site, scores: Scores, name: string, keep: 0 | 1): Scores {
+  const { batch } = scores;
+  const { keys } = sizesOf(scores);
+  const constantPart = isFloat(site.client.known(name).dtype) ? site.client.plusConstant(name) : undefined;
+  if (constantPart !== undefined) {
+    const { rest, tensor } = constantPart;
+    const values = Float64Array.from(asNumbers(tensor));
+    const added = addedConstant(values, tensor.shape, scores.shape, sizesOf(scores));
+    return paddedScores(site, plusAdded(scores, added), rest, keep);
+  }
+  const found = site.masks.keyMask(name, { shape: scores.shape, items: batch, keys, keep });
+  if (found.kind === 'other') {
+    reportMask(site, found.reason);
+    return scores;
+  }
+  const mask = { draft: site.column(found.name, batch * keys), name: found.name };
+  if (scores.mask !== null && scores.mask.draft !== mask.draft) reportMask(site, 'is the second one');
+  const masked = { ...scores, mask };
+  const { constant } = found;
+  if (constant === undefined) return masked;
+  const values = Float64Array.from(constant, (one) => (one === 0 ? -Infinity : 0));
+  return plusAdded(masked, { batch: 1, heads: 1, values });
+}
+
+function reportMask(site: Site, reason: string): void {
+  site.report('F203', `the attention mask ${reason}`, maskHelp);
+}
+
+/** Where(mask, scores, fill) and Where(mask, fill, scores): a fill far below all scores closes a key. */
+export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
+  const other = at === 1 ? 2 : 1;
+  const fill = site.uniform(other);
+  const keep = at === 1 ? 1 : 0;
+  const isFill = fill !== undefined && fill <= closedBelow;
+  const chooser = site.symbol(0);
+  if (chooser?.kind === 'client' && isFill) return paddedScores(site, scores, chooser.name, keep);
+  if (!site.isConstant(0)) {
+    reportMask(site, isFill ? 'depends on encrypted values' : 'fills scores with other values');
+    return scores;
+  }
+  const values = site.constant(0).map((value) => ((value !== 0 ? 1 : 0) === keep ? 0 : -Infinity));
+  if (values.every((value) => value === 0)) return scores;
+  if (!isFill) return site.fail('a choice between scores and other values', 'F203', maskHelp);
+  const added = addedConstant(values, site.call.input(0).shape, scores.shape, sizesOf(scores));
+  return plusAdded(scores, added);
+}
+
+export function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
+  if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined) {
+    return site.fail('attention scores times something other than a number');
+  }
+  return { ...symbol, scale: symbol.scale * factor, added: scaledAdded(symbol.added, factor) };
+}
+
+/** Softmax over the keys. */
+export function softmax(site: Site): Symbol {
+  const symbol = site.symbol(0);
+  if (symbol?.kind !== 'scores') {
+    return site.fail('softmax outside attention', 'F202', 'take the softmax after decryption');
+  }
+  const axis = site.call.axis(site.call.int('axis', site.call.opset < 13 ? 1 : -1), symbol.shape.length);
+  if (symbol.softmax || axis !== symbol.shape.length - 1) {
+    return site.fail('softmax over another axis than the keys');
+  }
+  return { ...symbol, softmax: true };
+}
+
+/** Scores through a change of shape that keeps queries and keys. */
+export function reshapedScores(
+  site: Site,
+  scores: Scores,
+  shape: Shape,
+  movement: Int32Array | null,
+): Symbol {
+  const [from, to] = [scores.shape.slice(-2), shape.slice(-2)];
+  if (movement !== null || from.join() !== to.join()) return site.fail('moves attention scores');
+  return { ...scores, shape: defined(shape, 'shape') };
+}
