@@ -109,7 +109,7 @@ describe('the plan file', () => {
     expect(view.plaintexts.map((p) => [p.recipe.kind, p.elements, p.rowWords])).toEqual([
       ['residue', 1, 1],
       ['diagonals', 8, 8],
-      ['dft', 3, 32],
+      ['dft', 3, 4],
       ['vector', 1, 32],
       ['monomial', 1, 2],
     ]);

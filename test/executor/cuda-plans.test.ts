@@ -117,7 +117,7 @@ describe(`one layer at the ${ring} ring`, () => {
     );
     const figures = /needs ([\d.]+) MiB there: keys ([\d.]+) MiB/.exec(String(refused))?.slice(1).map(Number);
     const [needed, keys] = defined(figures, 'figures of the refusal');
-    useDevices(`memory=${Math.ceil(needed! - 0.6 * keys!)}`);
+    useDevices(`memory=${Math.ceil(needed! - 0.3 * keys!)}`);
     const report = await run({ ...files('single'), backend: 'cuda' });
     expect(report.outputSha256).toBe(single.outputSha256);
     expect(report.warnings).toMatchObject([
