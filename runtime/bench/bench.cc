@@ -12,6 +12,7 @@
 
 #include "bench/composites.h"
 #include "bench/machines.h"
+#include "bench/multiply.h"
 #include "exec/run_job.h"
 #include "support/error.h"
 
@@ -50,6 +51,8 @@ Peaks readPeaks(const std::string& path) {
   return peaks;
 }
 
+double operationsPerSecond(const BenchRow& row) { return row.floors.operations / row.timing.medianUs * 1e6; }
+
 nlohmann::ordered_json rowOf(const Options& options, const Machine& machine, const BenchRow& row,
                              const Peaks& peaks) {
   const auto rounded = [](double us) { return double(int64_t(us * 100 + 0.5)) / 100; };
@@ -65,6 +68,7 @@ nlohmann::ordered_json rowOf(const Options& options, const Machine& machine, con
                                  {"operations", row.floors.operations},
                                  {"bytes", row.floors.bytes}};
   if (!machine.timed()) json["emulated"] = true;
+  else if (row.rate) json["operationsPerSecond"] = operationsPerSecond(row);
   if (peaks.bytes == 0) return json;
   const double operationsUs = row.floors.operations / peaks.operations * 1e6;
   const double bytesUs = row.floors.bytes / peaks.bytes * 1e6;
@@ -86,6 +90,7 @@ void printText(const Options& options, const Machine& machine, const std::vector
     if (peaks.bytes != 0)
       std::printf("  floors: operations %.1f, bytes %.1f us", row.floors.operations / peaks.operations * 1e6,
                   row.floors.bytes / peaks.bytes * 1e6);
+    if (row.rate && machine.timed()) std::printf("  %.4g operations a second", operationsPerSecond(row));
     std::printf("\n");
   }
 }
@@ -118,7 +123,8 @@ int run(const Options& options) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   if (options.plans.empty()) {
     const auto machine = makeMachine(options.backend, options.threads);
-    const std::vector<BenchRow> rows = Composites(*machine, options.shape).run();
+    std::vector<BenchRow> rows = Composites(*machine, options.shape).run();
+    for (BenchRow& row : multiplyRows(*machine)) rows.push_back(std::move(row));
     if (!options.json) printText(options, *machine, rows, peaks);
     for (const BenchRow& row : rows) json.push_back(rowOf(options, *machine, row, peaks));
   }

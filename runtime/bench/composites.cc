@@ -93,7 +93,7 @@ void Composites::measure(const char* name, const std::function<void()>& call) {
   kernels_.floors = {};
   call();
   const Floors floors = kernels_.floors;
-  results_.push_back({name, shape_.limbs, shape_.specials, shape_.dnum, machine_.time(call), floors});
+  results_.push_back({name, shape_.limbs, shape_.specials, shape_.dnum, machine_.time(call), floors, false});
 }
 
 // A command alone, on `limbs` limbs in all.

@@ -21,6 +21,7 @@ struct BenchRow {
   uint32_t limbs, specials, dnum;
   Timing timing;
   Floors floors;
+  bool rate = false;  // said as operations a second too
 };
 
 class Composites {

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "backends/cuda/emulated.h"
+#include "backends/cuda/emulator.h"
 #include "backends/cuda/load.h"
 #include "backends/cuda/module_kernels.h"
 #include "executor/memory.h"
@@ -47,6 +48,7 @@ class HostMachine : public Machine {
   void write(uint64_t* to, const std::vector<uint64_t>& words) override {
     std::copy(words.begin(), words.end(), to);
   }
+  std::vector<uint64_t> read(const uint64_t* from, uint64_t words) override { return {from, from + words}; }
   Timing time(const std::function<void()>& call) override {
     call();
     return repeat([&] {
@@ -65,9 +67,15 @@ class HostMachine : public Machine {
 // Functional checks: one repetition.
 class EmulatedMachine : public HostMachine {
  public:
-  explicit EmulatedMachine(uint32_t threads) : HostMachine(emulatedCudaKernels(), threads) {}
+  explicit EmulatedMachine(uint32_t threads)
+      : HostMachine(emulatedCudaKernels<cuda::MultiplyForm::shoup64>(), threads) {}
   bool timed() const override { return false; }
   bool twoPasses() const override { return true; }
+  bool multiplies() const override { return true; }
+  void multiplyChain(uint32_t form, const cuda::MultiplyChainJob& job) override {
+    cuda::EmulatedLauncher launcher(pool());
+    AEGIS_INVARIANT(cuda::startChain(launcher, form, job));
+  }
   Timing time(const std::function<void()>& call) override {
     const auto start = Clock::now();
     call();
@@ -93,6 +101,15 @@ class CudaMachineBench : public Machine {
   void write(uint64_t* to, const std::vector<uint64_t>& words) override {
     kernels_.upload(to, words.data(), words.size());
     kernels_.synchronise();
+  }
+  std::vector<uint64_t> read(const uint64_t* from, uint64_t words) override {
+    std::vector<uint64_t> result(words);
+    kernels_.download(result.data(), from, words);
+    return result;
+  }
+  bool multiplies() const override { return true; }
+  void multiplyChain(uint32_t form, const cuda::MultiplyChainJob& job) override {
+    kernels_.check(kernels_.api().multiplyChain(kernels_.stream(), form, &job));
   }
   // Launches follow each other on one stream; a repetition is as many calls as take about 2 ms, so that
   // waiting for the last of them does not count.

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cuda/multiply_chain.h"
 #include "hal/kernels.h"
 #include "hal/thread_pool.h"
 
@@ -27,6 +28,10 @@ class Machine {
   // Lives as long as the machine.
   virtual uint64_t* allocate(uint64_t words) = 0;
   virtual void write(uint64_t* to, const std::vector<uint64_t>& words) = 0;
+  virtual std::vector<uint64_t> read(const uint64_t* from, uint64_t words) = 0;
+  // Of machines with CUDA kernels; `form` is a cuda::MultiplyForm.
+  virtual bool multiplies() const { return false; }
+  virtual void multiplyChain(uint32_t, const cuda::MultiplyChainJob&) {}
   // At least 5 repetitions and about half a second, after one that warms tables and caches.
   virtual Timing time(const std::function<void()>& call) = 0;
 };

@@ -24,7 +24,7 @@ uint32_t passed = 0, failed = 0;
 
 void report(const std::string& table, const std::string& kernel, const std::string& difference) {
   const bool ok = difference.empty();
-  std::printf("%-13s %-26s %s\n", table.c_str(), kernel.c_str(),
+  std::printf("%-21s %-26s %s\n", table.c_str(), kernel.c_str(),
               ok ? "ok" : ("FAILED " + difference).c_str());
   std::fflush(stdout);
   (ok ? passed : failed)++;
@@ -565,30 +565,30 @@ int run(int argc, char** argv) {
       return 2;
     }
   }
+  const auto asked = [&](const char* name) { return only == nullptr || std::strcmp(only, name) == 0; };
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   const KernelTable& reference = *findCpuKernels("reference");
   runOracles(reference, seed, report);
   for (const char* name : {"portable", "avx2", "avx512ifma"}) {
-    if (only != nullptr && std::strcmp(only, name) != 0) continue;
     const KernelTable* table = findCpuKernels(name);
-    if (table == nullptr) std::printf("%-13s skipped: this machine cannot run it\n", name);
-    else runTable(*table, reference, full, false);
+    if (asked(name) && table != nullptr) runTable(*table, reference, full, false);
+    else if (asked(name)) std::printf("%-21s skipped: this machine cannot run it\n", name);
   }
-  if (only == nullptr || std::strcmp(only, "cuda") == 0) {
+  if (asked("cuda")) {
     const AegisCuda* api = nullptr;
     const CudaMachine machine = cudaMachine(&api);
     if (api != nullptr) {
       ModuleKernels kernels(*api, 0);
-      std::printf("cuda          %s\n", machine.devices[0].c_str());
+      std::printf("cuda                  %s\n", machine.devices[0].c_str());
       runTable(ModuleKernels::hostTable(), reference, full, true);
     } else {
-      std::printf("%-13s skipped: %s\n", "cuda", machine.problem.c_str());
+      std::printf("%-21s skipped: %s\n", "cuda", machine.problem.c_str());
       if (only != nullptr) return 1;
     }
   }
-  const KernelTable& emulated = emulatedCudaKernels();
-  if (only == nullptr || std::strcmp(only, emulated.name) == 0) runTable(emulated, reference, full, true);
-  if (only == nullptr || std::strcmp(only, emulated.name) == 0) testReduceRows(emulated.name, seed, report);
+  for (const auto table : kEmulatedCudaTables)
+    if (asked(table().name)) runTable(table(), reference, full, true);
+  if (asked("cuda-emulated")) testOtherKernels("cuda-emulated", seed, report);
   std::printf("%u passed, %u failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }

@@ -14,8 +14,9 @@ std::vector<uint64_t> firstPrimes(uint32_t logN, uint32_t bits, uint32_t count);
 
 using Report = void (*)(const std::string& table, const std::string& test, const std::string& difference);
 
-// The CUDA kernel that is in no kernel table.
-void testReduceRows(const char* table, uint64_t seed, Report report);
+// What the CUDA kernels have in no kernel table.
+void testOtherKernels(const char* table, uint64_t seed, Report report);
+void testMultiply(const char* table, uint64_t seed, Report report);  // a part of it
 
 void runOracles(const KernelTable& reference, uint64_t seed, Report report);
 

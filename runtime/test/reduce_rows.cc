@@ -52,13 +52,14 @@ std::string reduceOnce(uint32_t logN, std::mt19937_64& random, ThreadPool& pool)
 
 }  // namespace
 
-void testReduceRows(const char* table, uint64_t seed, Report report) {
+void testOtherKernels(const char* table, uint64_t seed, Report report) {
   std::mt19937_64 random(seed);
   ThreadPool pool(2);
   std::string difference;
   for (uint32_t logN = 4; logN <= 14; logN++)
     for (int i = 0; i < 6 && difference.empty(); i++) difference = reduceOnce(logN, random, pool);
   report(table, "reduceRows", difference);
+  testMultiply(table, seed, report);
 }
 
 }  // namespace aegis::test

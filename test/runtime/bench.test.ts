@@ -14,6 +14,7 @@ interface Row {
   readonly operations: number;
   readonly bytes: number;
   readonly emulated?: boolean;
+  readonly operationsPerSecond?: number;
   readonly floorBytesUs?: number;
   readonly floorOperationsUs?: number;
   readonly fractionOfFloor?: number;
@@ -36,6 +37,12 @@ describe('aegis-bench', () => {
     expect(rows.get('ntt_batch')!.bytes).toBe(12 * 2 * 8 * 1024);
     const { bytes, floorBytesUs } = rows.get('rotate')!;
     expect(floorBytesUs).toBeCloseTo(bytes / 3350e3, 1);
+    // Two blocks of 4 words for each of 256 threads, 64 steps.
+    for (const form of ['shoup64', 'split32', 'fp64']) {
+      const row = rows.get(`multiply_${form}`);
+      expect(row, form).toMatchObject({ emulated: true, operations: 2 * 1024 * 64, bytes: 2 * 1024 * 16 });
+      expect(row!.operationsPerSecond).toBeUndefined();
+    }
   });
 
   it('times the kernels of this machine', async () => {
@@ -45,6 +52,7 @@ describe('aegis-bench', () => {
       expect(row.minUs).toBeGreaterThan(0);
       expect(row.medianUs).toBeGreaterThanOrEqual(row.minUs);
     }
+    expect([...rows.keys()].filter((name) => name.startsWith('multiply_'))).toEqual([]);
     expect(rows.get('ntt_sub_scale')!.bytes).toBe(rows.get('sub_scale')!.bytes);
   });
 

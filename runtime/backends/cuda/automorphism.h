@@ -9,6 +9,7 @@
 #include "backends/cuda/reduction.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 struct AutomorphismTerms {
   static constexpr uint32_t kOutputs = 1;
@@ -35,4 +36,5 @@ struct AutomorphismTerms {
 
 using Automorphism = Reduction<AutomorphismTerms>;
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

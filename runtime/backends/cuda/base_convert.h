@@ -13,6 +13,7 @@
 #include "backends/cuda/batch.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 constexpr uint32_t kDestinations = 8;  // accumulators of a thread: 32 registers
 constexpr uint32_t kSourceChunk = 64;  // sources whose part of the matrix is in shared memory
@@ -74,4 +75,5 @@ struct BaseConvert {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -14,6 +14,7 @@
 #include "backends/cuda/reduction.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 constexpr uint32_t kTileRows = 4;  // a thread has kTileRows * kContractWords sums of 4 registers
 constexpr uint32_t kContractWords = 2;
@@ -125,4 +126,5 @@ struct Contract {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

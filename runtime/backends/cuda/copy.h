@@ -7,6 +7,7 @@
 #include "backends/cuda/reduction.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 struct CopyTerms {
   static constexpr uint32_t kOutputs = 1;
@@ -26,4 +27,5 @@ struct CopyTerms {
 
 using Copy = Reduction<CopyTerms>;
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

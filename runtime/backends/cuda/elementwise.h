@@ -10,6 +10,7 @@
 #include "backends/cuda/batch.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 // Op::bind gives the row's part, which has value(k) for every word.
 template <class Op>
@@ -84,18 +85,15 @@ struct SubScale {
   const uint64_t* scalars;
   struct Row {
     const uint64_t *a, *b;
-    uint64_t scalar;
-    const Prime* prime;
-    AEGIS_DEVICE uint64_t value(uint32_t k) const {
-      Wide product;
-      product.addProduct(a[k] + prime->q - b[k], scalar);
-      return reduce(product, *prime);
-    }
+    uint64_t q;
+    Factor scalar;
+    AEGIS_DEVICE uint64_t value(uint32_t k) const { return scalar.times(a[k] + q - b[k]); }
   };
   AEGIS_DEVICE Row bind(const Launch& launch, const Cut& cut, const Place& place, const Prime& prime) const {
-    return {rowOf(launch, cut, a, place), rowOf(launch, cut, b, place), reduce(scalars[place.limb], prime),
-            &prime};
+    return {rowOf(launch, cut, a, place), rowOf(launch, cut, b, place), prime.q,
+            Factor(reduce(scalars[place.limb], prime), prime)};
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -1,9 +1,11 @@
+// Compiled once for each form of multiplication (AEGIS_CUDA_MULTIPLY).
 #include "backends/cuda/emulated.h"
 
 #include <vector>
 
 #include "backends/cuda/emulator.h"
 #include "backends/cuda/launches.h"
+#include "backends/cuda/reduce_rows.h"
 #include "ckks/ring.h"
 
 namespace aegis {
@@ -113,18 +115,26 @@ void automorphism(const RingContext& ring, ThreadPool& pool, const Launch& launc
 }
 
 void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, const Prime& prime) {
+  AEGIS_INVARIANT(count <= kMaxBlocks && words % 16 == 0);
+  const uint16_t limb = 0;
+  const ReduceRowsJob job = sumJob(out, rows, count, words, &prime, &limb);
   ThreadPool here(1);
-  EmulatedLauncher launcher(here);
-  Commands<EmulatedLauncher>(launcher, RingView{}).sumRows(out, rows, count, words, &prime);
+  EmulatedLauncher(here).start(ReduceRows{job}, uint32_t(reduceBlocks(job)), kBlockThreads, 0);
 }
 
+constexpr const char* kNames[kMultiplyForms] = {"cuda-emulated", "cuda-emulated-split32",
+                                                "cuda-emulated-fp64"};
+
 constexpr KernelTable emulatedKernels = {
-    "cuda-emulated", zero, copy, add,         sub,      addPlain,    contract,   tensor,
+    kNames[uint32_t(MultiplyForm::AEGIS_CUDA_MULTIPLY)], zero, copy, add,         sub,      addPlain,    contract,   tensor,
     ntt,             intt, baseConvert, subScale, nttSubScale, keyProduct, automorphism, sumRows};
 
 }  // namespace
 }  // namespace cuda
 
-const KernelTable& emulatedCudaKernels() { return cuda::emulatedKernels; }
+template <>
+const KernelTable& emulatedCudaKernels<cuda::MultiplyForm::AEGIS_CUDA_MULTIPLY>() {
+  return cuda::emulatedKernels;
+}
 
 }  // namespace aegis

@@ -12,6 +12,7 @@
 #include "backends/cuda/reduction.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 struct KeyOperands {
   Rows digits;
@@ -133,4 +134,5 @@ struct KeyProduct {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -13,10 +13,10 @@
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/key_product.h"
 #include "backends/cuda/ntt.h"
-#include "backends/cuda/sum_rows.h"
 #include "backends/cuda/tensor.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 // Words of an elementwise block: 8 a thread.
 constexpr uint32_t kElementwiseWords = 8 * kBlockThreads;
@@ -157,11 +157,6 @@ class Commands {
                     BaseConvert::kShared);
   }
 
-  void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, const Prime* prime) {
-    const uint32_t blocks = uint32_t((words + kBlockThreads - 1) / kBlockThreads);
-    launcher_.start(SumRows{prime, out, rows, count, words}, blocks, kBlockThreads, 0);
-  }
-
  private:
   template <class Op>
   void elementwise(const Launch& launch, const Rows& out, const Op& op) {
@@ -259,4 +254,5 @@ class Commands {
   const RingView& ring_;
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -171,12 +171,10 @@ const char* automorphism(const AegisCudaLaunch* on, const Rows* out, const Rows*
                   [&](auto& run) { run.automorphism(*on->launch, *out, *a, galois, galoisDim); });
 }
 
-const char* sumRows(void* stream, uint64_t* out, const uint64_t* const* rows, uint64_t count, uint64_t words,
-                    const Prime* prime) {
-  const RingView none;
+const char* multiplyChain(void* stream, uint32_t form, const MultiplyChainJob* job) {
   StreamLauncher launcher(stream);
-  Commands<StreamLauncher>(launcher, none).sumRows(out, rows, count, words, prime);
-  return said("sumRows", launcher.status());
+  if (!startChain(launcher, form, *job)) return say("multiplyChain: no form " + std::to_string(form));
+  return said("multiplyChain", launcher.status());
 }
 
 const char* reduceRows(void* stream, const ReduceRowsJob* job) {
@@ -197,7 +195,8 @@ constexpr AegisCuda api = {
     allocate,          release,        createStream,  destroyStream, copyBytes, synchronise,
     zero,              copy,           add,           sub,         addPlain, contract,
     tensor,            ntt,            intt,          baseConvert, subScale, nttSubScale,
-    keyProduct,        automorphism,   sumRows};
+    keyProduct,        automorphism,
+    uint32_t(MultiplyForm::AEGIS_CUDA_MULTIPLY), multiplyChain};
 
 }  // namespace
 }  // namespace aegis::cuda

@@ -6,10 +6,11 @@
 
 #include "backends/cuda/batch.h"
 #include "backends/cuda/module_runtime.h"
+#include "backends/cuda/multiply_chain.h"
 
 extern "C" {
 
-constexpr uint32_t kAegisCudaVersion = 3;
+constexpr uint32_t kAegisCudaVersion = 4;
 
 struct AegisCudaDevice {
   char name[256];
@@ -70,8 +71,10 @@ struct AegisCuda {
                             const uint16_t* keyRows);
   const char* (*automorphism)(const AegisCudaLaunch*, const aegis::Rows* out, const aegis::Rows* a,
                               const uint32_t* galois, uint32_t galoisDim);
-  const char* (*sumRows)(void* stream, uint64_t* out, const uint64_t* const* rows, uint64_t count,
-                         uint64_t words, const aegis::Prime*);
+
+  uint32_t multiply;  // MultiplyForm of these kernels
+  // For the bench; in any form.
+  const char* (*multiplyChain)(void* stream, uint32_t form, const aegis::cuda::MultiplyChainJob*);
 };
 
 typedef const AegisCuda* (*AegisCudaEntry)();

@@ -87,22 +87,12 @@ void automorphism(const RingContext& ring, ThreadPool&, const Launch& launch, Ro
   });
 }
 
-// What channels sum with on a GPU, in rows of 2^kSumLog words.
-constexpr uint32_t kSumLog = 4;
-
+// What channels sum with on a GPU.
 void sumRows(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, const Prime& prime) {
   ModuleKernels& m = ModuleKernels::active();
-  AEGIS_INVARIANT(count <= cuda::kMaxBlocks && words % (1u << kSumLog) == 0);
+  AEGIS_INVARIANT(count <= cuda::kMaxBlocks && words % 16 == 0);
   const uint16_t limb = 0;
-  cuda::ReduceRowsJob job;
-  job.primes = m.keep(&prime, 1);
-  job.limbs = m.keep(&limb, 1);
-  job.limbCount = 1;
-  job.logN = kSumLog;
-  job.rows = words >> kSumLog;
-  job.count = uint32_t(count);
-  std::copy(rows, rows + count, job.blocks);
-  job.out = out;
+  const cuda::ReduceRowsJob job = cuda::sumJob(out, rows, count, words, m.keep(&prime, 1), m.keep(&limb, 1));
   m.check(m.api().runtime->reduceRows(m.stream(), &job));
 }
 

@@ -11,7 +11,8 @@
 //
 // Ranges (q < 2^50, no corrections inside a pass). Forward (Cooley-Tukey, Harvey 2014): layer l of a row
 // leaves words below (2 l + 1) q, 35 q < 2^56 after 17 layers. Inverse (Gentleman-Sande): l layers of a
-// pass leave words below 2^l q <= 2^62. Words are made canonical when a row leaves its last pass, and
+// pass leave words below 2^l q <= 2^62. In form fp64 (multiply.h) every layer corrects once: forward words stay
+// below 4q, inverse ones below 2q. Words are made canonical when a row leaves its last pass, and
 // between the passes of the inverse.
 //
 // Floors of one row of N words: 5 N log2 N IMAD (N/2 log2 N butterflies of one Shoup product) and 7 N for
@@ -27,6 +28,7 @@
 #include "backends/cuda/batch.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 constexpr uint32_t kTileLayers = 12;
 constexpr uint32_t kTileWords = 1u << kTileLayers;
@@ -227,9 +229,9 @@ struct NttPass {
       AEGIS_UNROLL
       for (uint32_t k = 0; k < half; k++) {
         uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
-        const uint64_t y = mulShoupLazy(v, w, companion, q);
-        v = u + 2 * q - y;
-        u += y;
+        const uint64_t x0 = narrowed(u, q), y = mulShoupLazy(v, w, companion, q);
+        v = x0 + 2 * q - y;
+        u = x0 + y;
       }
     }
     if constexpr (s + 1 < R) forwardGroup<R, s + 1>(x, table, q, layer, rowBlock);
@@ -241,7 +243,8 @@ struct NttPass {
                                  uint32_t rowBlock) const {
     constexpr uint32_t half = 1u << (R - 1 - s);
     const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s);
-    const uint64_t bound = q << (layers - 1 - layer - s);  // words are below it
+    // Words are below it.
+    const uint64_t bound = Multiplication::kNarrow ? 2 * q : q << (layers - 1 - layer - s);
     if (s == 0 && firstLayer + layer == 0) return lastLayer<R>(x, table, q, bound);
     AEGIS_UNROLL
     for (uint32_t b = 0; b < 1u << s; b++) {
@@ -250,7 +253,7 @@ struct NttPass {
       for (uint32_t k = 0; k < half; k++) {
         uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
         const uint64_t difference = u + bound - v;
-        u += v;
+        u = narrowed(u + v, q);
         v = mulShoupLazy(difference, w, companion, q);
       }
     }
@@ -271,4 +274,5 @@ struct NttPass {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -26,6 +26,8 @@ struct ReduceRowsJob {
 // Words of a block.
 constexpr uint32_t kReduceWords = 4 * kBlockThreads;
 
+inline namespace AEGIS_CUDA_MULTIPLY {
+
 struct ReduceRows {
   ReduceRowsJob job;
 
@@ -50,10 +52,28 @@ struct ReduceRows {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
+
 // Of a grid, which has fewer than 2^31.
 inline uint64_t reduceBlocks(const ReduceRowsJob& job) {
   const uint64_t words = uint64_t(1) << job.logN;
   return job.rows * ((words + kReduceWords - 1) / kReduceWords);
+}
+
+// One sum of `count` rows of `words` words, a multiple of 16, as rows of 16. `prime` and `limb` (0) lie where
+// kernels read them.
+inline ReduceRowsJob sumJob(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words,
+                            const Prime* prime, const uint16_t* limb) {
+  ReduceRowsJob job;
+  job.primes = prime;
+  job.limbs = limb;
+  job.limbCount = 1;
+  job.logN = 4;
+  job.rows = words >> job.logN;
+  job.count = uint32_t(count);
+  for (size_t i = 0; i < count; i++) job.blocks[i] = rows[i];
+  job.out = out;
+  return job;
 }
 
 }  // namespace aegis::cuda

@@ -10,6 +10,7 @@
 #include "backends/cuda/batch.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 constexpr uint32_t kEntries = 256;
 // Words of a thread, whose loads are in flight together.
@@ -78,4 +79,5 @@ struct Reduction {
   }
 };
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

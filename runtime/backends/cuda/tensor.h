@@ -7,6 +7,7 @@
 #include "backends/cuda/reduction.h"
 
 namespace aegis::cuda {
+inline namespace AEGIS_CUDA_MULTIPLY {
 
 struct TensorTerms {
   static constexpr uint32_t kOutputs = 3;
@@ -31,4 +32,5 @@ struct TensorTerms {
 
 using Tensor = Reduction<TensorTerms>;
 
+}  // namespace AEGIS_CUDA_MULTIPLY
 }  // namespace aegis::cuda

@@ -16,6 +16,7 @@ namespace {
 
 using cuda::Commands;
 using cuda::EmulatedLauncher;
+using cuda::MultiplyChainJob;
 using cuda::ReduceRowsJob;
 using cuda::RingView;
 using cuda::Scratch;
@@ -296,6 +297,22 @@ const char* reduceRows(void* onStream, const ReduceRowsJob* job) {
   return nullptr;
 }
 
+const char* multiplyChain(void* onStream, uint32_t form, const MultiplyChainJob* job) {
+  Stream& stream = streamOf(onStream);
+  if (const std::string problem = refusal(stream); !problem.empty()) return said("multiplyChain", problem);
+  if (form >= cuda::kMultiplyForms) return say("multiplyChain: no form " + std::to_string(form));
+  stream.push([job = *job, device = stream.device]() -> std::string {
+    const Launch none;
+    const RingView ring;
+    Inspection inspection("multiplyChain", device, ring, none);
+    inspection.bytes("words", job.words, uint64_t(job.blocks) * cuda::kChainBlockWords * 8);
+    return inspection.problem();
+  });
+  StreamLauncher launcher(stream);
+  cuda::startChain(launcher, form, *job);
+  return nullptr;
+}
+
 // ---- launches ----
 
 const char* zero(const AegisCudaLaunch* on, const Rows* out) {
@@ -442,10 +459,6 @@ const char* automorphism(const AegisCudaLaunch* on, const Rows* out, const Rows*
                   [&](auto& run) { run.automorphism(*on->launch, *out, *a, galois, galoisDim); });
 }
 
-const char* sumRows(void*, uint64_t*, const uint64_t* const*, uint64_t, uint64_t, const Prime*) {
-  return say("sumRows: not emulated; channels take reduceRows");
-}
-
 constexpr AegisCudaRuntime runtimeApi = {
     memory,       hostAllocate, hostRelease, hostRegister, hostUnregister, fill,         createEvent,
     destroyEvent, record,       streamWait,  query,        elapsed,        beginCapture, endCapture,
@@ -480,7 +493,8 @@ AegisCuda moduleApi() {
   api.nttSubScale = nttSubScale;
   api.keyProduct = keyProduct;
   api.automorphism = automorphism;
-  api.sumRows = sumRows;
+  api.multiply = uint32_t(cuda::MultiplyForm::AEGIS_CUDA_MULTIPLY);
+  api.multiplyChain = multiplyChain;
   return api;
 }
 
