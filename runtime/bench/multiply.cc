@@ -35,14 +35,16 @@ std::vector<BenchRow> multiplyRows(Machine& machine) {
   const std::vector<uint64_t> words = residues(uint64_t(job.blocks) * cuda::kChainBlockWords);
   job.words = machine.allocate(words.size());
   std::vector<uint64_t> expected;
-  constexpr const char* kNames[cuda::kMultiplyForms] = {"multiply_shoup64", "multiply_split32", "multiply_fp64"};
+  constexpr const char* kNames[cuda::kMultiplyForms] = {"multiply_shoup64", "multiply_split32",
+                                                        "multiply_fp64"};
   for (uint32_t form = 0; form < cuda::kMultiplyForms; form++) {
     machine.write(job.words, words);
     machine.multiplyChain(form, job);
     const std::vector<uint64_t> got = machine.read(job.words, words.size());
     if (form == 0) expected = got;
     if (got != expected)
-      fail("R408", std::string("the GPU failed: ") + kNames[form] + " and " + kNames[0] + " give different words",
+      fail("R408",
+           std::string("the GPU failed: ") + kNames[form] + " and " + kNames[0] + " give different words",
            "build the CUDA module again, and run aegis_conformance --table cuda");
     const Floors floors = {double(words.size()) * job.steps, 16.0 * double(words.size())};
     rows.push_back({kNames[form], 1, 0, 1, machine.time([&] { machine.multiplyChain(form, job); }), floors,

@@ -1,5 +1,5 @@
-// The forms of backends/cuda/multiply.h against products by division, at the edges of their ranges; the chains
-// of multiply_chain.h against powers.
+// The forms of backends/cuda/multiply.h against products by division, at the edges of their ranges; the
+// chains of multiply_chain.h against powers.
 #include <random>
 
 #include "backends/cuda/emulator.h"

@@ -1,7 +1,9 @@
 // Arithmetic modulo a prime q < 2^50 on device and host: the only file that knows how words are
-// multiplied; -DAEGIS_CUDA_MULTIPLY=shoup64|split32|fp64 chooses among the forms of multiply.h. Kernels lie in
-// an inline namespace of that name, so that a program may have those of several forms. Operations are counted in 32-bit multiply-adds (IMAD), of which a 64-bit product takes 3 for
-// its low word, 4 for the high word or for both; an Ampere to Blackwell multiprocessor does 64 a clock.
+// multiplied; -DAEGIS_CUDA_MULTIPLY=shoup64|split32|fp64 chooses among the forms of multiply.h. Kernels lie
+// in an inline namespace of that name, so that a program may have those of several forms.
+//
+// Operations are counted in 32-bit multiply-adds (IMAD), of which a 64-bit product takes 3 for its low word,
+// 4 for the high word or for both; an Ampere to Blackwell multiprocessor does 64 a clock.
 #pragma once
 
 #include "backends/cuda/multiply.h"
@@ -25,8 +27,8 @@ AEGIS_DEVICE uint64_t addMod(uint64_t a, uint64_t b, uint64_t q) {
 
 AEGIS_DEVICE uint64_t subMod(uint64_t a, uint64_t b, uint64_t q) { return a >= b ? a - b : a + q - b; }
 
-// x w mod q in [0, 2q), for any 64-bit x, in form fp64 for x < 2^52; `companion` is floor(w 2^64 / q) (Shoup).
-// 10 IMAD.
+// x w mod q in [0, 2q), for any 64-bit x, in form fp64 for x < 2^52; `companion` is floor(w 2^64 / q)
+// (Shoup). 10 IMAD.
 AEGIS_DEVICE uint64_t mulShoupLazy(uint64_t x, uint64_t w, uint64_t companion, uint64_t q) {
   return Multiplication::lazy(x, w, companion, q);
 }
@@ -89,7 +91,8 @@ class Factor {
   AEGIS_DEVICE uint64_t times(uint64_t x) const {
     const uint64_t q = prime_->q;
     if constexpr (Multiplication::kNarrow) {
-      const uint64_t r = floating::multiply(floating::ofWord(x), floating::ofWord(w_), ratio_, floating::ofWord(q));
+      const uint64_t r =
+          floating::multiply(floating::ofWord(x), floating::ofWord(w_), ratio_, floating::ofWord(q));
       return r >= q ? r - q : r;
     } else {
       Wide product;

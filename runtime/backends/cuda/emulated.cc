@@ -126,8 +126,9 @@ constexpr const char* kNames[kMultiplyForms] = {"cuda-emulated", "cuda-emulated-
                                                 "cuda-emulated-fp64"};
 
 constexpr KernelTable emulatedKernels = {
-    kNames[uint32_t(MultiplyForm::AEGIS_CUDA_MULTIPLY)], zero, copy, add,         sub,      addPlain,    contract,   tensor,
-    ntt,             intt, baseConvert, subScale, nttSubScale, keyProduct, automorphism, sumRows};
+    kNames[uint32_t(MultiplyForm::AEGIS_CUDA_MULTIPLY)],
+    zero, copy, add,         sub,      addPlain,    contract,   tensor,
+    ntt,  intt, baseConvert, subScale, nttSubScale, keyProduct, automorphism, sumRows};
 
 }  // namespace
 }  // namespace cuda

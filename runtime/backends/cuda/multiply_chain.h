@@ -1,5 +1,5 @@
-// multiplyChain: words times one factor, `steps` times over, in registers: what a modular multiplication costs
-// in each form (multiply.h), for the bench. A module has all of them, whichever its kernels use.
+// multiplyChain: words times one factor, `steps` times over, in registers: what a modular multiplication
+// costs in each form (multiply.h), for the bench. A module has all of them, whichever its kernels use.
 //
 // Operations: kChainWords steps a thread, which depend on each other in kChainWords chains. Bytes: 16 a word.
 #pragma once

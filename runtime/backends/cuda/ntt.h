@@ -11,8 +11,8 @@
 //
 // Ranges (q < 2^50, no corrections inside a pass). Forward (Cooley-Tukey, Harvey 2014): layer l of a row
 // leaves words below (2 l + 1) q, 35 q < 2^56 after 17 layers. Inverse (Gentleman-Sande): l layers of a
-// pass leave words below 2^l q <= 2^62. In form fp64 (multiply.h) every layer corrects once: forward words stay
-// below 4q, inverse ones below 2q. Words are made canonical when a row leaves its last pass, and
+// pass leave words below 2^l q <= 2^62. In form fp64 (multiply.h) every layer corrects once: forward words
+// stay below 4q, inverse ones below 2q. Words are made canonical when a row leaves its last pass, and
 // between the passes of the inverse.
 //
 // Floors of one row of N words: 5 N log2 N IMAD (N/2 log2 N butterflies of one Shoup product) and 7 N for
