@@ -66,12 +66,14 @@ make_build() {
 
 keys_of() { "$build/bin/aegis-seeded-keys" "$here/example/ranks1.aegis" "$out/work/keys" "$(<"$here/example/seed")"; }
 
-# one_run RANKS BACKEND CHANNEL: the response's hash is that of the pack
+# one_run RANKS BACKEND CHANNEL: the response's hash is that of the pack, and NCCL was not gone round
 one_run() {
   local json=$out/run-$1-$2-$3.json
   "$build/bin/aegis-exec" "$here/example/ranks$1.aegis" --weights "$here/example/model.weights" \
     --keys "$out/work/keys/eval.keys" --in "$here/example/request.ct" -o "$out/work/response.ct" \
-    --backend "$2" --channel "$3" --json >"$json" || { cat "$json"; return 1; }
+    --backend "$2" --channel "$3" --json >"$json" 2>"$json.err" || { cat "$json" "$json.err"; return 1; }
+  cat "$json.err"
+  if grep -q 'NCCL does not work' "$json.err"; then return 1; fi
   grep -o '"outputSha256": *"[0-9a-f]*"' "$json" | grep -qF "$(<"$here/example/outputSha256")" || {
     echo "another output than the pack's $(<"$here/example/outputSha256")"
     cat "$json"
@@ -79,7 +81,7 @@ one_run() {
   }
 }
 
-nccl_is_here() { ldconfig -p 2>/dev/null | grep -q 'libnccl\.so' || [[ -n ${AEGIS_NCCL:-} ]]; }
+nccl_is_here() { ldconfig -p 2>/dev/null | grep -q 'libnccl\.so' || [[ -n ${AEGIS_NCCL_LIBRARY:-} ]]; }
 
 bench() {
   local backend=$1

@@ -40,6 +40,24 @@ AEGIS_DEVICE Place placeOf(const Cut& cut, uint32_t block) {
   return {block % cut.outerCount, piece / cut.pieces, piece % cut.pieces * cut.words};
 }
 
+// A block that has several rows along one outer dimension of size `tiledRows`, `perTile` of them or what is
+// left; `inner` outer indices lie inside of that dimension, and cut.outerCount counts tiles. `first` is the
+// place of the tile's first row.
+struct Tile {
+  Place first;
+  uint32_t rows;
+};
+
+AEGIS_DEVICE Tile tileOf(const Cut& cut, uint32_t block, uint32_t tiledRows, uint32_t inner,
+                         uint32_t perTile) {
+  const uint32_t tiles = (tiledRows + perTile - 1) / perTile;
+  const Place place = placeOf(cut, block);
+  const uint32_t around = place.outer / inner;
+  const uint32_t first = around % tiles * perTile, rest = tiledRows - first;
+  return {{(around / tiles * tiledRows + first) * inner + place.outer % inner, place.limb, place.begin},
+          rest < perTile ? rest : perTile};
+}
+
 // Offset of flat index `flat` over dimensions [begin, end), the last one running fastest.
 AEGIS_DEVICE ptrdiff_t offsetOf(const Launch& launch, const ptrdiff_t* strides, uint32_t begin, uint32_t end,
                                 uint32_t flat) {

@@ -38,13 +38,9 @@ struct Contract {
 
   template <class Block>
   AEGIS_DEVICE void run(Block& block) const {
-    const uint32_t tiles = (tiledRows + kTileRows - 1) / kTileRows;
-    const Place tile = placeOf(cut, block.index);
-    const uint32_t around = tile.outer / inner;
-    const uint32_t first = around % tiles * kTileRows, rest = tiledRows - first;
-    const uint32_t rows = rest < kTileRows ? rest : kTileRows;
-    const Place place{(around / tiles * tiledRows + first) * inner + tile.outer % inner, tile.limb,
-                      tile.begin};
+    const Tile tile = tileOf(cut, block.index, tiledRows, inner, kTileRows);
+    const Place place = tile.first;
+    const uint32_t rows = tile.rows;
     Entry* entries = reinterpret_cast<Entry*>(block.shared);
     typename Block::template PerThread<Sums> sums(block);
     if (launch.accumulate)

@@ -248,7 +248,6 @@ bool CudaDevice::enterCall(const CallSite& site) {
     watch_->step(0, node);
     openWindow();
     check(gpu_.runtime.launchGraph(entry->graph.get(), compute_.get()));
-    graphs_.replayed++;
     account(site.work, site.launches, node);
     return false;
   }

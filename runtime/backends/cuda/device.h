@@ -79,8 +79,6 @@ class CudaDevice final : public Device {
 
   // Device memory that a rank takes beside arena and residents.
   static uint64_t extraBytes(const PlanFile& plan, const ProgramTables& tables, bool alone);
-  uint64_t graphsKept() const { return graphs_.kept(); }
-  uint64_t graphsReplayed() const { return graphs_.replayed; }
 
  private:
   // Launches between two events.

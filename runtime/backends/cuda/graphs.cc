@@ -22,7 +22,6 @@ GraphCache::Entry* GraphCache::find(const CallSite& site) {
 void GraphCache::keep(Entry& entry, CudaHandle graph, uint64_t launches) {
   entry.graph = std::move(graph);
   keptLaunches_ += launches;
-  kept_++;
 }
 
 }  // namespace aegis

@@ -29,8 +29,6 @@ class GraphCache {
   Entry* find(const CallSite& site);
   bool hasRoom(uint64_t launches) const { return keptLaunches_ + launches <= kMaxKeptLaunches; }
   void keep(Entry& entry, CudaHandle graph, uint64_t launches);
-  uint64_t kept() const { return kept_; }
-  uint64_t replayed = 0;  // graphs launched
 
  private:
   // Function, frame, buffers and plaintexts: what the launches of a call depend on.
@@ -39,7 +37,7 @@ class GraphCache {
     size_t operator()(const Signature& signature) const;
   };
   std::unordered_map<Signature, Entry, Hash> entries_;
-  uint64_t keptLaunches_ = 0, kept_ = 0;
+  uint64_t keptLaunches_ = 0;
 };
 
 }  // namespace aegis

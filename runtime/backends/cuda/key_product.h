@@ -45,12 +45,9 @@ struct KeyProduct {
 
   template <class Block>
   AEGIS_DEVICE void run(Block& block) const {
-    const uint32_t tiles = (tiledRows + kKeys - 1) / kKeys;
-    const Place tile = placeOf(cut, block.index);
-    const uint32_t around = tile.outer / inner, first = around % tiles * kKeys, rest = tiledRows - first;
-    const uint32_t rows = rest < kKeys ? rest : kKeys;
-    const Place place{(around / tiles * tiledRows + first) * inner + tile.outer % inner, tile.limb,
-                      tile.begin};
+    const Tile tile = tileOf(cut, block.index, tiledRows, inner, kKeys);
+    const Place place = tile.first;
+    const uint32_t rows = tile.rows;
     Entry* entries = reinterpret_cast<Entry*>(block.shared);
     typename Block::template PerThread<Sums> sums(block);
     if (launch.accumulate)

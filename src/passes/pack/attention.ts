@@ -27,9 +27,6 @@
  * (NUMBERS section 4, THOR), which divides the spread of log den by 2^k. All E are then held at once
  * (one iteration, G = 1), or made again in a pass for each round.
  *
- * A constant mask is multiplied into E, a constant bias added to the scores: one plaintext for each (g, b)
- * (attention-mask.ts).
- *
  * A key mask m (encrypted, one slot value for each token) drops padding of a length that only the client
  * knows: V is masked where it has levels to spare, and den becomes a sum over m like one more feature of V,
  *

@@ -7,7 +7,12 @@ import type { Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { namedFunction } from '../../support/special-functions.js';
-import { fitChebyshev, realFunction, type NonlinearFunction } from '../approximation/index.js';
+import {
+  fitChebyshev,
+  realFunction,
+  type ChebyshevFit,
+  type NonlinearFunction,
+} from '../approximation/index.js';
 import type { Interval } from '../ranges.js';
 import { normalisation, widen, widenPositive } from './approximate.js';
 import type { PackContext } from './context.js';
@@ -15,7 +20,7 @@ import { sumCost, sumRotations } from './group-sums.js';
 import { blocksOf, elementAxes, elementsOf, type Packed } from './layout.js';
 import { addBias, applyMatrix, linearCost } from './linear.js';
 
-/** Absolute error of a smooth activation; its outputs are of order one. */
+/** Error of a smooth function: absolute, or relative to its largest result (approximateActivation). */
 const activationError = 3e-5;
 /** |x| has a corner: its error falls only as 1/degree, so it gets one level more than smooth functions. */
 const reluDegree = 511;
@@ -33,11 +38,27 @@ export function approximateActivation(fn: NonlinearFunction, range: Interval): A
   const argument = normalisation(interval);
   const f = realFunction(fn);
   const corner = fn.kind === 'relu' || named?.corner === true;
-  const options = corner
-    ? { degree: reluDegree }
-    : { maxError: activationError * sizeOf(f, interval), name: fn.kind === 'named' ? fn.name : fn.kind };
-  const fit = fitChebyshev(f, interval.min, interval.max, options);
+  const fit = corner
+    ? fitChebyshev(f, interval.min, interval.max, { degree: reluDegree })
+    : fitSmooth(fn, f, interval);
   return { argument, coefficients: fit.coefficients };
+}
+
+/**
+ * Activations to the absolute error, or where no degree reaches it to the one that named functions have:
+ * relative to the largest result on the interval.
+ */
+function fitSmooth(fn: NonlinearFunction, f: (x: number) => number, interval: Interval): ChebyshevFit {
+  const fit = (maxError: number, name: string): ChebyshevFit =>
+    fitChebyshev(f, interval.min, interval.max, { maxError, name });
+  const relative = activationError * sizeOf(f, interval);
+  if (fn.kind === 'named') return fit(relative, fn.name);
+  try {
+    return fit(activationError, fn.kind);
+  } catch (error) {
+    if (!(error instanceof AegisError)) throw error;
+    return fit(relative, fn.kind);
+  }
 }
 
 /** A widened interval that stays on its side of 0; one with 0 inside is only left as it is. */
