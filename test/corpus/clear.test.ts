@@ -19,6 +19,7 @@ import {
   oneOfEachToken,
   samplesPath,
   sortModels,
+  textExample,
   tokenModels,
 } from './models.js';
 
@@ -27,7 +28,7 @@ const heldOut = process.env.AEGIS_TEST_FULL === undefined ? 8 : Infinity;
 /** All exports of the token models in `npm run test:full`; their held-out samples hold padded ones. */
 const tokens = process.env.AEGIS_TEST_FULL === undefined ? oneOfEachToken : tokenModels;
 const sorts = process.env.AEGIS_TEST_FULL === undefined ? oneOfEachSort : sortModels;
-const models = [example, ...floatModels, ...tokens, ...sorts];
+const models = [example, textExample, ...floatModels, ...tokens, ...sorts];
 /** Token blocks by model: all models in `npm run test:full`. */
 const inBlocks = (process.env.AEGIS_TEST_FULL === undefined ? [example] : [example, ...oneOfEach]).flatMap(
   (path) => [2, 4].map((tokenBlocks) => [basename(path), tokenBlocks, path] as const),

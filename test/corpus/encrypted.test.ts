@@ -45,7 +45,7 @@ const placements = (full ? strategies : (['coplaced'] as const)).flatMap((strate
 );
 
 const tokens = full ? oneOfEachToken : oneOfEachToken.slice(0, 1);
-const models = [example, ...oneOfEach, ...tokens, ...oneOfEachSort].map(
+const models = [example, textExample, ...oneOfEach, ...tokens, ...oneOfEachSort].map(
   (path) => [basename(path), path] as const,
 );
 

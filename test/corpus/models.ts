@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { corpusFiles, repository } from '../frontend/corpus.js';
 
 export const example = join(repository, 'examples/digits-vit/digits_vit.onnx');
+export const textExample = join(repository, 'examples/spam-text/spam_text.onnx');
 
 const float = /^(digits_vit_|spam_hfbert_encoder_only|berttiny_emotion_encoder)/;
 

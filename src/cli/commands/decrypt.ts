@@ -1,8 +1,17 @@
-import { formatNpz } from '../../data/index.js';
+import { formatNpz, type Tensor } from '../../data/index.js';
 import { defineCommand, outputOption } from '../command.js';
 import { decryptResponse, loadPlan } from '../engine.js';
 import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import { insecureNotice } from '../format.js';
+
+const shownValues = 16;
+
+/** Short results, to read at once. */
+function preview({ data }: Tensor): string {
+  return data.length > shownValues
+    ? ''
+    : `  ${Array.from(data, (value) => Number(value.toPrecision(5))).join(' ')}`;
+}
 
 export const decryptCommand = defineCommand({
   command: 'decrypt <plan>',
@@ -28,8 +37,10 @@ export const decryptCommand = defineCommand({
       context.out.write(`${JSON.stringify({ output: args.output, arrays: shapes, insecure })}\n`);
       return;
     }
-    const names = shapes.map(({ name, shape }) => `${name} [${shape.join(', ')}]`);
-    context.out.write(`${args.output}: ${names.join(', ')}\n`);
+    const lines = [...outputs].map(
+      ([name, tensor]) => `  ${name} [${tensor.shape.join(', ')}]${preview(tensor)}\n`,
+    );
+    context.out.write(`${args.output}\n${lines.join('')}`);
     if (insecure) context.out.write(`${insecureNotice(context.style)}\n`);
   },
 });
