@@ -23,6 +23,7 @@ import {
   oneOfEachSort,
   oneOfEachToken,
   samplesPath,
+  textExample,
 } from './models.js';
 
 /** Held-out samples; those of token models hold padded ones (21 and 23). Of the sorting model 26 in all. */
@@ -30,8 +31,8 @@ function shownSamples(path: string): readonly number[] {
   if (oneOfEachSort.includes(path)) {
     return full ? Array.from({ length: 20 }, (_, i) => 6 + i) : [calibrated, calibrated + 1];
   }
-  if (!oneOfEachToken.includes(path)) return [calibrated, calibrated + 1, calibrated + 2];
-  return full ? Array.from({ length: 8 }, (_, i) => calibrated + i) : [calibrated, 23];
+  if (full) return Array.from({ length: 8 }, (_, i) => calibrated + i);
+  return oneOfEachToken.includes(path) ? [calibrated, 23] : [calibrated, calibrated + 1, calibrated + 2];
 }
 
 const timeoutMs = 1_200_000;
