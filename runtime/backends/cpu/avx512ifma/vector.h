@@ -24,18 +24,21 @@ inline V add(V a, V b) { return _mm512_add_epi64(a, b); }
 inline V sub(V a, V b) { return _mm512_sub_epi64(a, b); }
 inline V maddLow(V sum, V a, V b) { return _mm512_madd52lo_epu64(sum, a, b); }
 inline V maddHigh(V sum, V a, V b) { return _mm512_madd52hi_epu64(sum, a, b); }
+inline V mulLow(V a, V b) { return maddLow(_mm512_setzero_si512(), a, b); }
 inline V mulHigh(V a, V b) { return maddHigh(_mm512_setzero_si512(), a, b); }
 // x in [0, 2m) to [0, m): x - m wraps to a huge word where x < m.
 inline V subtractOnce(V x, V m) { return _mm512_min_epu64(x, sub(x, m)); }
 
 struct Modulus {
-  V q, twoQ, minusQ, mask, one, r52, r52Shoup, r104, r104Shoup;
+  V q, twoQ, offset, minusQ, mask, ones, one, r52, r52Shoup, r104, r104Shoup;
 
   explicit Modulus(const Prime& p)
       : q(broadcast(p.q)),
         twoQ(broadcast(2 * p.q)),
+        offset(broadcast(17 * p.q)),
         minusQ(broadcast((uint64_t(1) << 52) - p.q)),
         mask(broadcast(kMask52)),
+        ones(broadcast(~uint64_t(0))),
         one(broadcast(p.one52)),
         r52(broadcast(p.r52)),
         r52Shoup(broadcast(p.r52Shoup)),
