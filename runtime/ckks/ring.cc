@@ -140,7 +140,8 @@ const NttTable& RingContext::nttTable(uint32_t index, TwiddleForm form) const {
   AEGIS_INVARIANT(index < primes_.size());
   PrimeTables& tables = *tables_[index];
   std::call_once(tables.once[uint32_t(form)], [&] {
-    std::call_once(tables.wordsOnce, [&] { tables.buildWords(*memory_, logN_, modulus(index), psi_[index]); });
+    std::call_once(tables.wordsOnce,
+                   [&] { tables.buildWords(*memory_, logN_, modulus(index), psi_[index]); });
     tables.build(*memory_, form, logN_, primes_[index]);
   });
   return tables.table[uint32_t(form)];

@@ -3,16 +3,15 @@
 // the first-level cache. The last four layers (strides 8, 4, 2, 1) work inside pairs of vectors.
 //
 // Ranges, all modulo 2^52: multiplications ignore higher bits, and only what is compared or stored is masked.
-// Below 2^46 ("small") a forward value moves by at most q a layer either way from [17q, 18q), stays in [0, 35q)
-// after 17 layers, below 2^52, and needs no correction at all. Otherwise Harvey: values in [0, 4q), the
+// Below 2^46 ("small") a forward value starts in [17q, 18q), moves by at most q a layer either way and stays
+// in [0, 35q) after 17 layers, below 2^52: no correction at all. Otherwise Harvey: values in [0, 4q), the
 // untwiddled operand of each butterfly is brought to [0, 2q). Inverse, small: sums double for four layers (2q
 // to 32q < 2^52) and are reduced once per pass; otherwise each sum is brought back to [0, 2q).
 //
-// Floors on Zen 4, where one 512-bit multiplication, comparison or shuffle and two 512-bit additions start in
-// a cycle and two operations at most: a butterfly is 3 multiplications and 2 (small) or 6 other operations, 3
-// or 4.5 cycles; N = 2^16 has 65536 butterflies of eight words, 32768 shuffles and 8192 final corrections of 5
-// operations: 250 thousand cycles if small, else 348 thousand, 69 and 96 us at 3.63 GHz. Twiddles, companions
-// and the row are 1.5 MiB in and 0.5 MiB out.
+// Floors on Zen 4, where a cycle starts two 512-bit operations, one multiplication, comparison or shuffle:
+// a butterfly is 3 multiplications and 2 (small) or 6 other operations, 3 or 4.5 cycles; N = 2^16 has 65536
+// butterflies of eight words, 32768 shuffles and 8192 final corrections of 5 operations: 250 thousand cycles
+// if small, else 348 thousand, 69 and 96 us at 3.63 GHz. Memory: 1.1 MiB in (row and twiddles), 0.5 MiB out.
 #include "backends/cpu/avx512ifma/vector.h"
 #include "backends/cpu/row_ops.h"
 
@@ -134,7 +133,8 @@ inline V twiddles2(const uint64_t* w, size_t node) {
 inline V twiddles1(const uint64_t* w, size_t node) { return load(w + 8 * node); }
 
 // Twiddles come from memory once in a transform: those of the block of 256 words that follows are asked for,
-// 1/16 of them with each pair of vectors. Of strides 2 and 1, three quarters of all, only companions are read.
+// 1/16 of them with each pair of vectors. Of strides 2 and 1, three quarters of all, only companions are
+// read.
 inline void prefetchTwiddles(const uint64_t* w, const uint64_t* companion, size_t node) {
   const size_t next = node + 16;
   _mm_prefetch(companion + 8 * next, _MM_HINT_T0);
