@@ -2,7 +2,11 @@
 // in different
 // ways. Two real vectors share the bootstrap as real + i*imag, so the slots are complex.
 //
-//   npm run bench:bootstrap -- [--ring small|secure] [--runs 10] [--threads n] [--out FOLDER] [--json]
+//   npm run bench:bootstrap -- [--ring small|secure] [--levels 13] [--arcsine] [--runs 10] [--threads n]
+//                              [--out FOLDER] [--json]
+//
+// --levels: usable levels, above the three of SlotsToCoeffs; 9 make a chain of 24 limbs, 1 + 9 + 3 + 8 + 3.
+// --arcsine: two more levels of EvalMod. Seconds of processor time are those of all threads, loading included.
 import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -16,19 +20,32 @@ import { assertVerified } from '../dist/ir/verifier.js';
 import { expandBootstrap } from '../dist/passes/expand-bootstrap.js';
 import { lazyModDown } from '../dist/passes/lazy-mod-down.js';
 import { mergeDuplicates } from '../dist/passes/merge-duplicates.js';
-import { defaultLiteral, makeParameters } from '../dist/target/parameters.js';
+import {
+  arcsineLevels,
+  defaultLiteral,
+  defaultUsableLevels,
+  evalModLevels,
+  makeParameters,
+} from '../dist/target/parameters.js';
 
 const { values: options } = parseArgs({
   options: {
     ring: { type: 'string', default: 'secure' },
     runs: { type: 'string', default: '10' },
+    levels: { type: 'string', default: String(defaultUsableLevels) },
+    arcsine: { type: 'boolean', default: false },
     threads: { type: 'string', default: String(cpus().length) },
     out: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 });
 const threads = Number(options.threads);
-const parameters = makeParameters(defaultLiteral(options.ring, options.ring !== 'secure'));
+const parameters = makeParameters(
+  defaultLiteral(options.ring, options.ring !== 'secure', {
+    usableLevels: Number(options.levels),
+    evalModLevels: evalModLevels + (options.arcsine ? arcsineLevels : 0),
+  }),
+);
 const { slots } = parameters;
 
 /** mulberry32 in [-1, 1). */
@@ -128,6 +145,7 @@ try {
         out: at('request.ct'),
         threads,
       });
+      const before = process.cpuUsage();
       const report = await run({
         plan: at('plan.aegis'),
         keys: at('eval.keys'),
@@ -135,6 +153,7 @@ try {
         out: at('response.ct'),
         threads,
       });
+      const { user, system } = process.cpuUsage(before);
       const {
         outputs: { y },
       } = await decrypt({ plan: at('plan.aegis'), key: at('secret.key'), in: at('response.ct'), threads });
@@ -143,6 +162,8 @@ try {
         run: i,
         ...statistics(x, y),
         seconds: report.seconds,
+        userSeconds: user / 1e6,
+        systemSeconds: system / 1e6,
         peakBytes: report.ranks[0].peakBytes,
       });
       if (!options.json) console.error(JSON.stringify(rows.at(-1)));
@@ -160,7 +181,10 @@ try {
     keygenSeconds,
     evalKeysBytes: (await stat(at('eval.keys'))).size,
     keyBytes: lowered.summary.keyBytes,
+    limbs: parameters.maxLevel + 1,
+    specials: parameters.specials,
     levelsLeft: parameters.computeTop,
+    levelsUsable: parameters.computeTop - parameters.bootstrapInputLevel,
   };
   if (options.json) console.log(JSON.stringify({ ...summary, rows }));
   else {
@@ -179,6 +203,9 @@ try {
           slot0Bits: worst('slot0Bits').toFixed(2),
           slot0ConjugateBits: worst('slot0ConjugateBits').toFixed(2),
           seconds: mean('seconds').toFixed(2),
+          leastSeconds: Math.min(...own.map((row) => row.seconds)).toFixed(2),
+          userSeconds: mean('userSeconds').toFixed(2),
+          systemSeconds: mean('systemSeconds').toFixed(2),
           peakGiB: (worst('peakBytes') / 2 ** 30).toFixed(2),
         };
       }),

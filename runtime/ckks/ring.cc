@@ -1,5 +1,7 @@
 #include "ckks/ring.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <new>
 #include <string>
@@ -9,89 +11,95 @@
 namespace aegis {
 namespace {
 
-// 64-byte alignment: vector kernels load whole cache lines of twiddles.
-template <class Word>
-class AlignedArray {
- public:
-  explicit AlignedArray(size_t count)
-      : data_(static_cast<Word*>(
-            ::operator new(std::max<size_t>(count, 1) * sizeof(Word), std::align_val_t(64)))) {}
-  ~AlignedArray() { ::operator delete(data_, std::align_val_t(64)); }
-  AlignedArray(const AlignedArray&) = delete;
-  AlignedArray& operator=(const AlignedArray&) = delete;
-  Word* data() { return data_; }
-  Word& operator[](size_t i) { return data_[i]; }
-
- private:
-  Word* data_;
-};
-
-using Words = AlignedArray<uint64_t>;
-using Doubles = AlignedArray<double>;
+constexpr size_t kHugePageBytes = size_t(2) << 20;
 
 }  // namespace
+
+// Memory of the twiddles, in huge pages where the machine has them: a transform of 2^16 words reads 300 small
+// pages of twiddles. Pieces start on cache lines and live as long as the ring.
+class RingContext::TableMemory {
+ public:
+  ~TableMemory() {
+    for (void* chunk : chunks_) ::operator delete(chunk, std::align_val_t(kHugePageBytes));
+  }
+  template <class Word>
+  Word* allocate(size_t count) {
+    const size_t bytes = (count * sizeof(Word) + 63) & ~size_t(63);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (bytes > left_) {
+      const size_t size = (bytes + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
+      chunks_.reserve(chunks_.size() + 1);
+      chunks_.push_back(::operator new(size, std::align_val_t(kHugePageBytes)));
+      next_ = static_cast<char*>(chunks_.back());
+      left_ = size;
+      madvise(next_, size, MADV_HUGEPAGE);  // only a hint
+    }
+    Word* const piece = reinterpret_cast<Word*>(next_);
+    next_ += bytes;
+    left_ -= bytes;
+    return piece;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<void*> chunks_;
+  char* next_ = nullptr;
+  size_t left_ = 0;
+};
 
 // Twiddles as integers, shared by both Shoup forms; the other arrays only exist once a kernel of that form
 // asks.
 struct RingContext::PrimeTables {
   std::once_flag once[3], wordsOnce;
   NttTable table[3];
-  std::unique_ptr<Words> forward, inverse;
-  std::unique_ptr<Words> forwardCompanion[2], inverseCompanion[2];  // kShoup64, kShoup52
-  std::unique_ptr<Doubles> floats[4];  // forward, its companion, inverse, its companion
+  uint64_t *forward = nullptr, *inverse = nullptr;
+  double* floats[4] = {};  // forward, its companion, inverse, its companion
 
-  void buildWords(uint32_t logN, uint64_t q, uint64_t psi) {
+  void buildWords(TableMemory& memory, uint32_t logN, uint64_t q, uint64_t psi) {
     const uint32_t n = uint32_t(1) << logN;
-    forward = std::make_unique<Words>(n);
-    inverse = std::make_unique<Words>(n);
+    forward = memory.allocate<uint64_t>(n);
+    inverse = memory.allocate<uint64_t>(n);
     const uint64_t psiInverse = invMod(psi, q);
     uint64_t power = 1, powerInverse = 1;
     for (uint32_t i = 0; i < n; i++) {
       const uint32_t k = reverseBits(i, logN);
-      (*forward)[k] = power;
-      (*inverse)[k] = powerInverse;
+      forward[k] = power;
+      inverse[k] = powerInverse;
       power = mulMod(power, psi, q);
       powerInverse = mulMod(powerInverse, psiInverse, q);
     }
   }
 
-  void build(TwiddleForm form, uint32_t logN, const Prime& prime) {
+  void build(TableMemory& memory, TwiddleForm form, uint32_t logN, const Prime& prime) {
     NttTable& t = table[uint32_t(form)];
     t.logN = logN;
     t.form = form;
     t.prime = prime;
     const uint32_t n = uint32_t(1) << logN;
-    const uint64_t q = prime.q, nInverse = invMod(n, q), last = mulMod(nInverse, (*inverse)[1], q);
+    const uint64_t q = prime.q, nInverse = invMod(n, q), last = mulMod(nInverse, inverse[1], q);
     if (form == TwiddleForm::kFloat) {
-      for (auto& array : floats) array = std::make_unique<Doubles>(n);
+      for (auto& array : floats) array = memory.allocate<double>(n);
       for (uint32_t k = 0; k < n; k++) {
-        (*floats[0])[k] = double((*forward)[k]);
-        (*floats[1])[k] = double((*forward)[k]) / double(q);
-        (*floats[2])[k] = double((*inverse)[k]);
-        (*floats[3])[k] = double((*inverse)[k]) / double(q);
+        floats[0][k] = double(forward[k]);
+        floats[1][k] = double(forward[k]) / double(q);
+        floats[2][k] = double(inverse[k]);
+        floats[3][k] = double(inverse[k]) / double(q);
       }
-      t.floats = {floats[0]->data(), floats[1]->data(),       floats[2]->data(),
-                  floats[3]->data(), double(nInverse),        double(nInverse) / double(q),
-                  double(last),      double(last) / double(q)};
+      t.floats = {floats[0],        floats[1],
+                  floats[2],        floats[3],
+                  double(nInverse), double(nInverse) / double(q),
+                  double(last),     double(last) / double(q)};
       return;
     }
     const auto companion = form == TwiddleForm::kShoup64 ? shoup64 : shoup52;
-    auto& forwardOf = forwardCompanion[uint32_t(form)];
-    auto& inverseOf = inverseCompanion[uint32_t(form)];
-    forwardOf = std::make_unique<Words>(n);
-    inverseOf = std::make_unique<Words>(n);
+    uint64_t* const forwardOf = memory.allocate<uint64_t>(n);
+    uint64_t* const inverseOf = memory.allocate<uint64_t>(n);
     for (uint32_t k = 0; k < n; k++) {
-      (*forwardOf)[k] = companion((*forward)[k], q);
-      (*inverseOf)[k] = companion((*inverse)[k], q);
+      forwardOf[k] = companion(forward[k], q);
+      inverseOf[k] = companion(inverse[k], q);
     }
-    t.words = {forward->data(),
-               forwardOf->data(),
-               inverse->data(),
-               inverseOf->data(),
-               nInverse,
-               companion(nInverse, q),
-               last,
-               companion(last, q)};
+    t.words = {forward,  forwardOf,              inverse, inverseOf,
+               nInverse, companion(nInverse, q), last,    companion(last, q)};
   }
 };
 
@@ -101,7 +109,8 @@ struct RingContext::Conversion {
   std::vector<uint64_t> scale, scale64, scale52, matrix, offset;
 };
 
-RingContext::RingContext(uint32_t logN, std::vector<uint64_t> primes) : logN_(logN) {
+RingContext::RingContext(uint32_t logN, std::vector<uint64_t> primes)
+    : logN_(logN), memory_(std::make_unique<TableMemory>()) {
   if (logN < kMinLogN || logN > kMaxLogN)
     fail("R201", "ring degree 2^" + std::to_string(logN) + " is outside 2^4..2^17");
   if (primes.empty() || primes.size() > 65535)
@@ -131,8 +140,9 @@ const NttTable& RingContext::nttTable(uint32_t index, TwiddleForm form) const {
   AEGIS_INVARIANT(index < primes_.size());
   PrimeTables& tables = *tables_[index];
   std::call_once(tables.once[uint32_t(form)], [&] {
-    std::call_once(tables.wordsOnce, [&] { tables.buildWords(logN_, modulus(index), psi_[index]); });
-    tables.build(form, logN_, primes_[index]);
+    std::call_once(tables.wordsOnce,
+                   [&] { tables.buildWords(*memory_, logN_, modulus(index), psi_[index]); });
+    tables.build(*memory_, form, logN_, primes_[index]);
   });
   return tables.table[uint32_t(form)];
 }

@@ -47,12 +47,14 @@ class RingContext {
                                     const uint16_t* destinations, uint32_t destinationCount) const;
 
  private:
+  class TableMemory;
   struct PrimeTables;
   struct Conversion;
 
   uint32_t logN_;
   std::vector<Prime> primes_;
   std::vector<uint64_t> psi_;
+  std::unique_ptr<TableMemory> memory_;
   std::unique_ptr<std::unique_ptr<PrimeTables>[]> tables_;
   mutable std::mutex permutationMutex_;
   mutable std::unordered_map<uint32_t, std::unique_ptr<uint32_t[]>> permutations_;

@@ -35,6 +35,8 @@ export const defaultScaleBits = 40;
 export const defaultUsableLevels = 13;
 /** Degree 30 Chebyshev (5) and three double angles (3). */
 export const evalModLevels = 8;
+/** What `evalModLevels` grows by where EvalMod ends with s + s^3/6, the arcsine to third order. */
+export const arcsineLevels = 2;
 /** A digit is this many bits smaller than P, so that key-switching noise stays below rescaling noise. */
 const digitSlackBits = 8;
 
@@ -66,6 +68,8 @@ export interface Parameters {
   readonly computeTop: number;
   /** Level after CoeffsToSlots. */
   readonly evalModTop: number;
+  /** Two levels of EvalMod take its sine s to s + s^3/6. */
+  readonly arcsine: boolean;
   /** Numeric canonical scale D(l) of each level, relative error below 2^-40. */
   readonly scales: readonly number[];
   /** Levels at which a tower of canonical scales starts; D(l-1) = D(l)^2 / q(l) holds for every other l-1. */
@@ -148,6 +152,7 @@ export function makeParameters(literal: ParametersLiteral): Parameters {
     bootstrapInputLevel: literal.stcLevels,
     computeTop,
     evalModTop,
+    arcsine: literal.evalModLevels === evalModLevels + arcsineLevels,
     scales,
     sectionTops: [computeTop, evalModTop, ...range(evalModTop + 1, maxLevel)],
     logQP,
@@ -248,6 +253,20 @@ function makeKeyClasses(
     make('top', p.maxLevel, p.specials),
     sparse,
   ];
+}
+
+/**
+ * What EvalMod makes of x without noise, |x| <= R = 2^rangeLog2: unit s, s = sin(x / unit), unit = R ratio /
+ * (2 pi), ratio = q_0 / D_0; with the arcsine step unit (s + s^3/6), whose error is 3 x^5 / (40 unit^4).
+ */
+export function evalModModel(parameters: Parameters, rangeLog2: number): (x: number) => number {
+  const ratio = Number(parameters.primes[0]) / defined(parameters.scales[0], 'D_0');
+  const unit = (2 ** rangeLog2 * ratio) / (2 * Math.PI);
+  const cubic = parameters.arcsine ? 1 / 6 : 0;
+  return (x) => {
+    const s = Math.sin(x / unit);
+    return unit * (s + cubic * s ** 3);
+  };
 }
 
 /** The cheapest class whose keys reach `level`. */

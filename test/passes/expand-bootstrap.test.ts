@@ -11,7 +11,14 @@ import { BootstrapBody } from '../../src/passes/expand-bootstrap/body.js';
 import { chainKeys } from '../../src/passes/chained-sum.js';
 import { groupSteps, stageGroups } from '../../src/passes/expand-bootstrap/linear-maps.js';
 import { expandBootstrap } from '../../src/passes/expand-bootstrap.js';
-import { defaultLiteral, makeParameters, type Parameters } from '../../src/target/parameters.js';
+import {
+  arcsineLevels,
+  defaultLiteral,
+  evalModLevels,
+  evalModModel,
+  makeParameters,
+  type Parameters,
+} from '../../src/target/parameters.js';
 import { axis, cipherModule, ct, mainModule, randomSource, randomValues, tiny } from '../ir/build.js';
 
 const micro = makeParameters(defaultLiteral('tiny', true, { logN: 6 }));
@@ -162,6 +169,30 @@ describe('expand-bootstrap', () => {
       );
     });
   }
+
+  it('takes I + eps to the value itself with the arcsine step', () => {
+    const literal = defaultLiteral('tiny', true, { evalModLevels: evalModLevels + arcsineLevels });
+    const parameters = makeParameters(literal);
+    const ratio = Number(parameters.primes[0]) / (parameters.scales[0] ?? 0);
+    for (const range of [-2, 0, 3]) {
+      const arg = ct([axis('b', 1)], parameters.evalModTop);
+      const module = partModule(parameters, arg, range, (b, x) => b.evalMod(x));
+      expect(faults(module)).toEqual([]);
+      expect(module.functions[0]?.body.results[0]?.type).toMatchObject({
+        level: parameters.computeTop,
+        scale: canonicalScale(parameters.computeTop),
+      });
+      const random = randomSource(6);
+      const values = randomValues(1, parameters.slots).map((v) => v * 2 ** range);
+      values[0] = 2 ** range;
+      const t = values.map((x) => (Math.floor(13 * random()) - 6 + x / (2 ** range * ratio)) / 16);
+      const y = run(module, [t], 'b').re[0] as Float64Array;
+      expect(distance(y, values)).toBeLessThan(2 ** (range - 29));
+      const model = evalModModel(parameters, range);
+      expect(distance(values, values.map(model))).toBeLessThan(2 ** (range - 32));
+      expect(Math.abs(model(2 ** range) - 2 ** range)).toBeGreaterThan(2 ** (range - 34));
+    }
+  });
 
   it('takes I + eps to the value at canonical scale', () => {
     for (const range of [-1, 0, 4]) {

@@ -1,5 +1,6 @@
 /** What each ciphertext op does to slot vectors. */
 import { defined, invariant } from '../../support/invariant.js';
+import { evalModModel, type Parameters } from '../../target/parameters.js';
 import type { Op } from '../module.js';
 import { axesCount, withoutAxes, type Axis } from '../types.js';
 import {
@@ -68,8 +69,8 @@ export const cipherHandlers: Readonly<Record<string, Handler>> = {
   'ct.concat': concat,
   'ct.reshape': (op, operands) => ({ ...ct(operands, 0), axes: op.attrs.axes as unknown as readonly Axis[] }),
   'ct.polynomial': (op, operands) => polynomial(ct(operands, 0), op.attrs.coefficients as readonly number[]),
-  'ct.bootstrap': (op, operands, { messageRatio }) =>
-    bootstrapped(ct(operands, 0), op.attrs.rangeLog2 as number, messageRatio),
+  'ct.bootstrap': (op, operands, { parameters }) =>
+    bootstrapped(ct(operands, 0), op.attrs.rangeLog2 as number, parameters),
   'ct.reinterpret': (op, operands) => {
     const factor = op.attrs.factor as number;
     const a = ct(operands, 0);
@@ -251,11 +252,10 @@ function polynomial(a: CipherValue, coefficients: readonly number[]): CipherValu
 
 /**
  * EvalMod takes coefficients, here the real and imaginary parts of slots, to a sine instead of the remainder
- * modulo q_0: x becomes R ratio/(2 pi) sin(2 pi x/(R ratio)) with R = 2^rangeLog2, ratio = q_0/D(0) (DESIGN
- * section 3).
+ * modulo q_0 (DESIGN section 3).
  */
-function bootstrapped(a: CipherValue, rangeLog2: number, messageRatio: number | undefined): CipherValue {
-  if (messageRatio === undefined) return a;
-  const unit = (2 ** rangeLog2 * messageRatio) / (2 * Math.PI);
-  return mapParts(a, a.axes, (part) => part.map((vector) => vector.map((x) => unit * Math.sin(x / unit))));
+function bootstrapped(a: CipherValue, rangeLog2: number, parameters: Parameters | null): CipherValue {
+  if (parameters === null) return a;
+  const model = evalModModel(parameters, rangeLog2);
+  return mapParts(a, a.axes, (part) => part.map((vector) => vector.map(model)));
 }

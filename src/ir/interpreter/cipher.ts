@@ -88,7 +88,6 @@ interface Frame {
 
 class Interpreter {
   private readonly slots: number;
-  private readonly messageRatio: number | undefined;
   private readonly functions: ReadonlyMap<string, Func>;
   private readonly gaussian: Gaussian | undefined;
   private readonly lastUses = new WeakMap<Block, readonly (readonly number[])[]>();
@@ -97,10 +96,7 @@ class Interpreter {
     private readonly module: Module,
     private readonly options: RunOptions,
   ) {
-    const { parameters } = module;
     this.slots = slotCount(module);
-    this.messageRatio =
-      parameters === null ? undefined : Number(parameters.primes[0]) / defined(parameters.scales[0], 'D(0)');
     this.functions = new Map(module.functions.map((func) => [func.name, func]));
     this.gaussian = options.noise === undefined ? undefined : new Gaussian(options.noise.seed);
   }
@@ -144,8 +140,9 @@ class Interpreter {
     }
     if (op.kind.startsWith('pt.')) return [this.plain(op, frame, iteration)];
     const handler = defined(cipherHandlers[op.kind], `interpreter of ${op.kind}`);
-    const { slots, messageRatio } = this;
-    return this.finished(op, [handler(op, operands, { slots, messageRatio, iteration })], where);
+    const { slots } = this;
+    const { parameters } = this.module;
+    return this.finished(op, [handler(op, operands, { slots, parameters, iteration })], where);
   }
 
   private runLoop(op: Op, initial: readonly RuntimeValue[], frame: Frame): readonly RuntimeValue[] {
@@ -169,7 +166,7 @@ class Interpreter {
   private modelled(op: Op, rangeLog2: number, operands: readonly RuntimeValue[]): CipherValue[] {
     const handler = defined(cipherHandlers['ct.bootstrap'], 'interpreter of ct.bootstrap');
     const bootstrap = { ...op, kind: 'ct.bootstrap', attrs: { rangeLog2 } };
-    const context = { slots: this.slots, messageRatio: this.messageRatio, iteration: 0 };
+    const context = { slots: this.slots, parameters: this.module.parameters, iteration: 0 };
     return operands
       .filter((value) => value.kind === 'ct')
       .map((value, i) => {

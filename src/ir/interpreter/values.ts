@@ -1,3 +1,4 @@
+import type { Parameters } from '../../target/parameters.js';
 import type { Axis } from '../types.js';
 import type { PlainArray } from './plain.js';
 
@@ -17,11 +18,8 @@ export type RuntimeValue = CipherValue | PlainArray;
 /** What the interpretation of an op may depend on besides its operands. */
 export interface OpContext {
   readonly slots: number;
-  /**
-   * q_0 / D(0), the EvalMod message ratio; undefined before parameters are chosen, when the sine has no
-   * error.
-   */
-  readonly messageRatio: number | undefined;
+  /** Null before they are chosen, when EvalMod has no error. */
+  readonly parameters: Parameters | null;
   /** Iteration of the innermost enclosing loop. */
   readonly iteration: number;
 }

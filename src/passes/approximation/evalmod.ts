@@ -37,6 +37,22 @@ export function evalMod(slope: number): EvalMod {
   return { coefficients: cosineSeries().map((c) => c * first), constants };
 }
 
+export interface ArcsineStep {
+  /** Amplitude times 2 pi of the sine v that goes in: `slope` of its EvalMod. */
+  readonly slope: number;
+  /** v (v^2 + constant) comes out. */
+  readonly constant: number;
+}
+
+/**
+ * With v = A s, s = sin(2 pi t), and constant 6 A^2, v (v^2 + 6 A^2) = 6 A^3 (s + s^3/6): the arcsine to
+ * third order, `slope` eps if 6 A^3 = slope / (2 pi). Two levels, two products.
+ */
+export function arcsineStep(slope: number): ArcsineStep {
+  const amplitude = Math.cbrt(slope / (2 * Math.PI) / 6);
+  return { slope: 2 * Math.PI * amplitude, constant: 6 * amplitude ** 2 };
+}
+
 /** What the polynomial and the double angles make of t, without noise. */
 export function evaluateEvalMod({ coefficients, constants }: EvalMod, t: number): number {
   const cosine = evaluateChebyshev(coefficients, t / evalModBound);

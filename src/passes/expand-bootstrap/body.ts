@@ -22,7 +22,7 @@ import {
   printScale,
 } from '../../ir/scale.js';
 import { axisSize } from '../../ir/types.js';
-import { evalMod, evalModBound } from '../approximation/evalmod.js';
+import { arcsineStep, evalMod, evalModBound } from '../approximation/evalmod.js';
 import { ctTypeOf, emitPolynomial, levelOf } from '../expand-polynomial.js';
 import { emitStageGroup, stageGroups, type LinearMapStage } from './linear-maps.js';
 
@@ -139,7 +139,7 @@ export class BootstrapBody {
     }, input);
   }
 
-  /** Level evalModTop to computeTop: t / 16 to x. */
+  /** Level evalModTop to computeTop: t / 16 to x. With the arcsine step the sine becomes s + s^3/6. */
   evalMod(input: Value): Value {
     const { parameters } = this;
     const scaleOf = (level: number): number => defined(parameters.scales[level], 'canonical scale');
@@ -147,11 +147,28 @@ export class BootstrapBody {
     const endScale = scaleOf(top + 1) * (scaleOf(top + 1) / Number(parameters.primes[top + 1]));
     const factor = endScale / scaleOf(top);
     const ratio = Number(parameters.primes[0]) / scaleOf(0);
-    const { coefficients, constants } = evalMod((2 ** this.rangeLog2 * ratio) / factor);
+    const slope = (2 ** this.rangeLog2 * ratio) / factor;
+    const arcsine = parameters.arcsine ? arcsineStep(slope) : undefined;
+    const { coefficients, constants } = evalMod(arcsine?.slope ?? slope);
     const cosine = emitPolynomial(this.builder, input, coefficients, this.loc);
     const sine = constants.reduce((y, constant) => this.doubleAngle(y, constant), cosine);
-    invariant(levelOf(sine) === top, `EvalMod ends at level ${levelOf(sine)}, not ${top}`);
-    return this.op('ct.reinterpret', [sine], { scale: printScale(canonicalScale(top)), factor });
+    const result = arcsine === undefined ? sine : this.arcsine(sine, arcsine.constant);
+    invariant(levelOf(result) === top, `EvalMod ends at level ${levelOf(result)}, not ${top}`);
+    return this.op('ct.reinterpret', [result], { scale: printScale(canonicalScale(top)), factor });
+  }
+
+  /** v (v^2 + constant), two levels below v. */
+  private arcsine(v: Value, constant: number): Value {
+    const square = this.product(v, v);
+    const sum = this.op('ct.add_plain', [
+      square,
+      this.op('pt.constant', [], { axes: [], values: [constant] }),
+    ]);
+    return this.product(this.op('ct.adjust', [v], { level: levelOf(sum) }), sum);
+  }
+
+  private product(a: Value, b: Value): Value {
+    return this.op('ct.rescale', [this.op('ct.relinearize', [this.op('ct.mul', [a, b], { over: [] })])]);
   }
 
   /** 2 y^2 - constant. */

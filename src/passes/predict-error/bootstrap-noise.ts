@@ -6,7 +6,7 @@
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { ephemeralHammingWeight } from '../../target/security.js';
-import type { Parameters } from '../../target/parameters.js';
+import { evalModModel, type Parameters } from '../../target/parameters.js';
 import { BlockBuilder, Ids } from '../../ir/builder.js';
 import { runCipherFunction, type CipherValue } from '../../ir/interpreter/cipher.js';
 import { Gaussian } from '../../ir/interpreter/gaussian.js';
@@ -46,7 +46,7 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   };
 
   const ratio = Number(parameters.primes[0]) / defined(parameters.scales[0], 'D_0');
-  const unit = (2 ** rangeLog2 * ratio) / (2 * Math.PI);
+  const model = evalModModel(parameters, rangeLog2);
   const gaussian = new Gaussian(seed);
   // The distribution function makes a uniform of a normal deviate.
   const uniform = (): number => erfc(gaussian.next() * Math.SQRT1_2) / 2;
@@ -69,7 +69,7 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   invariant(y?.kind === 'ct' && y.re[0] !== undefined, 'EvalMod has a result');
   const result = y.re[0];
   const squares = x.reduce((sum, value, i) => {
-    return sum + (defined(result[i], 'slot') - unit * Math.sin(value / unit)) ** 2;
+    return sum + (defined(result[i], 'slot') - model(value)) ** 2;
   }, 0);
   return Math.sqrt(squares / slots);
 }

@@ -107,6 +107,13 @@ void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uin
       for (size_t i = begin; i < end; i++) {
         const V a0 = load(terms[i].a + k), a1 = load(terms[i].a + k + 8);
         const V b0 = plain(terms[i].b, k), b1 = plain(terms[i].b, k + 8);
+        // The next piece of the row, most likely: pieces begin new pages, which no prefetcher foresees.
+        if constexpr (spread == Spread::kEach) {
+          _mm_prefetch(terms[i].b + k + kPieceWords, _MM_HINT_T1);
+          _mm_prefetch(terms[i].b + k + 8 + kPieceWords, _MM_HINT_T1);
+        }
+        _mm_prefetch(terms[i].a + k + kPieceWords, _MM_HINT_T1);
+        _mm_prefetch(terms[i].a + k + 8 + kPieceWords, _MM_HINT_T1);
         low0 = maddLow(low0, a0, b0);
         high0 = maddHigh(high0, a0, b0);
         low1 = maddLow(low1, a1, b1);

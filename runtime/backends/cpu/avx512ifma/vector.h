@@ -24,18 +24,21 @@ inline V add(V a, V b) { return _mm512_add_epi64(a, b); }
 inline V sub(V a, V b) { return _mm512_sub_epi64(a, b); }
 inline V maddLow(V sum, V a, V b) { return _mm512_madd52lo_epu64(sum, a, b); }
 inline V maddHigh(V sum, V a, V b) { return _mm512_madd52hi_epu64(sum, a, b); }
+inline V mulLow(V a, V b) { return maddLow(_mm512_setzero_si512(), a, b); }
 inline V mulHigh(V a, V b) { return maddHigh(_mm512_setzero_si512(), a, b); }
 // x in [0, 2m) to [0, m): x - m wraps to a huge word where x < m.
 inline V subtractOnce(V x, V m) { return _mm512_min_epu64(x, sub(x, m)); }
 
 struct Modulus {
-  V q, twoQ, minusQ, mask, one, r52, r52Shoup, r104, r104Shoup;
+  V q, twoQ, offset, minusQ, mask, unit, one, r52, r52Shoup, r104, r104Shoup;
 
   explicit Modulus(const Prime& p)
       : q(broadcast(p.q)),
         twoQ(broadcast(2 * p.q)),
+        offset(broadcast(17 * p.q)),
         minusQ(broadcast((uint64_t(1) << 52) - p.q)),
         mask(broadcast(kMask52)),
+        unit(broadcast(1)),
         one(broadcast(p.one52)),
         r52(broadcast(p.r52)),
         r52Shoup(broadcast(p.r52Shoup)),
@@ -49,6 +52,9 @@ struct Modulus {
     return maddLow(maddLow(sum, x, w), mulHigh(x, companion), minusQ);
   }
   V mulShoup(V x, V w, V companion) const { return maddShoup(_mm512_setzero_si512(), x, w, companion); }
+
+  // w in [1, q) from its companion c: w 2^52 - c q lies in (0, q).
+  V fromCompanion(V companion) const { return maddHigh(unit, companion, q); }
 
   // Any value below 2^52 to [0, 2q), modulo 2^52.
   V barrett(V x) const { return maddLow(x, mulHigh(x, one), minusQ); }
