@@ -123,64 +123,106 @@ export function packNorm(ctx: PackContext, x: Packed, spec: NormSpec, loc: strin
     repeats: 'terms',
   };
   const sum = sumOfFeatures(ctx, squares, scale / x.featureCount, [], loc);
-  const constant = ctx.addConstant(`${loc}:variance shift`, [1], new Float64Array([scale * epsilon + shift]));
-  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0);
-  const t = ctx.builder.op('ct.add_plain', [sum, ctx.vector(constant, [], used, tokens, 1, loc)], {}, loc);
-  const inverseDeviation = inverseSqrt(ctx, t, { scale, shift }, loc);
+  const inverseDeviation = inverseSqrt(
+    ctx,
+    plusEpsilon(ctx, x, sum, { used, epsilon, scale, shift }, loc),
+    { scale, shift },
+    loc,
+  );
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
   const normal = ctx.multiply(scaled, inverseDeviation, [], loc);
   const bias = beta === undefined ? undefined : ctx.constantOf(beta).data;
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
 }
 
-/** Relative errors that a polynomial may leave to Newton steps, tried in turn. */
-const inverseSqrtErrors = [inverseSqrtRelativeError, 2.5e-3, 0.04, 0.15, 0.3, 0.5, 0.7, 0.85, 0.93, 0.97];
-/** p sqrt(w) of a step's argument: above sqrt(3) the step would change the sign. */
-const largestProduct = 1.25;
-const mostNewtonSteps = 5;
+/**
+ * w = scale * (variance + epsilon); at unused positions and padded tokens -shift, which is the middle of the
+ * interval.
+ */
+function plusEpsilon(
+  ctx: PackContext,
+  x: Packed,
+  scaled: Value,
+  given: { used: Int32Array; epsilon: number; scale: number; shift: number },
+  loc: string,
+): Value {
+  const { used, epsilon, scale, shift } = given;
+  const data = Float64Array.of(scale * epsilon, -shift, -shift, -shift);
+  const constant = ctx.addConstant(`${loc}:epsilon`, [2, 2], data);
+  const features = used.map((feature) => (feature < 0 ? 1 : 0));
+  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0, 2);
+  return ctx.builder.op(
+    'ct.add_plain',
+    [scaled, ctx.vector(constant, [], features, tokens, 1, loc)],
+    {},
+    loc,
+  );
+}
+
+/** Relative errors that a polynomial may leave to cubic steps, tried in turn. */
+const inverseSqrtErrors = [
+  inverseSqrtRelativeError,
+  2.5e-3,
+  0.04,
+  0.15,
+  0.3,
+  0.5,
+  0.7,
+  0.85,
+  0.93,
+  0.97,
+  0.985,
+];
+const mostCubicSteps = 6;
+
+/** p <- linear p - cubic p^3 w */
+interface CubicStep {
+  readonly linear: number;
+  readonly cubic: number;
+}
 
 /**
  * sqrt(scale / w) with w = t - shift in (0, 2], t in [-1, 1]. Where w spreads too widely for one
- * polynomial p, it is followed by p <- 1.5 p - 0.5 p^3 w, two levels each.
+ * polynomial p, it is followed by cubic steps, two levels each. They read w and not t: a bootstrap's sine
+ * takes little from what is near 0, and much from what is near -1.
  */
-function inverseSqrt(
+export function inverseSqrt(
   ctx: PackContext,
-  t: Value,
+  w: Value,
   { scale, shift }: { scale: number; shift: number },
   loc: string,
 ): Value {
+  const t = ctx.builder.op('ct.add_plain', [w, ctx.realConstant(shift, loc)], {}, loc);
   const { steps, coefficients } = fitInverseSqrt(shift, loc);
   const root = Math.sqrt(scale);
-  const last = steps === 0 ? root : 1;
+  const first = steps.length === 0 ? root : 1;
   let p = polynomial(
     ctx,
     t,
-    coefficients.map((c) => c * last),
+    coefficients.map((c) => c * first),
     loc,
   );
-  for (let step = 1; step <= steps; step++) {
-    const factor = step === steps ? root : 1;
-    const w = ctx.builder.op('ct.add_plain', [t, ctx.realConstant(-shift, loc)], {}, loc);
-    const scaled = ctx.timesPlain(w, ctx.realConstant(-0.5 * factor, loc), [], loc);
+  steps.forEach(({ linear, cubic }, i) => {
+    const factor = i === steps.length - 1 ? root : 1;
+    const scaled = ctx.timesPlain(w, ctx.realConstant(-cubic * factor, loc), [], loc);
     const cubed = ctx.multiply(ctx.multiply(p, p, [], loc), ctx.multiply(p, scaled, [], loc), [], loc);
-    const linear = ctx.timesPlain(p, ctx.realConstant(1.5 * factor, loc), [], loc);
-    p = ctx.builder.op('ct.add', [linear, cubed], {}, loc);
-  }
+    const once = ctx.timesPlain(p, ctx.realConstant(linear * factor, loc), [], loc);
+    p = ctx.builder.op('ct.add', [once, cubed], {}, loc);
+  });
   return p;
 }
 
-/** Chebyshev coefficients of 1 / sqrt(t - shift), and the Newton steps that they leave to do. */
-function fitInverseSqrt(shift: number, loc: string): { steps: number; coefficients: readonly number[] } {
+/** Chebyshev coefficients of 1 / sqrt(t - shift), and the cubic steps that they leave to do. */
+function fitInverseSqrt(
+  shift: number,
+  loc: string,
+): { steps: readonly CubicStep[]; coefficients: readonly number[] } {
   for (const maxError of inverseSqrtErrors) {
     try {
       const options = { maxError, relative: true, name: 'inverse square root' };
       const fit = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
-      if (maxError === inverseSqrtRelativeError) return { steps: 0, coefficients: fit.coefficients };
-      const factor = Math.min(1, largestProduct / (1 + fit.maxError));
-      const ends = [factor * (1 - fit.maxError), factor * (1 + fit.maxError)];
-      const steps = Math.max(...ends.map(newtonSteps));
-      if (steps > mostNewtonSteps) continue;
-      return { steps, coefficients: fit.coefficients.map((c) => c * factor) };
+      const steps = cubicSteps(fit.maxError);
+      if (steps !== undefined) return { steps, coefficients: fit.coefficients };
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
     }
@@ -194,12 +236,20 @@ function fitInverseSqrt(shift: number, loc: string): { steps: number; coefficien
   });
 }
 
-/** Steps z <- 1.5 z - 0.5 z^3 from z = p sqrt(w) to 1. */
-function newtonSteps(start: number): number {
-  let [z, steps] = [start, 0];
-  while (Math.abs(1 - z) > inverseSqrtRelativeError && steps <= mostNewtonSteps) {
-    z = 1.5 * z - 0.5 * z ** 3;
-    steps++;
+/**
+ * Steps z <- linear z - cubic z^3 that bring z = p sqrt(w) from [1 - error, 1 + error] to 1. On [l, u] the
+ * minimax cubic takes 1 - e at both ends and 1 + e at z = sqrt((l^2 + l u + u^2) / 3): an end near 0 grows
+ * by 3 sqrt(3) / 2 a step, where a Newton step (1.5, 0.5) makes 1.5.
+ */
+function cubicSteps(error: number): readonly CubicStep[] | undefined {
+  const steps: CubicStep[] = [];
+  for (let e = error; e > inverseSqrtRelativeError;) {
+    if (steps.length === mostCubicSteps) return undefined;
+    const [l, u] = [1 - e, 1 + e];
+    const top = Math.sqrt((l * l + l * u + u * u) / 3);
+    const cubic = 2 / (l * u * (l + u) + 2 * top ** 3);
+    steps.push({ linear: 3 * cubic * top * top, cubic });
+    e = 2 * cubic * top ** 3 - 1;
   }
   return steps;
 }
