@@ -30,6 +30,8 @@ struct Shared {
   };
   std::shared_ptr<void> owner;
   std::optional<Fault> fault;
+  Checkpoints* checkpoints = nullptr;
+  const CheckpointSource* resume = nullptr;
   std::atomic<bool> cancelled{false};
   std::mutex mutex;
   std::condition_variable changed;
@@ -49,6 +51,8 @@ void runThread(const std::shared_ptr<Shared>& shared, Rank& rank, uint32_t index
   Shared::OfRank& own = shared->ranks[index];
   RunOptions options;
   options.cancel = &shared->cancelled;
+  options.checkpoints = shared->checkpoints;
+  options.resume = shared->resume;
   options.progress = [&](uint64_t done, uint64_t, std::string_view node) {
     const std::lock_guard<std::mutex> lock(shared->mutex);
     own.done = done;
@@ -100,6 +104,8 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
   const auto shared = std::make_shared<Shared>();
   shared->owner = owner;
   shared->fault = fault;
+  shared->checkpoints = options.checkpoints;
+  shared->resume = options.resume;
   shared->ranks.resize(ranks.size());
   shared->running = uint32_t(ranks.size());
   uint64_t total = 0;
@@ -160,7 +166,6 @@ Rank::Rank(const Setting& setting, uint32_t rank, ThreadPool& pool)
     arguments_.push_back(next);
     next += entry.buffers[i].rows * plan_.ring().degree();
   }
-  frame_ = next;
 }
 
 RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& fault) {
@@ -171,7 +176,7 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   channel_->resetCounts();
   try {
     channel_->connect();
-    interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
+    interpreter_.run(arena_.data.get(), options, *channel_, fault, result);
     channel_->finish();
   } catch (...) {
     channel_->drop();

@@ -412,7 +412,7 @@ void testRefusals(Bench& b) {
             [&] { readSecretKey(SafeTensors::open(b.files.secretKey), other); });
   std::atomic<bool> cancelled = true;
   c.refuses("R401", "a cancelled keygen", [&] {
-    generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}});
+    generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled, nullptr}});
   });
   c.check(fs::is_empty(b.directory + "/never"), "a cancelled keygen leaves no file");
 }
