@@ -50,12 +50,14 @@ class Sum {
   crypto_generichash_state state_;
 };
 
-std::string tensorName(uint32_t rank, const char* what) {
+// The rows of all ranks come last.
+std::string tensorName(const char* what, uint32_t rank) {
   static_assert(kMaxRanks <= 100);  // two digits keep them in order
-  std::string name = "rank00.";
-  name[4] = char('0' + rank / 10);
-  name[5] = char('0' + rank % 10);
-  return name += what;
+  std::string name = what;
+  name += '.';
+  name += char('0' + rank / 10);
+  name += char('0' + rank % 10);
+  return name;
 }
 
 [[noreturn]] void refuseDamaged(const std::string& path, const std::string& why) {
@@ -146,7 +148,7 @@ CheckpointFile::CheckpointFile(std::unique_ptr<ByteSource> source, const PlanFil
 
 void CheckpointFile::readPositions() {
   for (uint32_t rank = 0; rank < plan_.programs().size(); rank++) {
-    const std::string name = tensorName(rank, "position");
+    const std::string name = tensorName("position", rank);
     const TensorInfo* info = file_.find(name);
     if (info == nullptr || info->elements() > kMaxPosition)
       refuseDamaged(file_.name(), "it has no position of rank " + std::to_string(rank));
@@ -161,13 +163,13 @@ void CheckpointFile::readPositions() {
 
 void CheckpointFile::readCounts() {
   for (uint32_t rank = 0; rank < plan_.programs().size(); rank++)
-    counts_.push_back(file_.readAll<uint64_t>(file_.require(tensorName(rank, "collectives"), Dtype::kU64,
+    counts_.push_back(file_.readAll<uint64_t>(file_.require(tensorName("collectives", rank), Dtype::kU64,
                                                             {plan_.collectives().size(), 2})));
 }
 
 void CheckpointFile::checkRows() const {
   for (uint32_t rank = 0; rank < plan_.programs().size(); rank++)
-    file_.require(tensorName(rank, "rows"), Dtype::kU64,
+    file_.require(tensorName("rows", rank), Dtype::kU64,
                   {rowCount(liveRows(plan_.programs()[rank], positions_[rank])), plan_.ring().degree()});
 }
 
@@ -200,7 +202,7 @@ uint64_t CheckpointFile::receivedBytes(uint32_t rank, uint32_t collective) const
 
 void CheckpointFile::readRows(uint32_t rank, uint64_t first, uint64_t count, uint64_t* out) const {
   const uint64_t row = plan_.ring().degree() * sizeof(uint64_t);
-  file_.read(*file_.find(tensorName(rank, "rows")), first * row, out, count * row);
+  file_.read(*file_.find(tensorName("rows", rank)), first * row, out, count * row);
 }
 
 CheckpointFolder::CheckpointFolder(const std::string& folder, const PlanFile& plan, const Progress& progress)
@@ -281,9 +283,9 @@ void CheckpointFolder::write(const std::string& path, const std::vector<RankSnap
   for (const RankSnapshot& rank : ranks) {
     uint64_t rows = 0;
     for (const RankSnapshot::Piece& piece : rank.live) rows += piece.rows;
-    specs.push_back({tensorName(rank.rank, "collectives"), Dtype::kU64, {rank.executions.size(), 2}});
-    specs.push_back({tensorName(rank.rank, "position"), Dtype::kU64, {rank.position.size()}});
-    specs.push_back({tensorName(rank.rank, "rows"), Dtype::kU64, {rows, n}});
+    specs.push_back({tensorName("collectives", rank.rank), Dtype::kU64, {rank.executions.size(), 2}});
+    specs.push_back({tensorName("position", rank.rank), Dtype::kU64, {rank.position.size()}});
+    specs.push_back({tensorName("rows", rank.rank), Dtype::kU64, {rows, n}});
   }
   SafeTensorsWriter writer(path, FileMode::kPublic, metadata, specs);
   Sum sum;
@@ -304,12 +306,15 @@ void CheckpointFolder::write(const std::string& path, const std::vector<RankSnap
     std::vector<uint64_t> counts;
     for (size_t i = 0; i < rank.executions.size(); i++)
       counts.insert(counts.end(), {rank.executions[i], rank.receivedBytes[i]});
-    const std::vector<uint64_t> position(rank.position.begin(), rank.position.end());
-    put(tensorName(rank.rank, "collectives"), counts.data(), counts.size() * sizeof(uint64_t));
-    put(tensorName(rank.rank, "position"), position.data(), position.size() * sizeof(uint64_t));
-    for (const RankSnapshot::Piece& piece : rank.live)
-      put(tensorName(rank.rank, "rows"), piece.data, piece.rows * n * sizeof(uint64_t));
+    put(tensorName("collectives", rank.rank), counts.data(), counts.size() * sizeof(uint64_t));
   }
+  for (const RankSnapshot& rank : ranks) {
+    const std::vector<uint64_t> position(rank.position.begin(), rank.position.end());
+    put(tensorName("position", rank.rank), position.data(), position.size() * sizeof(uint64_t));
+  }
+  for (const RankSnapshot& rank : ranks)
+    for (const RankSnapshot::Piece& piece : rank.live)
+      put(tensorName("rows", rank.rank), piece.data, piece.rows * n * sizeof(uint64_t));
   const std::vector<uint8_t> value = sum.value();
   writer.write(kSum, value.data(), value.size());
   writer.commit();

@@ -1,6 +1,6 @@
 // Checkpoints of a run in a folder: two files of which the older one is replaced, so that one is whole at any
-// moment. A checkpoint is a safetensors file with three tensors for each rank, rankNN.collectives [C, 2]
-// (executions, received bytes), rankNN.position and rankNN.rows [live rows, N], and `sum`, BLAKE2b-256 over
+// moment. A checkpoint is a safetensors file with three tensors for each rank, collectives.NN [C, 2]
+// (executions, received bytes), position.NN and rows.NN [live rows, N], and `sum`, BLAKE2b-256 over
 // everything before it. It holds ciphertexts and no secret.
 #pragma once
 

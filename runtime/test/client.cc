@@ -19,6 +19,7 @@
 #include "client_files.h"
 #include "client_fixture.h"
 #include "client_keyswitch.h"
+#include "client_noise.h"
 
 namespace aegis::test {
 namespace {
@@ -421,6 +422,7 @@ int run() {
   Bench bench;
   testFiles(bench.checker, bench.directory);
   testDistributions(bench.checker);
+  testNoise(bench.checker);
   testEncryption(bench);
   testGalois(bench);
   testRelinearization(bench);
