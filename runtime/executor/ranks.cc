@@ -98,6 +98,29 @@ void runThread(const std::shared_ptr<Shared>& shared, Rank& rank, uint32_t index
   throw error;
 }
 
+// Ranks for which the system has no thread have failed before they began.
+void startThreads(const std::shared_ptr<Shared>& shared, const std::vector<Rank*>& ranks,
+                  std::vector<std::thread>& threads) {
+  threads.reserve(ranks.size());
+  try {
+    for (uint32_t i = 0; i < ranks.size(); i++)
+      threads.emplace_back([shared, rank = ranks[i], i] { runThread(shared, *rank, i); });
+  } catch (const std::exception& reason) {
+    const auto first = uint32_t(threads.size());
+    const Error error = named(*ranks[first], "R502", std::string("no thread: ") + reason.what(), "");
+    {
+      const std::lock_guard<std::mutex> lock(shared->mutex);
+      for (uint32_t i = first; i < ranks.size(); i++) {
+        shared->ranks[i].error = error;
+        shared->ranks[i].finished = true;
+        shared->failed.push_back(i);
+        shared->running--;
+      }
+    }
+    ranks[first]->channel().abort(error.what());
+  }
+}
+
 std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const std::vector<Rank*>& ranks,
                                        const RunOptions& options, const std::optional<Fault>& fault,
                                        bool& stuck) {
@@ -111,8 +134,7 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
   uint64_t total = 0;
   for (const Rank* rank : ranks) total += rank->program().entry().rowCost;
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < ranks.size(); i++)
-    threads.emplace_back([shared, rank = ranks[i], i] { runThread(shared, *rank, i); });
+  startThreads(shared, ranks, threads);
 
   std::optional<Clock::time_point> firstError;
   std::unique_lock<std::mutex> lock(shared->mutex);
@@ -134,7 +156,7 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
     lock.lock();
   }
   for (uint32_t i = 0; i < ranks.size(); i++) {
-    if (shared->ranks[i].finished) continue;
+    if (shared->ranks[i].finished || i >= threads.size()) continue;
     stuck = true;
     threads[i].detach();
   }
