@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -198,6 +199,14 @@ Napi::Object reportObject(Napi::Env env, const RunReport& report) {
   result.Set("insecure", report.insecure);
   result.Set("root", report.root);
   result.Set("processPeakBytes", double(report.processPeakBytes));
+  if (const auto& c = report.checkpoint) {
+    const Napi::Object checkpoint = Napi::Object::New(env);
+    checkpoint.Set("written", double(c->written));
+    checkpoint.Set("bytes", double(c->bytes));
+    checkpoint.Set("seconds", c->seconds);
+    checkpoint.Set("resumedAt", c->resumedAt);
+    result.Set("checkpoint", checkpoint);
+  }
   const Napi::Array ranks = Napi::Array::New(env), timings = Napi::Array::New(env),
                     opcodes = Napi::Array::New(env);
   for (const RankReport& rank : report.ranks) {
@@ -256,16 +265,21 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   job.backend = stringField(options, "backend", job.backend);
   job.channel = stringField(options, "channel", job.channel);
   job.threads = countField(options, "threads", 0);
+  job.checkpoint = stringField(options, "checkpoint", "");
+  const Napi::Value interval = options.Get("checkpointSeconds");
+  if (interval.IsNumber()) job.checkpointSeconds = interval.As<Napi::Number>().DoubleValue();
+  job.resume = options.Get("resume").ToBoolean();
   return startTask(info.Env(), options.Get("onProgress"), [job](const Progress& progress) -> Convert {
     RunJob own = job;
     own.progress = progress;
     return [report = runJob(own)](Napi::Env env) -> Napi::Value { return reportObject(env, report); };
-  });
+  }, options.Get("onWarning"));
 }
 
 }  // namespace
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file above the limit is an error of write
   exports.Set("doctor", Napi::Function::New(env, doctor, "doctor"));
   exports.Set("validatePlan", Napi::Function::New(env, validatePlan, "validatePlan"));
   exports.Set("keygen", Napi::Function::New(env, keygen, "keygen"));

@@ -1,6 +1,7 @@
 #include "addon/task.h"
 
 #include <chrono>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -19,10 +20,12 @@ struct Report {
 
 class Task final : public Napi::AsyncProgressWorker<Report> {
  public:
-  Task(Napi::Env env, const Napi::Value& onProgress, Work work, std::shared_ptr<std::atomic<bool>> cancelled)
+  Task(Napi::Env env, const Napi::Value& onProgress, Work work, std::shared_ptr<std::atomic<bool>> cancelled,
+       const Napi::Value& onWarning)
       : AsyncProgressWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
         cancelled_(std::move(cancelled)) {
     if (onProgress.IsFunction()) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
+    if (onWarning.IsFunction()) onWarning_ = Napi::Persistent(onWarning.As<Napi::Function>());
   }
 
   Napi::Promise promise() const { return deferred_.Promise(); }
@@ -41,6 +44,13 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
       detail.copy(report.detail, sizeof report.detail - 1);
       channel.Send(&report, 1);
     };
+    progress.warn = [&](const std::string& code, const std::string& message) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        pending_.emplace_back(code, message);
+      }
+      channel.Signal();
+    };
     try {
       convert_ = work_(progress);
       return;
@@ -58,6 +68,7 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
   }
 
   void OnProgress(const Report* report, size_t count) override {
+    deliverWarnings();
     if (count == 0 || onProgress_.IsEmpty()) return;
     const Napi::HandleScope scope(Env());
     onProgress_.Call({Napi::Number::New(Env(), report[count - 1].fraction),
@@ -66,6 +77,7 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
 
   void OnOK() override {
     const Napi::HandleScope scope(Env());
+    deliverWarnings();
     try {
       deferred_.Resolve(convert_(Env()));
     } catch (const Napi::Error& error) {  // no memory for the result
@@ -75,6 +87,7 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
 
   void OnError(const Napi::Error&) override {
     const Napi::HandleScope scope(Env());
+    deliverWarnings();
     const Napi::Object error = errorObject(code_, message_, help_);
     const Napi::Array others = Napi::Array::New(Env());
     for (const Error& other : others_)
@@ -84,6 +97,18 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
   }
 
  private:
+  void deliverWarnings() {
+    std::vector<std::pair<std::string, std::string>> warnings;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      warnings.swap(pending_);
+    }
+    if (onWarning_.IsEmpty()) return;
+    const Napi::HandleScope scope(Env());
+    for (const auto& [code, message] : warnings)
+      onWarning_.Call({Napi::String::New(Env(), code), Napi::String::New(Env(), message)});
+  }
+
   Napi::Object errorObject(const std::string& code, const std::string& message, const std::string& help) {
     const Napi::Object error = Napi::Error::New(Env(), message).Value();
     error.Set("code", code);
@@ -98,7 +123,9 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
   }
 
   Napi::Promise::Deferred deferred_;
-  Napi::FunctionReference onProgress_;
+  Napi::FunctionReference onProgress_, onWarning_;
+  std::mutex mutex_;
+  std::vector<std::pair<std::string, std::string>> pending_;  // warnings, guarded by mutex_
   Work work_;
   Convert convert_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
@@ -108,9 +135,10 @@ class Task final : public Napi::AsyncProgressWorker<Report> {
 
 }  // namespace
 
-Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work) {
+Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work,
+                      const Napi::Value& onWarning) {
   auto cancelled = std::make_shared<std::atomic<bool>>(false);
-  auto* task = new Task(env, onProgress, std::move(work), cancelled);  // deletes itself when done
+  auto* task = new Task(env, onProgress, std::move(work), cancelled, onWarning);  // deletes itself when done
   const Napi::Object handle = Napi::Object::New(env);
   handle.Set("promise", task->promise());
   handle.Set("cancel",

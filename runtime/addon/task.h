@@ -18,8 +18,10 @@ using Convert = std::function<Napi::Value(Napi::Env)>;
 // Runs on a thread of the pool; throws aegis::Error.
 using Work = std::function<Convert(const Progress&)>;
 
-// onProgress: a function, or undefined.
-Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work);
+// onProgress, onWarning: functions, or undefined. Warnings arrive as callback(code, message), all of them
+// before the promise is settled.
+Napi::Value startTask(Napi::Env env, const Napi::Value& onProgress, Work work,
+                      const Napi::Value& onWarning = {});
 
 // Fields of an options object; a missing or mistyped one is a TypeError (the TypeScript wrapper never lets it
 // happen).

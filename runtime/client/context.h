@@ -19,7 +19,12 @@ namespace aegis {
 struct Progress {
   std::function<void(const std::string& phase, uint64_t done, uint64_t total)> report;
   const std::atomic<bool>* cancelled = nullptr;
+  // Something that the user should know at once. From any thread.
+  std::function<void(const std::string& code, const std::string& message)> warn;
 
+  void warning(const char* code, const std::string& message) const {
+    if (warn) warn(code, message);
+  }
   void step(const char* phase, uint64_t done, uint64_t total) const;  // R401 once cancelled
 };
 

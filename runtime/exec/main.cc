@@ -18,6 +18,7 @@ namespace {
 
 constexpr int kUserError = 1, kUsage = 2, kInternal = 70, kInterrupted = 130;
 constexpr uint32_t kMaxThreads = 4096;
+constexpr uint32_t kMaxIntervalSeconds = 86400;
 // mpirun sends SIGTERM to all, and SIGKILL a second later or as soon as the first of them ends (Open MPI 4
 // sleeps in between, and SIGCHLD wakes it): who ended at once would silence those that have not run yet.
 constexpr int kLingerMs = 500;
@@ -36,6 +37,8 @@ constexpr const char* kHelp =
     "                     mpirun -n RANKS aegis-exec PLAN --channel mpi ...; nccl: either of them,\n"
     "                     rows between GPUs by NCCL (AEGIS_RENDEZVOUS: processes without MPI)\n"
     "  --threads N        all cores unless given\n"
+    "  --checkpoint DIR   leave the state of the run there every --checkpoint-interval seconds (60)\n"
+    "  --resume           go on from the checkpoint in DIR, if there is one\n"
     "  --json             result and errors as JSON on standard output\n"
     "  --help             this text\n";
 
@@ -61,22 +64,32 @@ extern "C" void onSignal(int signal) {
   if (interrupted.exchange(true)) _exit(kInterrupted);
 }
 
-uint32_t parseThreads(const std::string& text) {
+uint32_t parseCount(const std::string& option, const std::string& text, uint32_t least, uint32_t most) {
   char* end = nullptr;
   const unsigned long value = std::strtoul(text.c_str(), &end, 10);
-  if (text.empty() || text[0] < '0' || text[0] > '9' || *end != '\0' || value == 0 || value > kMaxThreads)
-    throw UsageError{"--threads takes a number from 1 to " + std::to_string(kMaxThreads)};
+  if (text.empty() || text[0] < '0' || text[0] > '9' || *end != '\0' || value < least || value > most)
+    throw UsageError{option + " takes a number from " + std::to_string(least) + " to " +
+                     std::to_string(most)};
   return uint32_t(value);
+}
+
+void checkArguments(const RunJob& job) {
+  if (job.plan.empty()) throw UsageError{"the plan is missing"};
+  if (job.keys.empty()) throw UsageError{"--keys is missing"};
+  if (job.in.empty()) throw UsageError{"--in is missing"};
+  if (job.out.empty()) throw UsageError{"-o is missing"};
+  if (job.resume && job.checkpoint.empty()) throw UsageError{"--resume needs --checkpoint"};
 }
 
 Arguments parse(int argc, char** argv) {
   Arguments arguments;
   RunJob& job = arguments.job;
-  std::string threads;
+  std::string threads, interval;
   const std::pair<const char*, std::string*> options[] = {
       {"--keys", &job.keys},       {"--in", &job.in},           {"-o", &job.out},
       {"--output", &job.out},      {"--weights", &job.weights}, {"--backend", &job.backend},
-      {"--channel", &job.channel}, {"--threads", &threads},
+      {"--channel", &job.channel}, {"--threads", &threads},     {"--checkpoint", &job.checkpoint},
+      {"--checkpoint-interval", &interval},
   };
   for (int i = 1; i < argc; i++) {
     const std::string argument = argv[i];
@@ -84,6 +97,8 @@ Arguments parse(int argc, char** argv) {
     const std::string name = argument.substr(0, equals);
     if (argument == "--json") {
       arguments.json = true;
+    } else if (argument == "--resume") {
+      job.resume = true;
     } else if (argument == "--help" || argument == "-h") {
       arguments.help = true;
     } else if (argument.empty() || argument[0] != '-') {
@@ -99,11 +114,10 @@ Arguments parse(int argc, char** argv) {
     }
   }
   if (arguments.help) return arguments;
-  if (job.plan.empty()) throw UsageError{"the plan is missing"};
-  if (job.keys.empty()) throw UsageError{"--keys is missing"};
-  if (job.in.empty()) throw UsageError{"--in is missing"};
-  if (job.out.empty()) throw UsageError{"-o is missing"};
-  if (!threads.empty()) job.threads = parseThreads(threads);
+  checkArguments(job);
+  if (!threads.empty()) job.threads = parseCount("--threads", threads, 1, kMaxThreads);
+  if (!interval.empty())
+    job.checkpointSeconds = parseCount("--checkpoint-interval", interval, 0, kMaxIntervalSeconds);
   return arguments;
 }
 
@@ -122,9 +136,14 @@ nlohmann::ordered_json reportJson(const RunReport& report) {
   for (const NamedSeconds& op : report.opcodes)
     opcodes.push_back(
         {{"op", op.name}, {"seconds", op.seconds}, {"launches", op.launches}, {"rowBytes", op.rowBytes}});
-  return {{"outputSha256", report.outputSha256}, {"seconds", report.seconds}, {"ranks", ranks},
-          {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds},
-          {"processPeakBytes", report.processPeakBytes}, {"opcodes", opcodes}};  // NaN becomes null
+  nlohmann::ordered_json result = {
+      {"outputSha256", report.outputSha256}, {"seconds", report.seconds}, {"ranks", ranks},
+      {"insecure", report.insecure}, {"loadSeconds", report.loadSeconds},
+      {"processPeakBytes", report.processPeakBytes}, {"opcodes", opcodes}};  // NaN becomes null
+  if (const auto& c = report.checkpoint)
+    result["checkpoint"] = {{"written", c->written}, {"bytes", c->bytes}, {"seconds", c->seconds},
+                            {"resumedAt", c->resumedAt}};
+  return result;
 }
 
 // Invalid UTF-8 of file names is replaced, not thrown at the user.
@@ -150,6 +169,10 @@ int reportError(const Arguments& arguments, const Error& error, int status) {
 Progress progressOnTerminal() {
   Progress progress;
   progress.cancelled = &interrupted;
+  progress.warn = [](const std::string& code, const std::string& message) {
+    std::fprintf(stderr, "%swarning[%s]: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", code.c_str(),
+                 message.c_str());
+  };
   if (!isatty(STDERR_FILENO)) return progress;
   progress.report = [](const std::string& detail, uint64_t done, uint64_t total) {
     std::fprintf(stderr, "\r%3d %% %-60.60s%s", total == 0 ? 100 : int(100.0 * double(done) / double(total)),
@@ -163,11 +186,10 @@ int runArguments(Arguments& arguments) {
   action.sa_handler = onSignal;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file above the limit is an error of write
   arguments.job.progress = progressOnTerminal();
   try {
     const RunReport report = runJob(arguments.job);
-    for (const Warning& warning : report.warnings)
-      std::fprintf(stderr, "warning[%s]: %s\n", warning.code.c_str(), warning.message.c_str());
     if (!report.root) return 0;
     if (arguments.json) {
       std::printf("%s\n", dump(reportJson(report)).c_str());
@@ -176,6 +198,10 @@ int runArguments(Arguments& arguments) {
       for (const RankReport& rank : report.ranks) peak = std::max(peak, rank.peakBytes);
       std::printf("%s: %.3f s, %zu ranks, at most %.1f MiB each\nsha256 %s\n", arguments.job.out.c_str(),
                   report.seconds, report.ranks.size(), double(peak) / (1 << 20), report.outputSha256.c_str());
+      if (const auto& c = report.checkpoint)
+        std::printf("%llu checkpoints of at most %.1f MiB in %.1f s; %.0f %% was done before\n",
+                    static_cast<unsigned long long>(c->written), double(c->bytes) / (1 << 20), c->seconds,
+                    100 * c->resumedAt);
       if (report.insecure) std::printf("INSECURE: this plan is below 128 bits, for tests only\n");
     }
     return 0;

@@ -16,6 +16,7 @@
 #include "channels/nccl/nccl.h"
 #include "client/ciphertext_file.h"
 #include "client/eval_keys.h"
+#include "exec/checkpoint_file.h"
 #include "executor/session.h"
 #include "executor/weights.h"
 #include "plan/plan_file.h"
@@ -76,6 +77,66 @@ void checkOptions(const RunJob& job) {
     fail("R404", "channel \"nccl\" moves rows between GPUs, but the backend is " + job.backend,
          "add --backend cuda, or use --channel local or mpi");
 }
+
+void checkCheckpoints(const RunJob& job, const PlanFile& plan) {
+  if (job.checkpoint.empty()) return;
+  if (job.channel != "local")
+    fail("R410", "no checkpoints with channel \"" + job.channel + "\": the ranks must be in one process",
+         "use --channel local, or leave --checkpoint out");
+  if (!stopsAnywhere(plan) && commonStops(plan)[0].empty())
+    fail("R410", "no checkpoints with this plan: its ranks are never between two calls together",
+         "leave --checkpoint out");
+}
+
+// The checkpoints of one run, from their folder's lock to their removal.
+class RunCheckpoints {
+ public:
+  RunCheckpoints(const RunJob& job, const PlanFile& plan)
+      : folder_(job.checkpoint, plan, job.progress), job_(job), plan_(plan) {
+    if (!job.resume && folder_.holdsAny())
+      fail("R413", job.checkpoint + " holds a checkpoint of a run that was cut short",
+           "--resume goes on from it; to start again, remove it");
+  }
+
+  void prepare(const std::vector<CiphertextArray>& inputs, RunOptions& options) {
+    folder_.belongsTo(runIdentity(plan_, job_.keys, inputs));
+    if (job_.resume) source_ = folder_.newest();
+    if (job_.resume && source_ == nullptr)
+      job_.progress.warning("R416", job_.checkpoint + " holds no checkpoint: the run starts from the start");
+    checkpoints_.emplace(plan_, folder_, job_.checkpointSeconds);
+    options.checkpoints = &*checkpoints_;
+    options.resume = source_.get();
+  }
+
+  // What to do after an interruption.
+  Error explain(const Error& error) const {
+    if (error.code() != "R401" || !folder_.holdsAny()) return error;
+    return Error("R401", error.what(),
+                 "the same command with --resume goes on from the checkpoint in " + job_.checkpoint);
+  }
+
+  CheckpointReport report() const {
+    const CheckpointStatistics& s = folder_.statistics();
+    CheckpointReport report{s.written, s.bytes, s.seconds, 0};
+    if (source_ == nullptr) return report;
+    uint64_t done = 0, total = 0;
+    for (uint32_t rank = 0; rank < plan_.programs().size(); rank++) {
+      done += workBefore(plan_.programs()[rank], source_->position(rank));
+      total += plan_.programs()[rank].entry().rowCost;
+    }
+    report.resumedAt = double(done) / double(std::max<uint64_t>(1, total));
+    return report;
+  }
+
+  void finish() { folder_.removeAll(); }
+
+ private:
+  CheckpointFolder folder_;
+  const RunJob& job_;
+  const PlanFile& plan_;
+  std::unique_ptr<CheckpointFile> source_;
+  std::optional<Checkpoints> checkpoints_;
+};
 
 // Whether a launcher has started other processes beside this one.
 bool launchedWithOthers() {
@@ -141,12 +202,23 @@ RunReport reportOf(const PlanFile& plan, const RunResult& result) {
   return report;
 }
 
+RunResult runInputs(Session& session, const std::vector<CiphertextArray>& inputs, const RunOptions& options,
+                    const std::optional<RunCheckpoints>& checkpoints) {
+  try {
+    return session.run(inputs, options);
+  } catch (const Error& error) {
+    if (!checkpoints.has_value()) throw;
+    throw checkpoints->explain(error);
+  }
+}
+
 }  // namespace
 
 RunReport runJob(const RunJob& job) {
   const auto start = Clock::now();
   checkOptions(job);
   const auto plan = std::make_shared<const PlanFile>(PlanFile::open(job.plan, {kNoMemoryLimit}));
+  checkCheckpoints(job, *plan);
   const TransportJob ranks = transportJob(*plan);
   const std::shared_ptr<Transport> transport = makeTransport(job.channel, ranks);
   const bool distributed = transport->ranks().size() < ranks.rankCount;
@@ -166,6 +238,8 @@ RunReport runJob(const RunJob& job) {
       openWeights(job.weights.empty() ? job.plan + ".weights" : job.weights, plan->plan());
   const SafeTensorsWeights weights(weightsFile);
   const CiphertextReader request(job.in, plan->plan(), parameters, CiphertextKind::kRequest);
+  std::optional<RunCheckpoints> checkpoints;
+  if (!job.checkpoint.empty()) checkpoints.emplace(job, *plan);
   ThreadPool pool(threads);
   const std::vector<std::vector<uint16_t>> keyRows = plan->keyRowsOf(transport->ranks());
   auto keys =
@@ -184,8 +258,10 @@ RunReport runJob(const RunJob& job) {
   std::vector<CiphertextArray> inputs;
   for (const plan::Port* port : *plan->plan().inputs())
     inputs.push_back(readInput(request, *port, parameters, pool));
+  for (const std::string& warning : session.warnings()) job.progress.warning("R409", warning);
+  if (checkpoints.has_value()) checkpoints->prepare(inputs, options);
   const double loadSeconds = secondsSince(start);
-  const RunResult result = session.run(inputs, options);
+  const RunResult result = runInputs(session, inputs, options, checkpoints);
 
   RunReport report = reportOf(*plan, result);
   report.loadSeconds = loadSeconds;
@@ -195,6 +271,10 @@ RunReport runJob(const RunJob& job) {
   for (const CiphertextArray& output : result.outputs) outputs.push_back(output.data.data());
   if (root)
     report.outputSha256 = writeResponse(job.out, plan->plan(), parameters, request.keyId(), outputs);
+  if (checkpoints.has_value()) {
+    report.checkpoint = checkpoints->report();
+    checkpoints->finish();
+  }
   transport->close();
   return report;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "plan/op_traits.h"
 
@@ -9,6 +11,8 @@ namespace aegis {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kRestoreWords = uint64_t(1) << 22;  // at a time
 
 int64_t position(const ViewSpec& view, const std::vector<uint32_t>& iterations) {
   int64_t row = view.offset;
@@ -46,17 +50,32 @@ void Interpreter::addTotals(const std::vector<CommandSpec>& commands, uint64_t t
   }
 }
 
-void Interpreter::run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
-                      Channel& channel, const std::optional<Fault>& fault, RankStatistics& result) {
+void Interpreter::run(uint64_t* arena, const RunOptions& options, Channel& channel,
+                      const std::optional<Fault>& fault, RankStatistics& result) {
   const FunctionSpec& entry = program_.entry();
-  ProgressMeter meter(options, entry.rowCost);
-  meter_ = &meter;
+  arena_ = arena;
   result_ = &result;
   channel_ = &channel;
+  checkpoints_ = options.checkpoints;
+  source_ = options.resume;
+  position_.clear();
+  resuming_ = insideDeviceCall_ = false;
+  uint64_t done = 0;
+  if (source_ != nullptr) {
+    restore(*source_);
+    done = workBefore(program_, target_);
+  }
+  ProgressMeter meter(options, entry.rowCost, done);
+  meter_ = &meter;
   fault_ = fault.has_value() && fault->rank == result.rank ? fault : std::nullopt;
   started_ = 0;
   collectiveSeconds_.assign(file_.collectives().size(), 0);
-  Activation activation = activate(entry, frame, arguments);
+  std::vector<uint64_t*> arguments;
+  for (uint32_t i = 0; i < entry.argumentCount; i++) {
+    arguments.push_back(arena);
+    arena += entry.buffers[i].rows * file_.ring().degree();
+  }
+  Activation activation = activate(entry, arena, arguments);
   device_.begin(*this);
   block(entry.commands, activation);
   device_.finish();
@@ -67,10 +86,64 @@ void Interpreter::run(uint64_t* frame, const std::vector<uint64_t*>& arguments, 
   for (const Collective& collective : file_.collectives()) {
     const uint32_t index = collective.indexOf(result.rank);
     if (index == ~0u) continue;
-    result.collectives.push_back({collective.id, channel.executions(collective.id),
-                                  collective.predictedBytes[index], channel.receivedBytes(collective.id),
+    uint64_t executions = channel.executions(collective.id), bytes = channel.receivedBytes(collective.id);
+    if (source_ != nullptr) {
+      executions += source_->executions(result.rank, collective.id);
+      bytes += source_->receivedBytes(result.rank, collective.id);
+    }
+    result.collectives.push_back({collective.id, executions, collective.predictedBytes[index], bytes,
                                   collectiveSeconds_[collective.id]});
   }
+}
+
+void Interpreter::restore(const CheckpointSource& source) {
+  const uint32_t rank = result_->rank;
+  const uint64_t n = file_.ring().degree(), chunk = std::max<uint64_t>(1, kRestoreWords / n);
+  target_ = source.position(rank);
+  resuming_ = true;
+  std::vector<uint64_t> words;
+  uint64_t at = 0;
+  for (const RowRange& range : liveRows(program_, target_)) {
+    for (uint64_t done = 0; done < range.count;) {
+      const uint64_t rows = std::min(chunk, range.count - done);
+      words.resize(rows * n);
+      source.readRows(rank, at, rows, words.data());
+      device_.writeRows(arena_ + (range.first + done) * n, rows,
+                        [&](size_t i) { return words.data() + i * n; });
+      channel_->beat();
+      done += rows;
+      at += rows;
+    }
+  }
+}
+
+// After a call. Within one that a device may capture, launches are not done when they were made.
+void Interpreter::checkpoint(uint32_t node) {
+  if (insideDeviceCall_ && !device_.hostRows()) return;
+  if (!checkpoints_->due(result_->rank, position_)) return;
+  device_.settle();
+  const uint64_t n = file_.ring().degree();
+  RankSnapshot snapshot{result_->rank, position_, {}, {}, {}};
+  for (const Collective& collective : file_.collectives()) {
+    snapshot.executions.push_back(channel_->executions(collective.id));
+    snapshot.receivedBytes.push_back(channel_->receivedBytes(collective.id));
+    if (source_ == nullptr) continue;
+    snapshot.executions.back() += source_->executions(snapshot.rank, collective.id);
+    snapshot.receivedBytes.back() += source_->receivedBytes(snapshot.rank, collective.id);
+  }
+  std::vector<std::vector<uint64_t>> copies;  // of rows that the host cannot read
+  for (const RowRange& range : liveRows(program_, position_)) {
+    const uint64_t* rows = arena_ + range.first * n;
+    if (!device_.hostRows()) {
+      std::vector<uint64_t>& copy = copies.emplace_back(range.count * n);
+      std::vector<size_t> all(range.count);
+      std::iota(all.begin(), all.end(), size_t(0));
+      device_.readRows(rows, all, [&](size_t i) { return copy.data() + i * n; });
+      rows = copy.data();
+    }
+    snapshot.live.push_back({rows, range.count});
+  }
+  checkpoints_->save(std::move(snapshot), [&] { step(0, node); });
 }
 
 void Interpreter::step(uint64_t work, uint32_t node) {
@@ -131,23 +204,40 @@ Interpreter::Activation Interpreter::activate(const FunctionSpec& function, uint
 }
 
 void Interpreter::block(const std::vector<CommandSpec>& commands, Activation& activation) {
-  for (const CommandSpec& command : commands) {
+  const size_t depth = position_.size();
+  const size_t first = resuming(depth) ? target_[depth] : 0;
+  if (depth + 1 == target_.size()) resuming_ = false;
+  position_.push_back(0);
+  for (size_t i = first; i < commands.size(); i++) {
+    const CommandSpec& command = commands[i];
+    position_[depth] = uint32_t(i);
     if (command.op == plan::Opcode_Call) {
       call(command, activation);
+      position_[depth]++;
+      if (checkpoints_ != nullptr) checkpoint(command.node);
     } else if (command.op == plan::Opcode_Loop) {
-      activation.iterations.push_back(0);
-      for (uint32_t i = 0; i < command.tripCount; i++) {
-        step(command.body.empty() ? 1 : 0, command.node);
-        activation.iterations.back() = i;
-        block(command.body, activation);
-      }
-      activation.iterations.pop_back();
+      loop(command, activation);
     } else if (command.op == plan::Opcode_Collective || command.op == plan::Opcode_Wait) {
       exchange(command, activation);
     } else {
       launch(command, activation);
     }
   }
+  position_.pop_back();
+}
+
+void Interpreter::loop(const CommandSpec& command, Activation& activation) {
+  const size_t depth = position_.size();
+  const uint32_t first = resuming(depth) ? target_[depth] : 0;
+  position_.push_back(0);
+  activation.iterations.push_back(0);
+  for (uint32_t i = first; i < command.tripCount; i++) {
+    step(command.body.empty() ? 1 : 0, command.node);
+    position_[depth] = activation.iterations.back() = i;
+    block(command.body, activation);
+  }
+  activation.iterations.pop_back();
+  position_.pop_back();
 }
 
 void Interpreter::call(const CommandSpec& command, const Activation& activation) {
@@ -160,10 +250,12 @@ void Interpreter::call(const CommandSpec& command, const Activation& activation)
   for (size_t i = 0; i < command.plainBindings.size(); i++)
     inner.plaintexts[i] = activation.plaintexts[command.plainBindings[i]];
   const Totals& totals = totals_[command.callee];
-  if (totals.exchanges) return block(callee.commands, inner);
+  if (totals.exchanges || resuming_) return block(callee.commands, inner);
   const CallSite site{callee, inner.frame, inner.buffers, inner.plaintexts, totals.launches, callee.rowCost};
   if (device_.enterCall(site)) {
+    const bool outer = std::exchange(insideDeviceCall_, true);
     block(callee.commands, inner);
+    insideDeviceCall_ = outer;
     device_.leaveCall();
     return;
   }

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "executor/checkpoint.h"
 #include "executor/fault.h"
 #include "executor/progress.h"
 #include "executor/run_types.h"
@@ -21,10 +22,10 @@ class Interpreter final : private RunWatch {
   // References are kept.
   Interpreter(const PlanFile& file, const ProgramSpec& program, Device& device);
 
-  // frame and arguments are the device's: one block of rows for each argument buffer of the entry function.
-  // Adds statistics to `result`. What device and channel refuse is passed on; both are left as they are.
-  void run(uint64_t* frame, const std::vector<uint64_t*>& arguments, const RunOptions& options,
-           Channel& channel, const std::optional<Fault>& fault, RankStatistics& result);
+  // arena is the device's: the rows of the entry function's argument buffers, then its frame. Adds
+  // statistics to `result`. What device and channel refuse is passed on; both are left as they are.
+  void run(uint64_t* arena, const RunOptions& options, Channel& channel, const std::optional<Fault>& fault,
+           RankStatistics& result);
 
  private:
   struct Activation {
@@ -48,9 +49,13 @@ class Interpreter final : private RunWatch {
   Activation activate(const FunctionSpec& function, uint64_t* frame,
                       const std::vector<uint64_t*>& arguments) const;
   void block(const std::vector<CommandSpec>& commands, Activation& activation);
+  void loop(const CommandSpec& command, Activation& activation);
   void call(const CommandSpec& command, const Activation& activation);
   void launch(const CommandSpec& command, const Activation& activation);
   void exchange(const CommandSpec& command, const Activation& activation);
+  void restore(const CheckpointSource& source);
+  void checkpoint(uint32_t node);
+  bool resuming(size_t depth) const { return resuming_ && depth < target_.size(); }
   void count(const CommandSpec& command);
   Rows rows(const ViewSpec& view, const CommandSpec& command, const Activation& activation) const;
   PlainRows plainRows(const CommandSpec& command, const Activation& activation) const;
@@ -67,6 +72,13 @@ class Interpreter final : private RunWatch {
   RankStatistics* result_ = nullptr;
   Channel* channel_ = nullptr;
   std::optional<Fault> fault_;
+  uint64_t* arena_ = nullptr;
+  Position position_;           // of the command at work
+  Position target_;             // to be reached before anything is executed
+  bool resuming_ = false;
+  bool insideDeviceCall_ = false;
+  Checkpoints* checkpoints_ = nullptr;
+  const CheckpointSource* source_ = nullptr;
   uint64_t started_ = 0;                 // collectives
   std::vector<double> collectiveSeconds_;  // by index into Plan.collectives
 };

@@ -11,7 +11,8 @@ namespace aegis {
 
 class ProgressMeter {
  public:
-  ProgressMeter(const RunOptions& options, uint64_t total) : options_(options), total_(total) {}
+  ProgressMeter(const RunOptions& options, uint64_t total, uint64_t done = 0)
+      : options_(options), total_(total), done_(done) {}
 
   // Between pieces of work: R401 if cancelled; a report if the last one is long ago.
   void step(uint64_t work, std::string_view node) {
@@ -28,7 +29,7 @@ class ProgressMeter {
  private:
   const RunOptions& options_;
   const uint64_t total_;
-  uint64_t done_ = 0;
+  uint64_t done_;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 

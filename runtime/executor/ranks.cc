@@ -30,6 +30,8 @@ struct Shared {
   };
   std::shared_ptr<void> owner;
   std::optional<Fault> fault;
+  Checkpoints* checkpoints = nullptr;
+  const CheckpointSource* resume = nullptr;
   std::atomic<bool> cancelled{false};
   std::mutex mutex;
   std::condition_variable changed;
@@ -49,6 +51,8 @@ void runThread(const std::shared_ptr<Shared>& shared, Rank& rank, uint32_t index
   Shared::OfRank& own = shared->ranks[index];
   RunOptions options;
   options.cancel = &shared->cancelled;
+  options.checkpoints = shared->checkpoints;
+  options.resume = shared->resume;
   options.progress = [&](uint64_t done, uint64_t, std::string_view node) {
     const std::lock_guard<std::mutex> lock(shared->mutex);
     own.done = done;
@@ -94,19 +98,43 @@ void runThread(const std::shared_ptr<Shared>& shared, Rank& rank, uint32_t index
   throw error;
 }
 
+// Ranks for which the system has no thread have failed before they began.
+void startThreads(const std::shared_ptr<Shared>& shared, const std::vector<Rank*>& ranks,
+                  std::vector<std::thread>& threads) {
+  threads.reserve(ranks.size());
+  try {
+    for (uint32_t i = 0; i < ranks.size(); i++)
+      threads.emplace_back([shared, rank = ranks[i], i] { runThread(shared, *rank, i); });
+  } catch (const std::exception& reason) {
+    const auto first = uint32_t(threads.size());
+    const Error error = named(*ranks[first], "R502", std::string("no thread: ") + reason.what(), "");
+    {
+      const std::lock_guard<std::mutex> lock(shared->mutex);
+      for (uint32_t i = first; i < ranks.size(); i++) {
+        shared->ranks[i].error = error;
+        shared->ranks[i].finished = true;
+        shared->failed.push_back(i);
+        shared->running--;
+      }
+    }
+    ranks[first]->channel().abort(error.what());
+  }
+}
+
 std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const std::vector<Rank*>& ranks,
                                        const RunOptions& options, const std::optional<Fault>& fault,
                                        bool& stuck) {
   const auto shared = std::make_shared<Shared>();
   shared->owner = owner;
   shared->fault = fault;
+  shared->checkpoints = options.checkpoints;
+  shared->resume = options.resume;
   shared->ranks.resize(ranks.size());
   shared->running = uint32_t(ranks.size());
   uint64_t total = 0;
   for (const Rank* rank : ranks) total += rank->program().entry().rowCost;
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < ranks.size(); i++)
-    threads.emplace_back([shared, rank = ranks[i], i] { runThread(shared, *rank, i); });
+  startThreads(shared, ranks, threads);
 
   std::optional<Clock::time_point> firstError;
   std::unique_lock<std::mutex> lock(shared->mutex);
@@ -128,7 +156,7 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
     lock.lock();
   }
   for (uint32_t i = 0; i < ranks.size(); i++) {
-    if (shared->ranks[i].finished) continue;
+    if (shared->ranks[i].finished || i >= threads.size()) continue;
     stuck = true;
     threads[i].detach();
   }
@@ -160,7 +188,6 @@ Rank::Rank(const Setting& setting, uint32_t rank, ThreadPool& pool)
     arguments_.push_back(next);
     next += entry.buffers[i].rows * plan_.ring().degree();
   }
-  frame_ = next;
 }
 
 RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& fault) {
@@ -171,7 +198,7 @@ RankStatistics Rank::run(const RunOptions& options, const std::optional<Fault>& 
   channel_->resetCounts();
   try {
     channel_->connect();
-    interpreter_.run(frame_, arguments_, options, *channel_, fault, result);
+    interpreter_.run(arena_.data.get(), options, *channel_, fault, result);
     channel_->finish();
   } catch (...) {
     channel_->drop();

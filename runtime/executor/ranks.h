@@ -39,7 +39,6 @@ class Rank {
   const std::unique_ptr<Channel> channel_;
   DeviceWords arena_;  // the entry's arguments, then its frame
   std::vector<uint64_t*> arguments_;
-  uint64_t* frame_ = nullptr;
 };
 
 // Runs all of them, each in a thread of its own if there are several, and gives what they measured. The first

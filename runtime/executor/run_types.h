@@ -18,11 +18,16 @@ struct CiphertextArray {
   std::vector<uint64_t> data;
 };
 
+class Checkpoints;
+class CheckpointSource;
+
 struct RunOptions {
   // Called from the calling thread every 100 ms or so; `done` and `total` in units of work of all ranks of
   // this process, `node` an ONNX node name.
   std::function<void(uint64_t done, uint64_t total, std::string_view node)> progress;
   const std::atomic<bool>* cancel = nullptr;  // R401 once it is true
+  Checkpoints* checkpoints = nullptr;         // of this run (executor/checkpoint.h); none: none are made
+  const CheckpointSource* resume = nullptr;   // the state to go on from; none: from the start
 };
 
 constexpr uint32_t kOpcodeCount = plan::Opcode_MAX + 1;

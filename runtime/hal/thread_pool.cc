@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <string>
+
+#include "support/error.h"
 
 namespace aegis {
 namespace {
@@ -22,10 +25,21 @@ struct ThreadPool::Job {
 
 ThreadPool::ThreadPool(uint32_t threads) {
   if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-  for (uint32_t i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+  try {
+    for (uint32_t i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+  } catch (const std::exception& error) {
+    const size_t started = workers_.size();
+    end();
+    fail("R502",
+         "no more than " + std::to_string(started + 1) + " of " + std::to_string(threads) +
+             " threads could be started: " + error.what(),
+         "give --threads a smaller number");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end(); }
+
+void ThreadPool::end() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;

@@ -14,7 +14,7 @@ namespace aegis {
 
 class ThreadPool {
  public:
-  // 0: as many threads as the machine has.
+  // 0: as many threads as the machine has. R502: the system gives no more threads.
   explicit ThreadPool(uint32_t threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -30,6 +30,7 @@ class ThreadPool {
  private:
   struct Job;
   void work();
+  void end();
   void runRanges(Job& job);
 
   std::mutex mutex_;

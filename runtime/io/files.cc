@@ -130,6 +130,11 @@ void AtomicFile::commit() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) refuse("rename");
   close(file_);
   file_ = -1;
+  // The new name, too, is to outlast a loss of power; file systems that cannot sync folders keep it anyway.
+  const int folder = open(directoryOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return;
+  fsync(folder);
+  close(folder);
 }
 
 std::unique_ptr<ByteSource> ByteSource::openFile(const std::string& path) {

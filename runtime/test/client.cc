@@ -19,6 +19,7 @@
 #include "client_files.h"
 #include "client_fixture.h"
 #include "client_keyswitch.h"
+#include "client_noise.h"
 
 namespace aegis::test {
 namespace {
@@ -412,7 +413,7 @@ void testRefusals(Bench& b) {
             [&] { readSecretKey(SafeTensors::open(b.files.secretKey), other); });
   std::atomic<bool> cancelled = true;
   c.refuses("R401", "a cancelled keygen", [&] {
-    generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled}});
+    generateKeys(b.context, {b.directory + "/never", {}, {nullptr, &cancelled, nullptr}});
   });
   c.check(fs::is_empty(b.directory + "/never"), "a cancelled keygen leaves no file");
 }
@@ -421,6 +422,7 @@ int run() {
   Bench bench;
   testFiles(bench.checker, bench.directory);
   testDistributions(bench.checker);
+  testNoise(bench.checker);
   testEncryption(bench);
   testGalois(bench);
   testRelinearization(bench);

@@ -39,7 +39,8 @@ Poly modUp(CryptoContext& context, Poly& coefficients, uint32_t first, uint32_t 
   return out;
 }
 
-// Divides rows q_0..q_level, specials by the product of the specials.
+}  // namespace
+
 Poly modDown(CryptoContext& context, Poly x, uint32_t level, const std::vector<uint16_t>& limbs) {
   const size_t n = context.degree();
   const std::vector<uint16_t> q(limbs.begin(), limbs.begin() + level + 1),
@@ -64,7 +65,16 @@ Poly modDown(CryptoContext& context, Poly x, uint32_t level, const std::vector<u
   return out;
 }
 
-}  // namespace
+Poly raise(CryptoContext& context, Poly row, uint16_t limb) {
+  const size_t n = context.degree();
+  const std::vector<uint16_t> from = {0}, to = {limb};
+  context.kernels.intt(context.ring, context.pool, launchOf(from), rowsOf(row, n), rowsOf(row, n));
+  Poly out(n);
+  context.kernels.baseConvert(context.ring, context.pool, launchOf(to), rowsOf(out, n), rowsOf(row, n),
+                              from.data(), 1);
+  context.kernels.ntt(context.ring, context.pool, launchOf(to), rowsOf(out, n), rowsOf(out, n));
+  return out;
+}
 
 std::pair<Poly, Poly> keySwitch(CryptoContext& context, const SwitchInput& input) {
   const size_t n = context.degree();

@@ -21,6 +21,10 @@ struct SwitchInput {
 
 // Components 0 and 1, level + 1 rows each: about (addend + part, part') with part + part' s_to = c s_from.
 std::pair<Poly, Poly> keySwitch(CryptoContext& context, const SwitchInput& input);
+// Rows q_0..q_level, then the primes by whose product all is divided: a rescale if that is q_(level + 1).
+Poly modDown(CryptoContext& context, Poly x, uint32_t level, const std::vector<uint16_t>& limbs);
+// ModRaise: a row modulo q_0, centred, modulo another prime.
+Poly raise(CryptoContext& context, Poly row, uint16_t limb);
 Poly automorphism(CryptoContext& context, const Poly& in, uint32_t level, uint32_t galois);
 
 }  // namespace aegis::test

@@ -93,7 +93,8 @@ async function parse(argv: readonly string[], context: Context): Promise<void> {
 
 function report(error: unknown, argv: readonly string[], context: Context): number {
   if (error instanceof Interrupted) {
-    if (!context.json) context.err.write('interrupted; no file was changed\n');
+    const help = error.help === undefined ? 'no file was changed' : error.help;
+    if (!context.json) context.err.write(`interrupted; ${help}\n`);
     return error.exitCode;
   }
   if (error instanceof AegisError) return show(error.diagnostics, exitCodes.userError, context);

@@ -22,7 +22,11 @@ export type MakeContext = (options: { json: boolean }) => Context;
 
 /** Ends a command with exit code 130, as shells count a process that SIGINT ended. */
 export class Interrupted extends Error {
-  constructor(readonly exitCode: number) {
+  constructor(
+    readonly exitCode: number,
+    /** What the user can do now. */
+    readonly help?: string,
+  ) {
     super('interrupted');
   }
 }

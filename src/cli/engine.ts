@@ -118,7 +118,8 @@ async function nativeWork<T>(
 }
 
 function showWarnings(warnings: readonly { code: string; message: string }[], { err }: Context): void {
-  for (const { code, message } of warnings) err.write(`warning[${code}]: ${message}\n`);
+  const start = err.isTTY ? '\r\x1b[K' : ''; // over a progress bar
+  for (const { code, message } of warnings) err.write(`${start}warning[${code}]: ${message}\n`);
 }
 
 export async function generateKeys(
@@ -153,16 +154,18 @@ export interface RunFiles {
   readonly threads: number;
   readonly backend?: string;
   readonly channel?: string;
+  readonly checkpoint?: string | undefined;
+  readonly checkpointSeconds?: number | undefined;
+  readonly resume?: boolean;
 }
 
 export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Context): Promise<RunReport> {
   const { run } = await import('../executor/index.js');
-  const { keys, request, response, threads, backend, channel } = files;
-  const report = await nativeWork('run', context, (hooks) =>
-    run({ plan: plan.path, keys, in: request, out: response, threads, backend, channel, ...hooks }),
+  const { request, response, ...options } = files;
+  const onWarning = (code: string, message: string) => showWarnings([{ code, message }], context);
+  return nativeWork('run', context, (hooks) =>
+    run({ plan: plan.path, in: request, out: response, onWarning, ...options, ...hooks }),
   );
-  showWarnings(report.warnings, context);
-  return report;
 }
 
 /** Outputs of the model in its own shapes. */

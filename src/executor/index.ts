@@ -113,6 +113,12 @@ export interface RunOptions extends TaskHooks, Threads {
   readonly backend?: string | undefined;
   /** local: ranks are threads of this process; mpi: it is one of those that mpirun or srun started. */
   readonly channel?: string | undefined;
+  /** Folder for the state of the run, left there between calls of functions (docs/runtime.md). */
+  readonly checkpoint?: string | undefined;
+  /** At least, between two checkpoints; 60 unless given, 0: one after every call. */
+  readonly checkpointSeconds?: number | undefined;
+  /** Go on from the folder's checkpoint if it has one; else its being there is an error (R413). */
+  readonly resume?: boolean | undefined;
 }
 
 export interface RankReport {
@@ -133,6 +139,16 @@ export interface RankReport {
   /** In kernels, and blocked in collectives and waits. */
   readonly computeSeconds: number;
   readonly waitSeconds: number;
+}
+
+export interface CheckpointReport {
+  readonly written: number;
+  /** Of the largest. */
+  readonly bytes: number;
+  /** Spent on writing them. */
+  readonly seconds: number;
+  /** Share of the work that an earlier process had done. */
+  readonly resumedAt: number;
 }
 
 export interface RunReport {
@@ -156,14 +172,24 @@ export interface RunReport {
     readonly launches: number;
     readonly rowBytes: number;
   }[];
-  /** R409: what made the run slower than it might be. */
+  /** If a folder for checkpoints was given. */
+  readonly checkpoint?: CheckpointReport;
+  /** R409: what made the run slower than it might be; `onWarning` got it before the run. */
   readonly warnings: readonly Diagnostic[];
 }
 
 /** Runs a plan on a request and writes the response. Opens no secret. */
 export function run(options: RunOptions): Promise<RunReport> {
   const { plan, weights, keys, in: request, out, backend, channel, threads } = options;
-  return callNative('run', { plan, weights, keys, in: request, out, backend, channel, threads }, options);
+  const { checkpoint, checkpointSeconds, resume } = options;
+  return callNative(
+    'run',
+    {
+      ...{ plan, weights, keys, in: request, out, backend, channel, threads },
+      ...{ checkpoint, checkpointSeconds, resume },
+    },
+    options,
+  );
 }
 
 export interface DecryptOptions extends TaskHooks, Threads {

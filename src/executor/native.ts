@@ -8,8 +8,13 @@ import { InvariantError } from '../support/invariant.js';
 /** `fraction` in 0..1 of what `detail` names: a phase, or an ONNX node. Called at most every 50 ms. */
 export type OnProgress = (fraction: number, detail: string) => void;
 
+/** Something that the user should know at once. */
+export type OnWarning = (code: string, message: string) => void;
+
 export interface TaskHooks {
   readonly onProgress?: OnProgress | undefined;
+  /** Of `run` alone. */
+  readonly onWarning?: OnWarning | undefined;
   /** Ends the work at its next step; the promise is rejected with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -56,10 +61,10 @@ function addon(): NativeAddon {
 
 /** Calls the addon; `options` are its fields (runtime/addon/addon.cc). */
 export async function callNative<T>(name: FunctionName, options: object, hooks: TaskHooks = {}): Promise<T> {
-  const { signal, onProgress } = hooks;
+  const { signal, onProgress, onWarning } = hooks;
   signal?.throwIfAborted();
   const guarded = guardProgress(onProgress);
-  const task = addon()[name]({ ...options, onProgress: guarded.callback });
+  const task = addon()[name]({ ...options, onProgress: guarded.callback, onWarning });
   const cancel = () => task.cancel();
   signal?.addEventListener('abort', cancel, { once: true });
   guarded.onThrow = cancel;

@@ -61,7 +61,8 @@ class Folder {
     for (uint32_t other = 0; other < size_; other++)
       if (other != rank_) read("rank-" + std::to_string(other), &heard_[other], sizeof heard_[other]);
     char reason[kMaxReasonBytes] = {};
-    if (failure_.empty() && read("failed", reason, sizeof reason)) failure_ = reason;
+    if (failure_.empty() && read("failed", reason, sizeof reason))
+      failure_.assign(reason, strnlen(reason, sizeof reason));  // others' bytes need not end
   }
 
   void refuseIfFailed(const std::string& place) const {
