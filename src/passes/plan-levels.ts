@@ -6,14 +6,14 @@
 import { walkOps, type Module, type Value } from '../ir/module.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, invariant } from '../support/invariant.js';
-import { defaultProfile, loadProfile, type DeviceProfile } from '../target/profile.js';
+import type { DeviceProfile } from '../target/profile.js';
 import type { Solution, SolverLimits } from './co-place/solver/solve.js';
 import { fits, levelLimits, solveLevels } from './plan-levels/solve.js';
 import { dropLevels } from './drop-levels.js';
 import { hasRange, type ValueBounds } from './plan-levels/attributes.js';
 import { buildPlanned } from './plan-levels/build.js';
 import { planGreedily } from './plan-levels/greedy.js';
-import { callTimes, LevelPrices } from './plan-levels/price.js';
+import { callTimes, pricesFor, type LevelPrices } from './plan-levels/price.js';
 import { buildLevelProblem } from './plan-levels/problem.js';
 import { axesCount } from '../ir/types.js';
 import { ctTypeOf } from './expand-polynomial.js';
@@ -54,7 +54,7 @@ export interface PlanLevelsOptions {
 }
 
 /** Users of one value whose adjustments are shared exactly, tried in this order. */
-const sharersTried = [3, 4, 6, Infinity];
+const sharersTried = [2, 3, 4, 6, Infinity];
 /** A plan this near to its bound is good enough. */
 const wantedGap = 0.01;
 /** Rounding of sums of many prices. */
@@ -65,7 +65,7 @@ const tolerance = 1e-9;
  */
 export function planLevels(module: Module, bounds: ValueBounds, options: PlanLevelsOptions = {}): Module {
   const parameters = defined(module.parameters, 'parameters');
-  const prices = new LevelPrices(parameters, options.profile ?? loadProfile(defaultProfile));
+  const prices = pricesFor(parameters, options.profile);
   const now = options.now ?? (() => 0);
   const start = now();
   const { planned, solution } = planExactly(module, bounds, prices, options.limits ?? levelLimits);

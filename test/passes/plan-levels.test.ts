@@ -1,4 +1,13 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { sampleInputs } from '../../src/compile.js';
+import { readSamples } from '../../src/data/index.js';
+import { importModel } from '../../src/frontend/index.js';
+import { calibrateModule } from '../../src/passes/calibrate.js';
+import { measureBounds } from '../../src/passes/measure-bounds.js';
+import { cipherPipeline, defaultPack } from '../../src/passes/pipeline.js';
+import type { Ranges } from '../../src/passes/ranges.js';
 import { runCipher } from '../../src/ir/interpreter/cipher.js';
 import type { Module } from '../../src/ir/module.js';
 import { printModule } from '../../src/ir/printer.js';
@@ -47,6 +56,51 @@ function greedySeconds(module: Module): number | undefined {
     throw error;
   }
 }
+
+const example = ['examples/digits-vit/digits_vit.onnx', 'examples/digits-vit/digits_vit.samples.json'];
+const corpus = process.env.AEGIS_CORPUS ?? '../shared/data';
+const corpusModels = [
+  ['trained/digits_vit_bnrelu.dyn20_static.onnx', 'trained/digits_vit_bnrelu.samples.json'],
+  ['trained/digits_vit_sdpa.dyn20_static.onnx', 'trained/digits_vit_sdpa.samples.json'],
+  ['trained/digits_vit_tel.dyn20_static.onnx', 'trained/digits_vit_tel.samples.json'],
+  ['trained/spam_hfbert_sdpa.dyn20_static.onnx', 'trained/spam_hfbert.samples.json'],
+  ['trained/spam_hfbert_encoder_only.dyn20_static.onnx', 'trained/spam_hfbert_encoder_only.samples.json'],
+  ['trained/spam_mha.dyn20_static.onnx', 'trained/spam_mha.samples.json'],
+  [
+    'reconstructed/berttiny_emotion_encoder.dyn20_static.onnx',
+    'reconstructed/berttiny_emotion_encoder.samples.json',
+  ],
+  ['reconstructed/gpt_nano_sort.dyn18_static.onnx', 'reconstructed/gpt_nano_sort.samples.json'],
+].map((paths) => paths.map((path) => join(corpus, path)));
+
+/** The module that plan-levels gets, on a few samples. */
+async function packedModel(model: string, samplesPath: string): Promise<{ module: Module; ranges: Ranges }> {
+  const samples = { ...(await readSamples(samplesPath)), count: 2 };
+  const shapes = Object.fromEntries([...samples.inputs].map(([name, { shape }]) => [name, shape]));
+  const { module: tensor } = importModel(model, { shapes });
+  const ranges = calibrateModule(tensor, sampleInputs(tensor, samples));
+  const context = { parameters: makeParameters(defaultLiteral('secure', false)), ranges, pack: defaultPack };
+  let module: Module = tensor;
+  for (const pass of cipherPipeline) {
+    if (pass.name === 'plan-levels') break;
+    module = pass.run(module, context);
+  }
+  return { module, ranges };
+}
+
+describe('plan-levels of models', () => {
+  const models = process.env.AEGIS_TEST_FULL === undefined ? [example] : [example, ...corpusModels];
+  it.each(models)('%s: less than the local search, within 1 %% of the least', async (model, samples) => {
+    if (!existsSync(defined(model, 'model'))) return console.log(`skipped: no ${String(model)}`);
+    const { module, ranges } = await packedModel(defined(model, 'model'), defined(samples, 'samples'));
+    let report: LevelReport | undefined;
+    const planned = planLevels(module, measureBounds(module, ranges), { onReport: (one) => (report = one) });
+    assertVerified(planned, 'plan-levels');
+    const { seconds, greedySeconds, gap } = defined(report, 'report');
+    expect(seconds).toBeLessThan(greedySeconds ?? Infinity);
+    expect(gap).toBeLessThanOrEqual(0.01);
+  });
+});
 
 describe('plan-levels', () => {
   it.each(shapes)('takes the least seconds that an integer program finds: %s', async (_, shape, seeds) => {

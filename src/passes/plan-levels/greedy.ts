@@ -246,7 +246,18 @@ function countOf(value: Value): number {
   return value.type.kind === 'ct' ? axesCount(value.type.axes) : 0;
 }
 
+/** The search prices the same ops at the same levels many thousand times. */
+const knownCosts = new WeakMap<Parameters, WeakMap<Op, Map<number, number>>>();
+
 function opCost(op: Op, level: number, parameters: Parameters): number {
+  const ofOps = knownCosts.get(parameters) ?? new WeakMap<Op, Map<number, number>>();
+  const ofLevels = ofOps.get(op) ?? new Map<number, number>();
+  const cost = ofLevels.get(level) ?? costOf(op, level, parameters);
+  knownCosts.set(parameters, ofOps.set(op, ofLevels.set(level, cost)));
+  return cost;
+}
+
+function costOf(op: Op, level: number, parameters: Parameters): number {
   if (level === anyLevel) return 0;
   const count = countOf(defined(op.results[0], 'result'));
   const input = countOf(op.operands[0] ?? defined(op.results[0], 'result'));

@@ -18,7 +18,7 @@ import { canonicalScale } from '../../ir/scale.js';
 import { axesCount, qBasis, type CtType, type Type } from '../../ir/types.js';
 import { defined } from '../../support/invariant.js';
 import { keyClassFor, type Parameters } from '../../target/parameters.js';
-import type { DeviceProfile } from '../../target/profile.js';
+import { defaultProfile, loadProfile, type DeviceProfile } from '../../target/profile.js';
 import { profileCosts } from '../co-place/costs.js';
 import { opCost, type Costing } from '../co-place/op-cost.js';
 import { bootstrapFunction } from '../expand-bootstrap.js';
@@ -155,6 +155,19 @@ export class LevelPrices {
       return sum + opCost(this.costing, op, { kind: 'whole' }).compute;
     }, 0);
   }
+}
+
+const knownPrices = new WeakMap<Parameters, WeakMap<DeviceProfile, LevelPrices>>();
+let usualProfile: DeviceProfile | undefined;
+
+/** Shared by all modules of one compilation, which have the same bootstraps and many of the same series. */
+export function pricesFor(parameters: Parameters, profile: DeviceProfile | undefined): LevelPrices {
+  usualProfile ??= loadProfile(defaultProfile);
+  const device = profile ?? usualProfile;
+  const ofDevices = knownPrices.get(parameters) ?? new WeakMap<DeviceProfile, LevelPrices>();
+  const prices = ofDevices.get(device) ?? new LevelPrices(parameters, device);
+  knownPrices.set(parameters, ofDevices.set(device, prices));
+  return prices;
 }
 
 /** Levels that an op takes from its operands to its result. */
