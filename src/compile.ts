@@ -20,6 +20,7 @@ import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
 import { affordableRuns, probesOf } from './passes/measure-bounds.js';
 import { layerBlocks } from './passes/layer-blocks.js';
+import { describeLevels, type LevelReport } from './passes/plan-levels.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
 import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
@@ -67,6 +68,8 @@ export interface CompileOptions extends ShapeOptions, PlacementOptions {
 
 export interface CompileSummary extends PlanSummary {
   readonly passes: readonly PassReport[];
+  /** Of plan-levels. */
+  readonly levelPlan: LevelReport;
 }
 
 export interface CompileResult {
@@ -87,6 +90,9 @@ const maxTokenBlocks = 8;
 
 /** Random inputs for models compiled without samples: enough to find ranges, and no more than that. */
 const randomSamples = 8;
+
+/** Share of the passes that are over once levels are planned. */
+const levelsProgress = 0.4;
 
 const seconds = () => performance.now() / 1000;
 
@@ -119,7 +125,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   const tensor = withShortest(imported, ranges);
 
   const parameters = parametersFor(options, tensor);
-  const { module, passes, dumped } = await step('passes', () =>
+  const { module, passes, dumped, levelPlan } = await step('passes', () =>
     fastestWithKeys({ tensor, ranges, parameters }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
@@ -137,13 +143,14 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     poly: lowered.poly,
     plan: lowered.plan,
     weights: lowered.weights,
-    summary: { ...lowered.summary, passes: reports },
+    summary: { ...lowered.summary, passes: reports, levelPlan },
     warnings,
   };
 }
 
 interface Candidate {
   readonly module: PlacedModule;
+  readonly levelPlan: LevelReport;
   readonly passes: readonly PassReport[];
   readonly dumped: readonly (readonly [string, Module])[];
 }
@@ -181,10 +188,15 @@ function fastestWithKeys(source: Source, options: CompileOptions): Candidate {
  */
 function fastest(source: Source, options: CompileOptions): Candidate {
   const made = packedModules(source, options, blockCounts(options)).map(
-    ({ cipher, passes, dumped }): Candidate => {
+    ({ cipher, passes, dumped, levelPlan }): Candidate => {
       const start = seconds();
       const module = place(cipher, options);
-      return { module, dumped, passes: [...passes, { name: 'co-place', seconds: seconds() - start }] };
+      return {
+        module,
+        dumped,
+        levelPlan,
+        passes: [...passes, { name: 'co-place', seconds: seconds() - start }],
+      };
     },
   );
   return chooseWithin(options.memoryLimit, made, options);
@@ -219,6 +231,7 @@ interface PackedModule {
   readonly tokenBlocks: number;
   readonly cipher: Module;
   readonly passes: readonly PassReport[];
+  readonly levelPlan: LevelReport;
   readonly dumped: readonly (readonly [string, Module])[];
 }
 
@@ -231,11 +244,19 @@ function packedModules(
   const blocks = layerBlocks(tensor);
   return counts.flatMap((tokenBlocks) => {
     const pack = { ...defaultPack, ...options.pack, tokenBlocks };
-    const context = { parameters, ranges, pack, outline: options.outline };
+    let levelPlan: LevelReport | undefined;
+    const onLevels = (report: LevelReport): void => {
+      levelPlan = report;
+      options.onProgress?.(`plan-levels: ${describeLevels(report)}`, levelsProgress);
+    };
+    const { outline, profile } = options;
+    const context = { parameters, ranges, pack, outline, profile, now: seconds, onLevels };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
-      return [{ tokenBlocks, cipher: { ...run.module, blocks }, passes: run.reports, dumped }];
+      const levels = defined(levelPlan, 'report of plan-levels');
+      const cipher = { ...run.module, blocks };
+      return [{ tokenBlocks, cipher, passes: run.reports, dumped, levelPlan: levels }];
     } catch (error) {
       if (tokenBlocks > 1 && counts.length > 1 && error instanceof AegisError) return [];
       throw error;

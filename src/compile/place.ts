@@ -4,10 +4,11 @@ import type { Module } from '../ir/module.js';
 import { coPlace, type CoPlaceReport, type Strategy } from '../passes/co-place/index.js';
 import type { Placement } from '../ir/placement.js';
 import { AegisError } from '../support/diagnostics.js';
-import { loadProfile, type DeviceProfile } from '../target/profile.js';
+import { defaultProfile, loadProfile, type DeviceProfile } from '../target/profile.js';
+
+export { defaultProfile } from '../target/profile.js';
 
 export const compilerVersion = 'aegis 0.1.0';
-export const defaultProfile = 'a100-40g-nvlink';
 export const maxDevices = 64;
 
 export interface PlacementOptions {

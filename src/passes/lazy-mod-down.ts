@@ -37,7 +37,7 @@ export function lazyModDown(module: Module): Module {
 }
 
 /** How often each op runs when its function runs once. */
-function iterationsOf(func: Func): Map<Op, number> {
+export function iterationsOf(func: Func): Map<Op, number> {
   const result = new Map<Op, number>();
   const visit = (block: Block, times: number): void => {
     for (const op of block.ops) {
@@ -50,17 +50,26 @@ function iterationsOf(func: Func): Map<Op, number> {
   return result;
 }
 
-/**
- * Saved: a ModDown per rotated element. Paid: a ModDown per sum, and every product with a plaintext on K more
- * limbs. A linear layer with many outputs per input is dearer lazily; SlotsToCoeffs and narrow layers gain.
- */
+/** Whether a rotation is lazy: all its users sum over it, and it pays. */
 function gains(op: Op, uses: Uses, iterations: ReadonlyMap<Op, number>, parameters: Parameters): boolean {
   const rotated = defined(op.results[0], 'result of ct.rotate');
   const users = uses.users(rotated);
   if (users.length === 0 || uses.yielded(rotated)) return false;
   if (!users.every((user) => sumsOver(user, rotated, op))) return false;
+  return lazyPays(op, users, iterations, { parameters, level: levelOf(rotated) });
+}
 
-  const level = levelOf(rotated);
+/**
+ * Saved: a ModDown per rotated element. Paid: a ModDown per sum, and every product with a plaintext on K more
+ * limbs. A linear layer with many outputs per input is dearer lazily; SlotsToCoeffs and narrow layers gain.
+ */
+export function lazyPays(
+  op: Op,
+  users: readonly Op[],
+  iterations: ReadonlyMap<Op, number>,
+  { parameters, level }: { readonly parameters: Parameters; readonly level: number },
+): boolean {
+  const rotated = defined(op.results[0], 'result of ct.rotate');
   const cost = keySwitchCost(parameters, level);
   const keyClass = keyClassFor(parameters, level);
   // The key product is as many multiply-adds per limb as there are digits.
@@ -79,7 +88,7 @@ function gains(op: Op, uses: Uses, iterations: ReadonlyMap<Op, number>, paramete
 const summing: ReadonlySet<string> = new Set(['ct.contract', 'ct.sum']);
 
 /** A contraction of the rotated value that sums over the rotations, or their plain sum. */
-function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
+export function sumsOver(user: Op, rotated: Value, rotate: Op): boolean {
   if (user.kind === 'ct.sum') return user.attrs.axis === rotate.attrs.axis;
   return (
     user.kind === 'ct.contract'

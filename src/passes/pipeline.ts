@@ -6,6 +6,7 @@ import { assertVerified } from '../ir/verifier.js';
 import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
+import type { DeviceProfile } from '../target/profile.js';
 import { dropLevels } from './drop-levels.js';
 import { expandBootstrap } from './expand-bootstrap.js';
 import { expandPolynomial } from './expand-polynomial.js';
@@ -16,7 +17,7 @@ import { nodeRanges, valueRanges } from './calibrate.js';
 import { defaultOutline, outlineLayers } from './outline-layers.js';
 import { defaultPackOptions, savesKeys, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
-import { planLevels } from './plan-levels.js';
+import { planLevels, type LevelReport } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
 import { unifyRanges } from './unify-ranges.js';
 
@@ -26,6 +27,11 @@ export interface PassContext {
   readonly pack: PackOptions;
   /** Isomorphic layers from which on they are compiled once; 0 for never. */
   readonly outline?: number | undefined;
+  /** The device that levels are planned for. */
+  readonly profile?: DeviceProfile | undefined;
+  /** Seconds, for reports. */
+  readonly now?: (() => number) | undefined;
+  readonly onLevels?: ((report: LevelReport) => void) | undefined;
 }
 
 export interface Pass {
@@ -80,8 +86,9 @@ export const cipherPipeline: readonly Pass[] = [
     name: 'plan-levels',
     from: 'cipher',
     to: 'cipher',
-    summary: 'the level of every value and where to bootstrap',
-    run: (module, { ranges }) => planLevels(module, measureBounds(module, ranges)),
+    summary: 'the level of every value and where to bootstrap, at the least predicted time',
+    run: (module, { ranges, profile, now, onLevels }) =>
+      planLevels(module, measureBounds(module, ranges), { profile, now, onReport: onLevels }),
   },
   {
     name: 'expand-polynomial',

@@ -1,354 +1,168 @@
 /**
- * plan-levels: the level of every value and where to bootstrap. From `cipher` with open levels to `cipher`
- * with exact
- * levels and scales.
- *
- * A forward walk bootstraps an operand when it cannot pay for its next op (as late as possible); a local
- * search then
- * flags values to be bootstrapped where they are made and keeps what lowers the predicted cost, so that one
- * hidden
- * state is refreshed instead of the many values made from it. Deterministic; no bound on its gap is claimed.
+ * plan-levels: the level of every value and where to bootstrap, at the least predicted time and with a proven
+ * gap. From `cipher` with open levels to `cipher` with exact levels and scales.
+ * See docs/passes/plan-levels.md.
  */
-import { BlockBuilder, Ids } from '../ir/builder.js';
-import {
-  entryName,
-  walkOps,
-  type Attrs,
-  type Block,
-  type Func,
-  type Module,
-  type Op,
-  type Value,
-} from '../ir/module.js';
-import { boundAttr } from '../ir/ops/cipher.js';
-import { canonicalScale, printScale } from '../ir/scale.js';
-import { axesCount, qBasis, type Type } from '../ir/types.js';
+import { walkOps, type Module, type Value } from '../ir/module.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, invariant } from '../support/invariant.js';
-import { bootstrapCost, keySwitchCost, keySwitchTotal, multiplyCost } from '../target/cost.js';
-import type { Parameters } from '../target/parameters.js';
-import {
-  anyLevel,
-  InfeasibleLevels,
-  levelCarrier,
-  LevelFacts,
-  LevelWalk,
-  type Boundaries,
-  type Carrier,
-} from './plan-levels/walk.js';
+import type { DeviceProfile } from '../target/profile.js';
+import type { Solution, SolverLimits } from './co-place/solver/solve.js';
+import { fits, levelLimits, solveLevels } from './plan-levels/solve.js';
+import { dropLevels } from './drop-levels.js';
+import { hasRange, type ValueBounds } from './plan-levels/attributes.js';
+import { buildPlanned } from './plan-levels/build.js';
+import { planGreedily } from './plan-levels/greedy.js';
+import { callTimes, pricesFor, type LevelPrices } from './plan-levels/price.js';
+import { buildLevelProblem } from './plan-levels/problem.js';
+import { axesCount } from '../ir/types.js';
+import { ctTypeOf } from './expand-polynomial.js';
+import { iterationsOf } from './lazy-mod-down.js';
 
-/** Bound of |value| over calibration inputs and slots, by value id of the packed module. */
-export type ValueBounds = ReadonlyMap<number, number>;
+export { type ValueBounds } from './plan-levels/attributes.js';
 
-/** A bootstrap folds values beyond its range: leave this much room over what calibration saw. */
-const boundMargin = 2;
-/** Below this the range gains no precision worth a function of its own. */
-const smallestRangeLog2 = -8;
-/** Rounds of the local search; it usually stops after three. */
-const searchRounds = 6;
+/** How a plan was found: without any relaxation, with a lower bound beside it, or by the local search. */
+export type LevelMethod = 'exact' | 'bounded' | 'greedy';
 
-export function planLevels(module: Module, bounds: ValueBounds): Module {
-  const parameters = defined(module.parameters, 'parameters');
-  const ids = new Ids();
-  const boundaries = new Map<string, number>();
-  const functions = new Map<string, Func>();
-  // Callees come first.
-  for (const func of module.functions) {
-    const plan = func.name === entryName ? planMain : planLayer;
-    const { boundary, flagged, facts } = plan(module, func, parameters, boundaries);
-    const types = func.body.args.map((arg) => leveled(arg.type, boundary));
-    const builder = new BlockBuilder(ids, parameters, types);
-    const values = new Map<number, Value>();
-    func.body.args.forEach((arg, i) => values.set(arg.id, defined(builder.args[i], 'argument')));
-    const carrier = buildingCarrier(builder, { parameters, bounds, functions });
-    const walk = new LevelWalk({ parameters, facts, flagged, boundaries }, carrier, values);
-    const results = func.name === entryName ? walk.block(func.body) : walk.func(func.body, boundary);
-    functions.set(func.name, { ...func, body: builder.finish(results) });
-    boundaries.set(func.name, boundary);
-  }
-  return { ...module, functions: [...functions.values()] };
+export interface LevelReport {
+  readonly method: LevelMethod;
+  /** Ciphertexts that pass a bootstrap in one run. */
+  readonly bootstraps: number;
+  /** Predicted, of one run on one device of the profile. */
+  readonly seconds: number;
+  /** No plan takes less. */
+  readonly boundSeconds: number;
+  /** (seconds - boundSeconds) / seconds. */
+  readonly gap: number;
+  /** Of the local search, whose ops run at the lowest levels that their users take; null if it found none. */
+  readonly greedySeconds: number | null;
+  readonly greedyBootstraps: number | null;
+  /** Of building and solving the problem, without the local search. */
+  readonly solveSeconds: number;
+  readonly variables: number;
+  /** Entries of the largest table of the elimination; 0 if it did not fit. */
+  readonly largestTable: number;
 }
 
-function leveled(type: Type, level: number): Type {
-  if (type.kind !== 'ct') return type;
-  return { ...type, basis: qBasis, level, scale: canonicalScale(level) };
+export interface PlanLevelsOptions {
+  /** The device that ops are priced for. */
+  readonly profile?: DeviceProfile | undefined;
+  readonly limits?: SolverLimits | undefined;
+  /** Seconds, for the report; 0 unless given. */
+  readonly now?: (() => number) | undefined;
+  readonly onReport?: ((report: LevelReport) => void) | undefined;
 }
 
-interface FunctionPlan {
-  /** Level of the arguments; of the results too, unless the function is the entry. */
-  readonly boundary: number;
-  readonly facts: LevelFacts;
-  readonly flagged: ReadonlySet<number>;
-}
-
-function planMain(
-  _module: Module,
-  { body }: Func,
-  parameters: Parameters,
-  boundaries: Boundaries,
-): FunctionPlan {
-  const facts = new LevelFacts(body, { boundaries });
-  const task: Task = { body, parameters, facts, boundaries, entry: parameters.computeTop, exit: undefined };
-  const { flagged, cost } = search(task);
-  if (cost === Infinity) throw infeasible(task);
-  return { boundary: parameters.computeTop, facts, flagged };
-}
+/** Users of one value whose adjustments are shared exactly, tried in this order. */
+const sharersTried = [2, 3, 4, 6, Infinity];
+/** A plan this near to its bound is good enough. */
+const wantedGap = 0.01;
+/** Rounding of sums of many prices. */
+const tolerance = 1e-9;
 
 /**
- * A layer is planned once for all calls, so it gives its results at the level of its arguments. Every such
- * level is tried, the highest first; the price of main around the calls counts too.
+ * Errors: L101, no plan gives a node its levels; L102, a bootstrap of a value whose range is not known.
  */
-function planLayer(
-  module: Module,
-  { name, body }: Func,
-  parameters: Parameters,
-  boundaries: Boundaries,
-): FunctionPlan {
-  const main = defined(
-    module.functions.find((f) => f.name === entryName),
-    'main',
-  ).body;
-  const calls = main.ops.filter((op) => op.attrs.callee === name).length;
-  const taskAt = (level: number): Task => {
-    const facts = new LevelFacts(body, { boundaries, exit: level });
-    return { body, parameters, facts, boundaries, entry: level, exit: level };
-  };
-  let best: (FunctionPlan & { readonly cost: number }) | undefined;
-  for (let level = parameters.computeTop; level >= parameters.bootstrapInputLevel; level--) {
-    const task = taskAt(level);
-    const { flagged, cost } = search(task);
-    const total = calls * cost + priceAround(main, parameters, new Map([...boundaries, [name, level]]));
-    if (total < (best?.cost ?? Infinity)) {
-      best = { boundary: level, facts: task.facts, flagged, cost: total };
+export function planLevels(module: Module, bounds: ValueBounds, options: PlanLevelsOptions = {}): Module {
+  const parameters = defined(module.parameters, 'parameters');
+  const prices = pricesFor(parameters, options.profile);
+  const now = options.now ?? (() => 0);
+  const start = now();
+  const { planned, solution } = planExactly(module, bounds, prices, options.limits ?? levelLimits);
+  const solveSeconds = now() - start;
+  const greedy = pricedGreedy(module, bounds, prices);
+  const best = greedy !== undefined && greedy.seconds < planned.seconds * (1 - tolerance) ? greedy : planned;
+  const boundSeconds = Math.min(solution.bound, best.seconds);
+  const gap = (best.seconds - boundSeconds) / best.seconds;
+  options.onReport?.({
+    method: best === greedy ? 'greedy' : gap <= tolerance ? 'exact' : 'bounded',
+    bootstraps: countBootstraps(best.module),
+    seconds: best.seconds,
+    boundSeconds,
+    gap: gap <= tolerance ? 0 : gap,
+    greedySeconds: greedy?.seconds ?? null,
+    greedyBootstraps: greedy === undefined ? null : countBootstraps(greedy.module),
+    solveSeconds,
+    variables: solution.statistics.variables,
+    largestTable: solution.statistics.largestTable,
+  });
+  return best.module;
+}
+
+interface Found {
+  readonly planned: Priced;
+  readonly solution: Solution;
+}
+
+/** The best of problems that tell more and more users of one value apart, until the gap is small. */
+function planExactly(module: Module, bounds: ValueBounds, prices: LevelPrices, limits: SolverLimits): Found {
+  let best: Found | undefined;
+  for (const sharers of sharersTried) {
+    const options = { prices, sharers, known: (value: Value) => hasRange(value, bounds) };
+    let model = buildLevelProblem(module, options);
+    if (best !== undefined && !fits(model.problem, limits)) break;
+    let solution = solveLevels(model.problem, limits);
+    if (solution.value === Infinity) {
+      // Only to say which node needs a range.
+      model = buildLevelProblem(module, { ...options, known: () => true });
+      solution = solveLevels(model.problem, limits);
     }
+    if (solution.value === Infinity) {
+      // Throws: its plans are among those that there are none of.
+      planGreedily(module, bounds);
+      invariant(false, 'the local search has a plan where there is none');
+    }
+    const planned = priced(buildPlanned(module, model.levelsOf(solution.choice), bounds), prices);
+    best = {
+      planned: best !== undefined && best.planned.seconds <= planned.seconds ? best.planned : planned,
+      solution: { ...solution, bound: Math.max(solution.bound, best?.solution.bound ?? 0) },
+    };
+    if (best.planned.seconds - best.solution.bound <= wantedGap * best.planned.seconds) break;
   }
-  if (best === undefined) throw infeasible(taskAt(parameters.computeTop));
-  return best;
-}
-
-/** Main with one layer at its boundary; other layers that are not planned yet count as at the top. */
-function priceAround(main: Block, parameters: Parameters, known: Boundaries): number {
-  const callees = main.ops.flatMap((op) => (op.kind === 'call' ? [op.attrs.callee as string] : []));
-  const open = callees.filter((name) => !known.has(name));
-  const boundaries = new Map([
-    ...known,
-    ...open.map((name): [string, number] => [name, parameters.computeTop]),
-  ]);
-  const facts = new LevelFacts(main, { boundaries });
-  const task = { body: main, parameters, facts, boundaries, entry: parameters.computeTop, exit: undefined };
-  return priceOf(task, new Set());
-}
-
-/** One function to plan. */
-interface Task {
-  readonly body: Block;
-  readonly parameters: Parameters;
-  readonly facts: LevelFacts;
-  readonly boundaries: Boundaries;
-  /** Level of the arguments. */
-  readonly entry: number;
-  /** Level of the results; any where undefined. */
-  readonly exit: number | undefined;
+  return defined(best, 'plan');
 }
 
 interface Priced {
-  readonly flagged: ReadonlySet<number>;
-  readonly cost: number;
+  readonly module: Module;
+  readonly seconds: number;
 }
 
-/**
- * The cheapest plan that single changes lead to. Adding a flag may make others pointless, so every addition
- * is judged
- * after the flags it makes pointless are gone. Small arrays are tried first: refreshing them is cheap.
- */
-function search(task: Task): Priced {
-  const { body, facts } = task;
-  const priced = (flagged: ReadonlySet<number>): Priced => ({ flagged, cost: priceOf(task, flagged) });
-  const candidates: Value[] = [];
-  walkOps(body, (op) => {
-    for (const result of op.results)
-      if (facts.canonical.has(result.id) && op.kind !== 'ct.zero') candidates.push(result);
-  });
-  candidates.sort((a, b) => countOf(a) - countOf(b) || a.id - b.id);
-  let best = priced(new Set());
-  for (let round = 0; round < searchRounds; round++) {
-    const before = best.cost;
-    for (const { id } of candidates) {
-      const trial = best.flagged.has(id)
-        ? priced(without(best.flagged, id))
-        : withoutPointless(priced(new Set([...best.flagged, id])), id, priced);
-      if (trial.cost < best.cost) best = trial;
-    }
-    if (best.cost === before) break;
-  }
-  return best;
+function priced(module: Module, prices: LevelPrices): Priced {
+  return { module, seconds: prices.module(module) };
 }
 
-function without(set: ReadonlySet<number>, id: number): ReadonlySet<number> {
-  return new Set([...set].filter((other) => other !== id));
-}
-
-function withoutPointless(
-  plan: Priced,
-  keep: number,
-  priced: (flagged: ReadonlySet<number>) => Priced,
-): Priced {
-  let current = plan;
-  for (const id of plan.flagged) {
-    if (id === keep) continue;
-    const trial = priced(without(current.flagged, id));
-    if (trial.cost < current.cost) current = trial;
-  }
-  return current;
-}
-
-function infeasible(task: Task): AegisError {
-  const { parameters } = task;
-  let node = '';
+/** With the levels that drop-levels would find for it; undefined if the search finds no plan. */
+function pricedGreedy(module: Module, bounds: ValueBounds, prices: LevelPrices): Priced | undefined {
   try {
-    walkLevels(task, new Set(), levelCarrier(parameters));
+    const planned = planGreedily(module, bounds);
+    const [asPlanned, dropped] = [priced(planned, prices), priced(dropLevels(planned), prices)];
+    return dropped.seconds < asPlanned.seconds ? dropped : asPlanned;
   } catch (error) {
-    if (error instanceof InfeasibleLevels) node = error.op.loc;
-    else throw error;
-  }
-  return new AegisError({
-    code: 'L101',
-    node,
-    pass: 'plan-levels',
-    message:
-      'no plan of bootstraps gives this node the levels it needs '
-      + `out of ${parameters.literal.usableLevels} usable`,
-    help: 'calibrate with representative samples; narrower ranges need polynomials of smaller depth',
-  });
-}
-
-function walkLevels(task: Task, flagged: ReadonlySet<number>, carrier: Carrier<number>): void {
-  const { body, parameters, facts, boundaries, entry, exit } = task;
-  const values = new Map<number, number>(body.args.map((arg) => [arg.id, entry]));
-  const walk = new LevelWalk({ parameters, facts, flagged, boundaries }, carrier, values);
-  if (exit === undefined) walk.block(body);
-  else walk.func(body, exit);
-}
-
-/** Predicted cost in NTTs of one limb; infinite where levels run out. */
-function priceOf(task: Task, flagged: ReadonlySet<number>): number {
-  const { parameters } = task;
-  let total = 0;
-  let repeats = 1;
-  const carrier = levelCarrier(
-    parameters,
-    (op, level) => {
-      total += repeats * opCost(op, level, parameters);
-    },
-    (value) => {
-      total += repeats * bootstrapCost(parameters, countOf(value));
-    },
-    (op, run) => {
-      const outer = repeats;
-      repeats *= op.attrs.tripCount as number;
-      run();
-      repeats = outer;
-    },
-  );
-  try {
-    walkLevels(task, flagged, carrier);
-  } catch (error) {
-    if (error instanceof InfeasibleLevels) return Infinity;
+    if (error instanceof AegisError && error.diagnostics.every(({ code }) => code.startsWith('L')))
+      return undefined;
     throw error;
   }
-  return total;
 }
 
-function countOf(value: Value): number {
-  return value.type.kind === 'ct' ? axesCount(value.type.axes) : 0;
+/** For progress and summaries: `9 bootstraps, 17.05 s predicted, 4.1 % below greedy, optimal`. */
+export function describeLevels(report: LevelReport): string {
+  const { bootstraps, seconds, greedySeconds, gap } = report;
+  const saved = greedySeconds === null ? 0 : 100 * (1 - seconds / greedySeconds);
+  const against = greedySeconds === null ? 'greedy finds no plan' : `${saved.toFixed(1)} % below greedy`;
+  const proven = gap === 0 ? 'optimal' : `gap ${(100 * gap).toFixed(2)} %`;
+  return `${bootstraps} bootstraps, ${seconds.toPrecision(4)} s predicted, ${against}, ${proven}`;
 }
 
-function opCost(op: Op, level: number, parameters: Parameters): number {
-  if (level === anyLevel) return 0;
-  const count = countOf(defined(op.results[0], 'result'));
-  const input = countOf(op.operands[0] ?? defined(op.results[0], 'result'));
-  switch (op.kind) {
-    case 'ct.rotate': {
-      const cost = keySwitchCost(parameters, level);
-      return input * cost.modUp + count * (cost.keyProduct + cost.modDown);
-    }
-    case 'ct.rotate_each':
-    case 'ct.relinearize':
-    case 'ct.conjugate':
-      return input * keySwitchTotal(keySwitchCost(parameters, level));
-    case 'ct.rescale':
-      return count * 2 * (level + 1);
-    case 'ct.polynomial': {
-      const degree = (op.attrs.coefficients as readonly number[]).length - 1;
-      return (
-        count * Math.ceil(Math.sqrt(2 * degree) + Math.log2(degree + 1)) * multiplyCost(parameters, level, 1)
-      );
-    }
-    default:
-      return count * (level + 1) * 0.1;
-  }
-}
-
-interface BuildContext {
-  readonly parameters: Parameters;
-  readonly bounds: ValueBounds;
-  /** Functions that are planned already. */
-  readonly functions: ReadonlyMap<string, Func>;
-}
-
-function buildingCarrier(builder: BlockBuilder, context: BuildContext): Carrier<Value> {
-  const levelOf = (value: Value) => (value.type.kind === 'ct' ? (value.type.level ?? anyLevel) : anyLevel);
-  return {
-    level: levelOf,
-    probe: levelOf,
-    adjust: (value, level, op) => {
-      invariant(value.type.kind === 'ct', 'only ciphertexts have levels');
-      if (value.type.level === null)
-        return builder.op('ct.zero', [], { axes: value.type.axes as never, level }, op.loc);
-      return builder.op('ct.adjust', [value], { level }, op.loc);
-    },
-    bootstrap: (handle, value, op) =>
-      builder.op('ct.bootstrap', [handle], { rangeLog2: rangeOf(value, op, context.bounds) }, op.loc),
-    emit: (op, operands, level) => builder.op(op.kind, operands, finalAttrs(op, level), op.loc),
-    call: (op, operands) => {
-      const callee = op.attrs.callee as string;
-      const { results } = defined(context.functions.get(callee), `function @${callee}`).body;
-      return builder.call(
-        callee,
-        operands,
-        results.map((value) => value.type),
-        op.loc,
-      );
-    },
-    loop: (op, initial, body) =>
-      builder.loop(op.attrs.tripCount as number, initial, op.loc, (inner, carried) =>
-        body(buildingCarrier(inner, context), carried),
-      ),
-  };
-}
-
-/**
- * Plaintexts are encoded at D(l), so that the product's rescale lands on D(l-1) = D(l)^2 / q(l). Bounds have
- * served their purpose.
- */
-function finalAttrs(op: Op, level: number): Attrs {
-  const { [boundAttr]: _, ...attrs } = op.attrs;
-  return op.kind === 'ct.contract' ? { ...attrs, scale: printScale(canonicalScale(level)) } : attrs;
-}
-
-function rangeOf(value: Value, op: Op, bounds: ValueBounds): number {
-  const bound = bounds.get(value.id);
-  if (bound === undefined || !Number.isFinite(bound)) {
-    throw new AegisError({
-      code: 'L102',
-      node: op.loc,
-      pass: 'plan-levels',
-      message: 'this node needs a bootstrap, but the range of its value is not known',
-      help: 'calibrate again, with samples: aegis calibrate MODEL --samples F -o RANGES.json',
+/** Ciphertexts that pass a bootstrap in one run of a planned module. */
+export function countBootstraps(module: Module): number {
+  const calls = callTimes(module);
+  return module.functions.reduce((sum, func) => {
+    const times = iterationsOf(func);
+    let own = 0;
+    walkOps(func.body, (op) => {
+      if (op.kind !== 'ct.bootstrap') return;
+      own += (times.get(op) ?? 1) * axesCount(ctTypeOf(defined(op.results[0], 'result')).axes);
     });
-  }
-  return Math.max(
-    smallestRangeLog2,
-    Math.ceil(Math.log2(Math.max(bound * boundMargin, 2 ** smallestRangeLog2))),
-  );
+    return sum + own * (calls.get(func.name) ?? 0);
+  }, 0);
 }

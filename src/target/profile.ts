@@ -27,6 +27,9 @@ export type KernelKind = (typeof kernelKinds)[number];
 
 export const profileFormat = 1;
 
+/** The device that plans are made for unless one is named. */
+export const defaultProfile = 'a100-40g-nvlink';
+
 /** Seconds, per unit of KernelWork. */
 export interface MeasuredKernel {
   readonly termSeconds: number;

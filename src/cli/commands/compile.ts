@@ -3,6 +3,7 @@ import type { CompileOptions, CompileResult } from '../../compile.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
 import type { Module } from '../../ir/module.js';
+import { describeLevels } from '../../passes/plan-levels.js';
 import { renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
 import type { SecurityBits } from '../../target/security.js';
@@ -166,6 +167,7 @@ function summaryText(path: string, { summary, cipher }: CompileResult, { style }
         `${summary.bootstraps} bootstraps, ${summary.rotations} rotations, `
           + `${summary.ctMultiplications} products of ciphertexts`,
       ],
+      ['levels', describeLevels(summary.levelPlan)],
       ['memory of a run', `${formatBytes(summary.peakBytes)}, keys ${formatBytes(summary.keyBytes)} of it`],
       ['predicted error', errors.join(', ')],
     ]),
