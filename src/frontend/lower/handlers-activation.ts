@@ -2,7 +2,9 @@
 import type { FunctionName } from '../../support/special-functions.js';
 import { seluAlpha, seluGamma } from '../kernels/activation.js';
 import type { DraftKind } from './drafts.js';
-import { divided, pairOf, unary } from './handlers-elementwise.js';
+import { unary } from './handlers-elementwise.js';
+import { divided, pairOf } from './pairs.js';
+import { closedBelow } from './masks.js';
 import type { Site } from './site.js';
 import type { Symbol } from './symbols.js';
 
@@ -44,6 +46,9 @@ function swish(site: Site): Symbol {
   return { ...x, draft, scale: 1 / alpha };
 }
 
+/** Attributes are real numbers: no value of a model lies outside of float32. */
+const largest = 3.4028234663852886e38;
+
 /** Bounds are attributes below opset 11, then inputs. */
 function clip(site: Site): Symbol {
   const bound = (attribute: string, index: number, open: number): number => {
@@ -54,9 +59,22 @@ function clip(site: Site): Symbol {
   };
   const [low, high] = [bound('min', 1, -Infinity), bound('max', 2, Infinity)];
   if (low === -Infinity && high === Infinity) return site.view(0);
-  // Attributes are real numbers: no value of a model lies outside of float32.
-  const largest = 3.4028234663852886e38;
   return named(site, 'clip', Math.max(low, -largest), Math.min(high, largest));
+}
+
+/** Of one encrypted value and one number; a floor far below every score changes none. */
+function bounded(site: Site, shape: readonly number[]): Symbol {
+  const own = site.symbol(0) === undefined ? 1 : 0;
+  const symbol = site.symbol(own);
+  const bound = site.node.inputs.length === 2 ? site.uniform(1 - own) : undefined;
+  if (symbol === undefined || bound === undefined) return site.fail('other than of a value and a number');
+  const isMax = site.node.opType === 'Max';
+  if (symbol.kind === 'scores' && isMax && bound <= closedBelow) return { ...symbol, shape };
+  const view = site.settle(site.asView(symbol));
+  const limits = isMax ? [bound, largest] : [-largest, bound];
+  const [alpha = 0, beta = 0] = limits.map((limit) => Math.min(Math.max(limit, -largest), largest));
+  const attrs = { name: 'clip', alpha, beta };
+  return { ...view, draft: site.drafts.pointwise('tensor.function', [view.draft], site.loc, attrs), shape };
 }
 
 function sum(site: Site, shape: readonly number[]): Symbol {
@@ -105,6 +123,8 @@ export const activationHandlers: readonly (readonly [string, Handler])[] = [
   ['LeakyRelu', withAttributes('leaky_relu', 0.01)],
   ['Selu', withAttributes('selu', seluAlpha, ['gamma', seluGamma])],
   ['Clip', clip],
+  ['Max', bounded],
+  ['Min', bounded],
   ['Sum', sum],
   ['Mean', mean],
 ];

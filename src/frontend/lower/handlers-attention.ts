@@ -10,12 +10,14 @@ import {
   addedConstant,
   addedSum,
   attentionConstants,
+  paddedAdded,
   scaledAdded,
   type Added,
   type ScoreSizes,
 } from './added-scores.js';
 import type { Draft } from './drafts.js';
 import { closedBelow } from './masks.js';
+import { stretched } from './pairs.js';
 import type { Site } from './site.js';
 import { composeIndex, indexOf, type Scores, type Symbol, type View } from './symbols.js';
 
@@ -67,14 +69,15 @@ function batchOf(view: View): number {
 }
 
 export function encryptedProduct(site: Site, left: Symbol, right: Symbol, shape: Shape): Symbol {
-  if (left.kind === 'scores') return weightedValues(site, left, site.asView(right), shape);
-  const [q, k] = [site.asView(left), site.asView(right)];
+  if (left.kind === 'opaque' || right.kind === 'opaque') return site.fail('an operand that was refused');
+  const lead = shape.slice(0, -2);
+  const spread = (view: View): View => stretched(site, view, [...lead, ...view.shape.slice(-2)]);
+  if (left.kind === 'scores') return weightedValues(site, left, spread(site.asView(right)), shape);
+  // Heads that share their keys, or their queries.
+  const [q, k] = [spread(site.asView(left)), spread(site.asView(right))];
   const [queries, size] = [q.shape.at(-2) ?? 1, q.shape.at(-1) ?? 1];
   const keys = k.shape.at(-1) ?? 1;
   const leads = elementCount(q.shape.slice(0, -2));
-  if (elementCount(k.shape.slice(0, -2)) !== leads) {
-    return site.fail('queries and keys have different numbers of heads');
-  }
   const batch = q.draft.kind === 'unsupported' || k.draft.kind === 'unsupported' ? 1 : batchOf(q);
   const heads = leads / batch;
   const qStrides = { batch: heads * queries * size, token: size, head: queries * size, feature: 1 };
@@ -112,24 +115,69 @@ function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symb
   return { ...view, scale: v.scale };
 }
 
-function attentionDraft(site: Site, scores: Scores, v: Draft): Draft {
+function attentionDraft(site: Site, given: Scores, values: Draft): Draft {
+  const square = squared(site, given, values);
+  const { scores, v } = square;
   const { q, k, heads, scale } = scores;
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
-  if (q.rows !== k.rows) {
-    return site.fail(`${q.rows} queries of ${k.rows} keys`, 'F202', 'queries and keys need the same tokens');
-  }
   const constants = scores.batch === 1 && scores.added === null ? {} : attentionOf(site, scores);
   if (scores.mask !== null && constants.keep !== undefined) {
     site.masks.requireKeys(scores.mask.name, constants.keep);
   }
   const operands = scores.mask === null ? [q, k, v] : [q, k, v, scores.mask.draft];
-  return site.drafts.make('tensor.attention', operands, {
+  const draft = site.drafts.make('tensor.attention', operands, {
     attrs: { heads, scale },
     constants,
     rows: q.rows,
     columns: v.columns,
     loc: site.loc,
   });
+  return q.rows === given.q.rows ? draft : padTokens(site, draft, given.batch, given.q.rows / given.batch);
+}
+
+/** As many queries as keys: the missing ones are zero; added keys are closed. */
+function squared(site: Site, scores: Scores, v: Draft): { scores: Scores; v: Draft } {
+  const { batch, q, k, mask } = scores;
+  const { queries, keys, heads } = sizesOf(scores);
+  if (queries === keys) return { scores, v };
+  const tokens = Math.max(queries, keys);
+  const pad = (x: Draft): Draft => padTokens(site, x, batch, tokens);
+  const sizes = { batch, heads, queries: tokens, keys: tokens };
+  const own = scores.added ?? { batch: 1, heads: 1, values: new Float64Array(queries * keys) };
+  const added = paddedAdded(own, { queries, keys }, sizes);
+  const wide = { ...scores, q: pad(q), k: pad(k), added: keys < tokens ? added : scores.added && added };
+  if (mask === null || keys === tokens) return { scores: wide, v: pad(v) };
+  const { client } = site;
+  const zeros = client.constant({
+    dtype: 'float32',
+    shape: [batch, tokens - keys],
+    data: new Float32Array(batch * (tokens - keys)),
+  });
+  const row = client.apply('Concat', [client.reshape(mask.name, [batch, keys]), zeros], { axis: 1 });
+  const name = client.reshape(row, [batch * tokens]);
+  return { scores: { ...wide, mask: { name, draft: site.column(name, batch * tokens) } }, v: pad(v) };
+}
+
+/** Every item with `count` tokens: cut, or filled up with zeros. */
+function padTokens(site: Site, x: Draft, batch: number, count: number): Draft {
+  const own = x.rows / batch;
+  if (own === count) return x;
+  const { rows, columns } = x;
+  if (batch === 1 && count < own) return site.drafts.selectTokens(x, 0, count, site.loc);
+  if (batch === 1) {
+    const constant = { shape: [count - own, columns], data: new Float64Array((count - own) * columns) };
+    return site.drafts.make('tensor.concat_tokens', [x], {
+      attrs: { before: false, count: count - own },
+      constants: { constant },
+      rows: rows + count - own,
+      columns,
+      loc: site.loc,
+    });
+  }
+  const tokens = Int32Array.from({ length: batch * count }, (_, i) =>
+    i % count < own ? Math.floor(i / count) * own + (i % count) : -1,
+  );
+  return site.drafts.gatherTokens(x, tokens, site.loc);
 }
 
 function attentionOf(site: Site, scores: Scores): ReturnType<typeof attentionConstants> & object {
