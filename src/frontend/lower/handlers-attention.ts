@@ -270,8 +270,10 @@ function paddedScores(site: Site, scores: Scores, name: string, keep: 0 | 1): Sc
   }
   const mask = { draft: site.column(found.name, batch * keys), name: found.name };
   if (scores.mask !== null && scores.mask.draft !== mask.draft) reportMask(site, 'is the second one');
-  const masked = { ...scores, mask };
-  const { constant } = found;
+  const { constant, bias } = found;
+  const own = { ...scores, mask };
+  const masked =
+    bias === undefined ? own : plusAdded(own, addedConstant(bias, scores.shape, scores.shape, sizesOf(own)));
   if (constant === undefined) return masked;
   const values = Float64Array.from(constant, (one) => (one === 0 ? -Infinity : 0));
   return plusAdded(masked, { batch: 1, heads: 1, values });

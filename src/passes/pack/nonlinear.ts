@@ -176,7 +176,7 @@ const inverseSqrtErrors = [
   0.97,
   0.985,
 ];
-const mostCubicSteps = 6;
+const mostCubicSteps = 8;
 
 /** p <- linear p - cubic p^3 w */
 interface CubicStep {
