@@ -28,7 +28,10 @@ export function contract(
   const own = { ...view, scale: 1 };
   const scaled = (product: View): View => ({ ...product, scale: product.scale * view.scale });
   if (bias === undefined && !site.isMatrix(view, rows, columns)) {
-    const product = byFeatures(site, own, weight, shape) ?? byTokens(site, own, weight, shape);
+    const product =
+      byFeatures(site, own, weight, shape)
+      ?? bySums(site, own, weight, shape)
+      ?? byTokens(site, own, weight, shape);
     if (product !== undefined) return scaled(product);
   }
   return site.whole(site.drafts.linear(site.matrix(view, rows, columns), weight, bias, site.loc), shape);
@@ -80,6 +83,40 @@ function byFeatures(site: Site, view: View, weight: Constant, shape: readonly nu
     return (tokens[row] as number) * width + (place[row] as number) * outputs + (i % outputs);
   });
   return { kind: 'view', draft: product, index: order, scale: 1, shape };
+}
+
+/** One weight for all elements of a row, which are some features of some tokens. */
+function bySums(site: Site, view: View, weight: Constant, shape: readonly number[]): View | undefined {
+  const { draft } = view;
+  const { rows, columns } = matrixShape(view.shape);
+  const index = indexOf(view);
+  const [factor = 0] = weight.data;
+  const isSum = weight.shape[0] === 1 && weight.data.every((w) => w === factor);
+  if (!isSum || draft.kind === 'input' || index.some((i) => i < 0)) return undefined;
+  const [featureSets, tokenSets] = [new Numbering(), new Numbering()];
+  const places = new Int32Array(2 * rows);
+  for (let r = 0; r < rows; r++) {
+    const own = index.subarray(r * columns, (r + 1) * columns);
+    const features = [...new Set(own.map((i) => i % draft.columns))].sort((a, b) => a - b);
+    const tokens = [...new Set(own.map((i) => Math.floor(i / draft.columns)))].sort((a, b) => a - b);
+    if (features.length * tokens.length !== columns || new Set(own).size !== columns) return undefined;
+    places[2 * r] = tokenSets.of(tokens.join());
+    places[2 * r + 1] = featureSets.of(features.join());
+  }
+  const ones = (sets: Numbering, width: number, value: number): Float64Array => {
+    const data = new Float64Array(sets.keys.size * width);
+    for (const [key, at] of sets.keys) for (const i of key.split(',')) data[at * width + Number(i)] = value;
+    return data;
+  };
+  const [height, width] = [tokenSets.keys.size, featureSets.keys.size];
+  if (height * draft.rows > maxWeights || width * draft.columns > maxWeights) return undefined;
+  const summed = { shape: [width, draft.columns], data: ones(featureSets, draft.columns, factor) };
+  const features = site.drafts.linear(draft, summed, undefined, site.loc);
+  const sums = site.drafts.mixTokens(features, ones(tokenSets, draft.rows, 1), height, site.loc);
+  const order = Int32Array.from({ length: rows }, (_, r) => {
+    return (places[2 * r] as number) * width + (places[2 * r + 1] as number);
+  });
+  return { kind: 'view', draft: sums, index: order, scale: 1, shape };
 }
 
 interface Row {

@@ -93,11 +93,12 @@ export function globalAveragePool(site: Site, shape: Shape): Symbol {
 
 /** Encrypted parts of one matrix side by side, features or tokens of several ones, and constants. */
 export function concat(site: Site, shape: Shape): Symbol {
-  const count = site.node.inputs.length;
-  const parts = Array.from({ length: count }, (_, i) => i);
+  const all = Array.from({ length: site.node.inputs.length }, (_, i) => i);
+  // Some exports write an empty part: what a rotary embedding leaves as it is.
+  const parts = all.filter((i) => elementCount(site.call.input(i).shape) > 0);
   const encrypted = parts.filter((i) => site.symbol(i) !== undefined);
   const axis = site.call.axis(site.call.int('axis', 0), shape.length);
-  if (encrypted.length === count) {
+  if (encrypted.length === parts.length) {
     const views = parts.map((i) => site.view(i));
     const whole = oneMatrix(site, views, axis, shape);
     if (whole !== undefined) return whole;

@@ -93,7 +93,7 @@ export class Masks {
     return { kind: 'other', reason: 'keeps all keys on all probes, or drops some on all' };
   }
 
-  /** The client is to refuse requests whose biases of kept keys differ by more than a number for each query. */
+  /** The client is to refuse requests with other biases of kept keys, but for a number for each query. */
   private requireBias(name: string, { shape }: MaskForm, bias: Float64Array): void {
     const { client } = this;
     const number = (value: number) =>

@@ -23,8 +23,9 @@ export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shap
     x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
   const both = isBijective(x) && isBijective(y) && x.scale === 1 && y.scale === 1;
   if (alike && both) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
-  // An input can be packed in any arrangement.
-  const [freeX, freeY] = [wideA.draft.kind === 'input' ? wideA : x, wideB.draft.kind === 'input' ? wideB : y];
+  // An input can be packed in any arrangement, and what is repeated need not be settled.
+  const freeX = isRepeated(wideA) || wideA.draft.kind === 'input' ? wideA : x;
+  const freeY = isRepeated(wideB) || wideB.draft.kind === 'input' ? wideB : y;
   const [ofY, ofX] = [movesTo(site, x, freeY), movesTo(site, y, freeX)];
   const moved = ofY <= ofX ? inArrangementOf(site, x, freeY) : undefined;
   if (moved !== undefined) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, moved], site.loc) };
@@ -32,6 +33,10 @@ export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shap
   if (other !== undefined) return { ...y, draft: site.drafts.pointwise(kind, [other, y.draft], site.loc) };
   const [left, right] = [site.natural(x), site.natural(y)];
   return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
+}
+
+function isRepeated(view: View): boolean {
+  return elementCount(view.shape) > view.draft.rows * view.draft.columns;
 }
 
 /** Settled, or as it is where its elements cannot be a matrix by themselves. */
