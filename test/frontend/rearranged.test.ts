@@ -172,6 +172,12 @@ describe('attention of other shapes', () => {
     await checkAgainstOnnxRuntime(c.model(x, out));
   });
 
+  it('constant queries, as in pooling by attention', async () => {
+    const c = new Chain();
+    const out = attention(c, c.constant(weights(1, 1, 2, 3, 4)), heads(c, 'x', 2, 2), heads(c, 'x', 3, 2));
+    await checkAgainstOnnxRuntime(c.model(x, out));
+  });
+
   it('heads that share one key head by broadcasting', async () => {
     const c = new Chain();
     const out = attention(c, heads(c, 'x', 1, 2), heads(c, 'x', 2, 1), heads(c, 'x', 3, 1));

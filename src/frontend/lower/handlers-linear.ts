@@ -45,6 +45,9 @@ export function matMul(site: Site, shape: Shape): Symbol {
     return contract(site, site.view(0), rightWeight(site, 1), undefined, shape);
   }
   const own = site.call.input(0).shape;
+  const shared = elementCount(own) === elementCount(own.slice(-2));
+  if (right !== undefined && own.length > 2 && !shared)
+    return encryptedProduct(site, undefined, right, shape);
   const view = swapped(site.view(1));
   if (own.length < 2 || elementCount(own) !== elementCount(own.slice(-2))) {
     return site.fail('a batch of weights');

@@ -31,6 +31,8 @@ export interface Scores {
   readonly added: Added | null;
   readonly softmax: boolean;
   readonly mask: KeyColumn | null;
+  /** A client value added to the scores that is no mask by itself, but may be one with the next. */
+  readonly pending: { readonly name: string; readonly reason: string } | null;
   readonly shape: readonly number[];
 }
 
