@@ -8,7 +8,7 @@ import { opsetRange } from './onnx.js';
 /** Limits of operators on encrypted values, where the name does not say it all. */
 const limits: Readonly<Record<string, string>> = {
   Add: 'any two that broadcast; constants; masks and constant biases on scores',
-  Attention: 'opsets 23 and 24: causal or with a mask; grouped queries; no cache, no soft cap',
+  Attention: 'opsets 23 and 24: causal or with a mask; grouped queries; soft cap; no cache',
   Clip: 'constant bounds',
   Concat: 'tokens, features, constants',
   Conv: 'any stride, padding, dilation, groups; on encrypted tokens up to 40 taps',

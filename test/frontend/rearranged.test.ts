@@ -172,6 +172,20 @@ describe('attention of other shapes', () => {
     await checkAgainstOnnxRuntime(c.model(x, out));
   });
 
+  it('a soft cap before the mask', async () => {
+    const c = new Chain();
+    const [q, k, v] = [heads(c, 'x', 1, 2), heads(c, 'x', 2, 2), heads(c, 'x', 3, 2)];
+    const scores = c.step('MatMul', [q, c.step('Transpose', [k], { perm: [0, 1, 3, 2] })]);
+    const inner = c.step('Tanh', [c.step('Div', [scores, c.scalar(1.5)])]);
+    const capped = c.step('Mul', [inner, c.scalar(1.5)]);
+    const causal = Array.from({ length: T * T }, (_, i) => (i % T > Math.floor(i / T) ? -1e9 : 0));
+    const masked = c.step('Add', [capped, floats([T, T], causal)]);
+    const out = c.step('MatMul', [c.step('Softmax', [masked], { axis: -1 }), v]);
+    const flat = c.step('Reshape', [c.step('Transpose', [out], { perm: [0, 2, 1, 3] }), ints(1, T, F)]);
+    const module = await checkAgainstOnnxRuntime(c.model(x, flat));
+    expect(module.functions[0]?.body.ops.at(-1)?.attrs.cap).toBeCloseTo(1.5);
+  });
+
   it('constant queries, as in pooling by attention', async () => {
     const c = new Chain();
     const out = attention(c, c.constant(weights(1, 1, 2, 3, 4)), heads(c, 'x', 2, 2), heads(c, 'x', 3, 2));

@@ -2,6 +2,7 @@
 import type { FunctionName } from '../../support/special-functions.js';
 import { seluAlpha, seluGamma } from '../kernels/activation.js';
 import type { DraftKind } from './drafts.js';
+import { cappedScores } from './handlers-attention.js';
 import { unary } from './handlers-elementwise.js';
 import { divided, pairOf } from './pairs.js';
 import { closedBelow } from './masks.js';
@@ -14,6 +15,11 @@ const kind =
   (name: DraftKind): Handler =>
   (site) =>
     unary(site, name);
+
+function tanh(site: Site): Symbol {
+  const symbol = site.symbol(0);
+  return symbol?.kind === 'scores' ? cappedScores(site, symbol) : unary(site, 'tensor.tanh');
+}
 
 /** A named function with constant parameters. */
 function named(site: Site, name: FunctionName, alpha?: number, beta?: number): Symbol {
@@ -101,7 +107,7 @@ function reciprocal(site: Site, shape: readonly number[]): Symbol {
 
 export const activationHandlers: readonly (readonly [string, Handler])[] = [
   ['Relu', kind('tensor.relu')],
-  ['Tanh', kind('tensor.tanh')],
+  ['Tanh', tanh],
   ['Sigmoid', kind('tensor.sigmoid')],
   ['Gelu', (site) => unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') })],
   ['Swish', swish],

@@ -97,6 +97,7 @@ export function encryptedProduct(site: Site, left: Symbol | undefined, right: Sy
     batch,
     heads,
     scale: (q?.scale ?? 1) * k.scale,
+    cap: null,
     added: null,
     mask: null,
     pending: null,
@@ -154,15 +155,18 @@ function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symb
 function attentionDraft(site: Site, given: Scores, values: Draft): Draft {
   const square = squared(site, given, values);
   const { scores, v } = square;
-  const { q, k, heads, scale } = scores;
+  const { q, k, heads, cap } = scores;
+  if (cap !== null && cap <= 0) return site.fail('a soft cap that is not positive');
+  const scale = scores.scale * (cap ?? 1);
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
   const constants = scores.batch === 1 && scores.added === null ? {} : attentionOf(site, scores);
+  if (cap !== null && constants.bias !== undefined) return site.fail('a bias on scores with a soft cap');
   if (scores.mask !== null && constants.keep !== undefined) {
     site.masks.requireKeys(scores.mask.name, constants.keep);
   }
   const operands = scores.mask === null ? [q, k, v] : [q, k, v, scores.mask.draft];
   const draft = site.drafts.make('tensor.attention', operands, {
-    attrs: { heads, scale },
+    attrs: { heads, scale, ...(cap === null ? {} : { cap }) },
     constants,
     rows: q.rows,
     columns: v.columns,
@@ -225,7 +229,6 @@ function attentionOf(site: Site, scores: Scores): ReturnType<typeof attentionCon
 export function attention(site: Site): Symbol {
   const form = attentionForm(site.call);
   const { batch, heads, keyHeads, queries, keys } = form;
-  if (form.softcap !== 0) return site.fail('a soft cap on the scores', 'F202', 'export without soft capping');
   const part = (which: 0 | 1 | 2, tokens: number, size: number) => {
     const view = site.view(which);
     const [head = 0, token = 0, feature = 0] = form.strides(which);
@@ -244,7 +247,8 @@ export function attention(site: Site): Symbol {
     k: k.draft,
     batch,
     heads,
-    scale: form.scale * q.scale * k.scale,
+    scale: (form.scale * q.scale * k.scale) / (form.softcap > 0 ? form.softcap : 1),
+    cap: form.softcap > 0 ? form.softcap : null,
     added: null,
     mask: null,
     pending: null,
@@ -365,7 +369,17 @@ export function scaleScores(site: Site, symbol: Symbol, factor: number | undefin
   if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined || symbol.pending !== null) {
     return site.fail('attention scores times something other than a number');
   }
-  return { ...symbol, scale: symbol.scale * factor, added: scaledAdded(symbol.added, factor) };
+  const added = scaledAdded(symbol.added, factor);
+  if (symbol.cap !== null) return { ...symbol, cap: symbol.cap * factor, added };
+  return { ...symbol, scale: symbol.scale * factor, added };
+}
+
+/** A soft cap: tanh of scores, which factors precede and follow. */
+export function cappedScores(site: Site, scores: Scores): Symbol {
+  const isPlain =
+    scores.added === null && scores.mask === null && scores.pending === null && scores.cap === null;
+  if (scores.softmax || !isPlain) return site.fail('tanh of masked scores');
+  return { ...scores, cap: 1 };
 }
 
 /** Softmax over the keys. */

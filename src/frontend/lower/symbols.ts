@@ -27,6 +27,8 @@ export interface Scores {
   readonly batch: number;
   readonly heads: number;
   readonly scale: number;
+  /** Scores are cap tanh(scale q k^T); null without a soft cap. */
+  readonly cap: number | null;
   /** Constants added to the scores. */
   readonly added: Added | null;
   readonly softmax: boolean;

@@ -4,6 +4,7 @@
  * on its calibrated interval. Levels and scales stay open; plan-levels decides them.
  */
 import { BlockBuilder, Ids } from '../../ir/builder.js';
+import { cappedScore } from '../../ir/interpreter/tensor.js';
 import type { Func, Module, Op, Port, SlotMap, Value } from '../../ir/module.js';
 import { entryName } from '../../ir/module.js';
 import type { CtType, TensorType } from '../../ir/types.js';
@@ -356,6 +357,7 @@ class Packer {
       ranges,
       keep: optional('keep'),
       bias: optional('bias'),
+      capped: cappedScore(op),
       mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };
