@@ -365,7 +365,10 @@ function sampleValues({ name, shape }: ClientInput, samples: Samples, i: number)
  * Parameters of a ring by name; `small` grows by one where a ciphertext would hold less than one block of
  * tokens.
  */
-function parametersFor(options: CompileOptions, tensor: Module): Parameters {
+export function parametersFor(
+  options: Pick<CompileOptions, 'ring' | 'security' | 'insecure'>,
+  tensor: Module,
+): Parameters {
   const { ring, security = 128, insecure = false } = options;
   if (ring !== 'secure' && !insecure) {
     throw new AegisError({

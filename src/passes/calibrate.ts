@@ -3,7 +3,7 @@
  */
 import type { Module, Op } from '../ir/module.js';
 import { entryName } from '../ir/module.js';
-import { attentionMask, attentionScores, runTensor } from '../ir/interpreter/tensor.js';
+import { attentionMask, attentionScores, cappedScore, runTensor } from '../ir/interpreter/tensor.js';
 import { defined } from '../support/invariant.js';
 import {
   maxSoftmaxRounds,
@@ -101,13 +101,18 @@ class AttentionExtents {
   readonly logSquareSum = Array.from({ length: maxSoftmaxRounds }, () => new Extent());
 
   /**
-   * One row of scores, all keys of one query and head. The exponential is taken of masked scores too, the
-   * sums are of those that `keep` and the key mask let through.
+   * One row of scores before their cap, all keys of one query and head. The exponential is taken of masked
+   * scores too, the sums are of those that `keep` and the key mask let through.
    */
-  row(all: Float64Array, keep: Float64Array | undefined, mask: Float64Array | undefined): void {
+  row(
+    all: Float64Array,
+    keep: Float64Array | undefined,
+    mask: Float64Array | undefined,
+    capped: (score: number) => number,
+  ): void {
     for (const score of all) this.scores.add(score);
     const isPadding = (key: number): boolean => mask !== undefined && (mask[key] as number) <= 0.5;
-    const scores = all.filter((_, key) => keep?.[key] !== 0 && !isPadding(key));
+    const scores = all.filter((_, key) => keep?.[key] !== 0 && !isPadding(key)).map(capped);
     this.keys.add(all.reduce((count, _, key) => count + (isPadding(key) ? 0 : 1), 0));
     const logSums = this.logSumExp.map((extent, k) => {
       const value = logSumExp(scores, 2 ** k);
@@ -238,7 +243,8 @@ class Recorder {
     for (let head = 0; head < (op.attrs.heads as number); head++) {
       const scores = attentionScores(op, q, k, head, bias);
       for (let row = 0; row < scores.length; row += keys) {
-        stats.row(scores.subarray(row, row + keys), keep?.subarray(row, row + keys), operands[2]);
+        const own = [scores, keep].map((all) => all?.subarray(row, row + keys));
+        stats.row(defined(own[0], 'scores'), own[1], operands[2], cappedScore(op));
       }
     }
     this.extentOf(index).add(stats.scores.min);

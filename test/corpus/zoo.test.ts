@@ -6,6 +6,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
+import { parametersFor } from '../../src/compile.js';
 import { ClientProgram, readGraph, type ClientOutput, type GraphInput } from '../../src/frontend/index.js';
 import { isFloat } from '../../src/frontend/model.js';
 import { runCipher } from '../../src/ir/interpreter/cipher.js';
@@ -16,7 +17,6 @@ import { calibrateModule } from '../../src/passes/calibrate.js';
 import { defaultPack, runPipeline } from '../../src/passes/pipeline.js';
 import { AegisError } from '../../src/support/diagnostics.js';
 import { defined } from '../../src/support/invariant.js';
-import { defaultLiteral, makeParameters } from '../../src/target/parameters.js';
 import { seededRandom } from '../data/random.js';
 import { corpusFiles } from '../frontend/corpus.js';
 
@@ -26,8 +26,8 @@ const calibrated = 8;
 const held = 2;
 
 const zoo = corpusFiles('zoo', '.onnx');
-/** Of 83 files; what is missing are fast Fourier transforms, wav2vec, patches of time series and gathers by padding. */
-const leastCompiled = 0.85;
+/** Of 83 files; what is missing is a time series model whose exporter exchanged two axes. */
+const leastCompiled = 0.96;
 /** One of a kind; all with `npm run test:full`. */
 const inTheClear =
   process.env.AEGIS_TEST_FULL === undefined
@@ -136,7 +136,7 @@ describe.skipIf(zoo.length === 0)('the zoo', () => {
       const samples = samplesFor(inputs, client);
       const encoded = samples.map((sample) => client.encode(sample));
       const context = {
-        parameters: makeParameters(defaultLiteral('small', true)),
+        parameters: parametersFor({ ring: 'small', insecure: true }, module),
         ranges: calibrateModule(module, encoded.slice(0, calibrated)),
         pack: defaultPack,
       };

@@ -89,7 +89,37 @@ async function check(spec: ModelSpec, own = masks): Promise<readonly string[]> {
   return kindsOf(module);
 }
 
+/** A number of its own for each key and head and the mask in one value; biases may follow the kept tokens. */
+function biased(c: Chain, follows: boolean): string {
+  const constant = floats([1, tokens], [0, 1, 2, 3, 4, 5]);
+  const rank = follows
+    ? c.step('CumSum', [asFloat(c), { dims: [], ints: [1] }])
+    : c.step('Add', [asFloat(c), constant]);
+  const wide = c.step('Mul', [
+    c.step('Reshape', [rank, ints(1, 1, 1, tokens)]),
+    floats([1, 2, 1, 1], [0.25, 0.5]),
+  ]);
+  const closing = c.step('Reshape', [additive(c, closed), ints(1, 1, 1, tokens)]);
+  return c.step('Max', [c.step('Add', [wide, closing]), c.scalar(closed)]);
+}
+
 describe('padding masks', () => {
+  it.each([false, true])(
+    'in one value with position biases, which follow the kept tokens: %s',
+    async (follows) => {
+      const spec = attention((c, s) => c.step('Add', [s, biased(c, follows)]));
+      const holes = masks[3] ?? [];
+      await check(spec, follows ? masks.slice(0, 3) : masks);
+      if (!follows) return;
+      const { module } = importModel({ bytes: encode(spec) });
+      const client = new ClientProgram(module.client, module.inputs, module.outputs);
+      const x = weights(9, tokens * 8).floats ?? [];
+      const { codes, text } = refusalOf(() => client.encode({ x, i_mask: holes }));
+      expect(codes).toEqual(['F302']);
+      expect(text).toContain('no holes');
+    },
+  );
+
   it.each(Object.entries(forms))('%s', async (_, mask) => {
     const spec = attention(mask);
     expect(await check(spec)).toEqual(['rearrange', 'linear', 'linear', 'linear', 'rearrange', 'attention']);

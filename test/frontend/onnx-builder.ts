@@ -1,7 +1,7 @@
 /** Small ONNX models, encoded with onnx-proto, and a seeded source of weights. */
 import onnxProto from 'onnx-proto';
 import * as ort from 'onnxruntime-node';
-import { readGraph, type ModelSource } from '../../src/frontend/index.js';
+import { ClientProgram, readGraph, type ModelSource } from '../../src/frontend/index.js';
 import { runTensor } from '../../src/ir/interpreter/tensor.js';
 import type { Module } from '../../src/ir/module.js';
 import { verifyModule } from '../../src/ir/verifier.js';
@@ -216,7 +216,9 @@ export async function checkAgainstOnnxRuntime(spec: ModelSpec, tolerance = 2e-5)
   const raw = graph.run(inputs);
   const module = graph.lower();
   expect(verifyModule(module)).toEqual([]);
-  const results = runTensor(module, inputs);
+  const client = new ClientProgram(module.client, module.inputs, module.outputs);
+  const decoded = client.decode(runTensor(module, inputs));
+  const results = Object.fromEntries(decoded.map(({ name, data }) => [name, data]));
   for (const name of spec.outputs) {
     expect(maxDifference(raw[name]?.data ?? [], wanted[name] ?? []), `raw ${name}`).toBeLessThan(tolerance);
     expect(maxDifference(results[name] ?? [], wanted[name] ?? []), `tensor ${name}`).toBeLessThan(tolerance);

@@ -91,7 +91,8 @@ describe('mix_tokens', () => {
 describe('rms_norm', () => {
   it.each([
     ['one size', () => 1],
-    ['sizes that differ, with Newton steps', (token: number) => 10 ** (-token / 8)],
+    ['sizes that differ, with cubic steps', (token: number) => 10 ** (-token / 8)],
+    ['variances over five decades', (token: number) => 10 ** (-token / 2.4)],
   ] as const)('%s', (_, scaleOf) => {
     const body: Body = {
       tokens: 7,
@@ -99,6 +100,32 @@ describe('rms_norm', () => {
       build: (b, x) => b.op('tensor.rms_norm', [x], { gamma: 'gamma', epsilon: 1e-6 }, 'norm'),
     };
     expect(difference(body, 1, scaleOf)).toBeLessThan(1e-3);
+  });
+});
+
+describe('padded tokens', () => {
+  it.each([
+    ['sigmoid', 'tensor.sigmoid', {}],
+    ['1 / sqrt', 'tensor.function', { name: 'power', alpha: -0.5 }],
+    ['1 / x', 'tensor.function', { name: 'reciprocal' }],
+  ] as const)('are zero behind %s, whose argument they leave out', (_, kind, attrs) => {
+    for (const linear of [true, false]) {
+      const body: Body = {
+        tokens: 5,
+        constants: {
+          square: matrix(width, width, (r, c) => (r === c ? 1 : 0)),
+          shift: { shape: [width], data: new Float64Array(width).fill(3) },
+          row: { shape: [1, width], data: new Float64Array(width).fill(3) },
+        },
+        build: (b, x) => {
+          const own = linear
+            ? b.op('tensor.linear', [x], { weight: 'square', bias: 'shift', outFeatures: width }, 'linear')
+            : b.op('tensor.add_constant', [x], { constant: 'row' }, 'shift');
+          return b.op('tensor.mean_tokens', [b.op(kind, [own], attrs, 'function')], {}, 'mean');
+        },
+      };
+      expect(difference(body, 1)).toBeLessThan(1e-3);
+    }
   });
 });
 

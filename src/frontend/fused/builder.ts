@@ -49,6 +49,13 @@ export class ExpansionBuilder {
     return this.known(this.input(index))?.dtype ?? this.fail(`input ${index} has no element type`);
   }
 
+  /** Numbers of an input that must be public. */
+  values(index: number): readonly number[] {
+    const known = this.known(this.input(index));
+    if (known?.data == null) return this.fail(`input ${index} must not depend on encrypted data`);
+    return Array.from(known.data as ArrayLike<number | bigint>, Number);
+  }
+
   number(name: string, fallback: number): number {
     const value = this.node.attributes.get(name) ?? fallback;
     return typeof value === 'number' ? value : this.fail(`attribute ${name} is not a number`);

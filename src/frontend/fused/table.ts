@@ -1,8 +1,14 @@
-/** Operators that stand for a small graph of standard ones: most are made by ONNX Runtime's optimiser. */
+/**
+ * Operators that stand for a small graph of others: those of ONNX Runtime's optimiser, and some of ONNX
+ * itself.
+ */
 import { defined } from '../../support/invariant.js';
 import type { Known, Node } from '../model.js';
 import { attention, embedLayerNorm, multiHeadAttention, rotaryEmbedding } from './attention.js';
 import { ExpansionBuilder, scalar, type Expansion } from './builder.js';
+import { einsum } from './einsum.js';
+import { resize } from './resize.js';
+import { averagePool, depthToSpace, dft, groupNorm, instanceNorm, spaceToDepth } from './standard.js';
 
 type Expand = (b: ExpansionBuilder) => void;
 
@@ -130,7 +136,18 @@ const expansions: Readonly<Record<string, Readonly<Record<string, Expand>>>> = {
     SkipSimplifiedLayerNormalization: skipNorm('RMSNormalization'),
     TransposeMatMul: fusedMatMul,
   },
-  '': { RotaryEmbedding: rotaryEmbedding, SimplifiedLayerNormalization: rmsNorm },
+  '': {
+    AveragePool: averagePool,
+    DFT: dft,
+    DepthToSpace: depthToSpace,
+    Einsum: einsum,
+    GroupNormalization: groupNorm,
+    InstanceNormalization: instanceNorm,
+    Resize: resize,
+    RotaryEmbedding: rotaryEmbedding,
+    SimplifiedLayerNormalization: rmsNorm,
+    SpaceToDepth: spaceToDepth,
+  },
 };
 
 /** Operators of which it is known why they cannot be taken, by domain and name. */

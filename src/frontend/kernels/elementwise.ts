@@ -275,11 +275,22 @@ function castTo(call: Call, dtype: DType): Output {
 const cast: Kernel = (call) => [castTo(call, elementType(call.int('to', 0), 'the result of Cast'))];
 const castLike: Kernel = (call) => [castTo(call, call.input(1).dtype)];
 
+/** Bounds are inputs: integers came with opset 12. */
+function clipIntegers(call: Call, out: BigInt64Array): void {
+  const bound = (index: number): bigint | undefined =>
+    call.has(index) ? (call.tensor(index).data as BigInt64Array)[0] : undefined;
+  const [low, high] = [bound(1), bound(2)];
+  (call.tensor(0).data as BigInt64Array).forEach((value, i) => {
+    const raised = low !== undefined && value < low ? low : value;
+    out[i] = high !== undefined && raised > high ? high : raised;
+  });
+}
+
 const clip: Kernel = (call) => {
   const { dtype, shape } = call.input(0);
-  if (isBig(dtype)) call.fail(`not defined on ${dtype}`);
   return [
     call.output(dtype, shape, (out) => {
+      if (out instanceof BigInt64Array) return clipIntegers(call, out);
       const low = call.has(1) ? call.scalar(1) : call.int('min', -Infinity);
       const high = call.has(2) ? call.scalar(2) : call.int('max', Infinity);
       const x = call.numbers(0);

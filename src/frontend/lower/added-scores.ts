@@ -73,6 +73,22 @@ export function scaledAdded(added: Added | null, factor: number): Added | null {
   return added === null ? null : { ...added, values: added.values.map((value) => value * factor) };
 }
 
+/** The same for more queries, which see all keys, and more keys, which nobody sees. */
+export function paddedAdded(
+  { batch, heads, values }: Added,
+  { queries, keys }: Pick<ScoreSizes, 'queries' | 'keys'>,
+  sizes: ScoreSizes,
+): Added {
+  const area = sizes.queries * sizes.keys;
+  const wide = Float64Array.from({ length: batch * heads * area }, (_, i) => {
+    const [row, key] = [Math.floor((i % area) / sizes.keys), i % sizes.keys];
+    if (key >= keys) return -Infinity;
+    const at = (Math.floor(i / area) * queries + row) * keys + key;
+    return row >= queries ? 0 : (values[at] as number);
+  });
+  return { batch, heads, values: wide };
+}
+
 export interface AttentionConstants {
   /** [batch * queries, batch * keys] */
   readonly keep?: Constant;

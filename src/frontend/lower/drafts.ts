@@ -74,6 +74,18 @@ function uniformRow(values: Float64Array, columns: number): Float64Array | undef
 
 const at = (values: Float64Array, i: number): number => defined(values[i], 'value');
 
+/** Sums of mixes of linear layers: features are chosen in the weights. */
+function isMixOfLinear(x: Draft): boolean {
+  if (x.kind === 'tensor.add') return x.operands.every(isMixOfLinear);
+  return x.kind === 'tensor.mix_tokens' && x.operands[0]?.kind === 'tensor.linear';
+}
+
+function isZero(x: Draft): boolean {
+  if (x.kind === 'tensor.mix_tokens') return x.operands.every(isZero);
+  const { weight, bias } = x.constants;
+  return x.kind === 'tensor.linear' && bias === undefined && weight?.data.every((w) => w === 0) === true;
+}
+
 export class Drafts {
   private readonly known = new Map<string, Draft>();
   private next = 0;
@@ -204,6 +216,21 @@ export class Drafts {
       return x.kind === 'tensor.add_constant'
         ? this.addConstant(inner, picked, false, x.loc)
         : this.mulConstant(inner, picked, false, x.loc);
+    }
+    if (isMixOfLinear(x)) {
+      const own = x.operands.map((operand) => this.selectFeatures(operand, features, loc));
+      const [first, second] = own;
+      if (x.kind === 'tensor.mix_tokens' || first === undefined || second === undefined) {
+        return this.mixTokens(
+          defined(first, 'operand'),
+          defined(x.constants.weight, 'weight').data,
+          x.rows,
+          x.loc,
+        );
+      }
+      // Terms without any of these features.
+      if (isZero(first)) return second;
+      return isZero(second) ? first : this.pointwise(x.kind, own, x.loc);
     }
     const data = new Float64Array(features.length * x.columns);
     features.forEach((feature, i) => (data[i * x.columns + feature] = 1));

@@ -2,7 +2,10 @@
 import type { FunctionName } from '../../support/special-functions.js';
 import { seluAlpha, seluGamma } from '../kernels/activation.js';
 import type { DraftKind } from './drafts.js';
-import { divided, pairOf, unary } from './handlers-elementwise.js';
+import { cappedScores } from './handlers-attention.js';
+import { unary } from './handlers-elementwise.js';
+import { divided, pairOf } from './pairs.js';
+import { closedBelow } from './masks.js';
 import type { Site } from './site.js';
 import type { Symbol } from './symbols.js';
 
@@ -12,6 +15,11 @@ const kind =
   (name: DraftKind): Handler =>
   (site) =>
     unary(site, name);
+
+function tanh(site: Site): Symbol {
+  const symbol = site.symbol(0);
+  return symbol?.kind === 'scores' ? cappedScores(site, symbol) : unary(site, 'tensor.tanh');
+}
 
 /** A named function with constant parameters. */
 function named(site: Site, name: FunctionName, alpha?: number, beta?: number): Symbol {
@@ -44,6 +52,9 @@ function swish(site: Site): Symbol {
   return { ...x, draft, scale: 1 / alpha };
 }
 
+/** Attributes are real numbers: no value of a model lies outside of float32. */
+const largest = 3.4028234663852886e38;
+
 /** Bounds are attributes below opset 11, then inputs. */
 function clip(site: Site): Symbol {
   const bound = (attribute: string, index: number, open: number): number => {
@@ -54,9 +65,22 @@ function clip(site: Site): Symbol {
   };
   const [low, high] = [bound('min', 1, -Infinity), bound('max', 2, Infinity)];
   if (low === -Infinity && high === Infinity) return site.view(0);
-  // Attributes are real numbers: no value of a model lies outside of float32.
-  const largest = 3.4028234663852886e38;
   return named(site, 'clip', Math.max(low, -largest), Math.min(high, largest));
+}
+
+/** Of one encrypted value and one number; a floor far below every score changes none. */
+function bounded(site: Site, shape: readonly number[]): Symbol {
+  const own = site.symbol(0) === undefined ? 1 : 0;
+  const symbol = site.symbol(own);
+  const bound = site.node.inputs.length === 2 ? site.uniform(1 - own) : undefined;
+  if (symbol === undefined || bound === undefined) return site.fail('other than of a value and a number');
+  const isMax = site.node.opType === 'Max';
+  if (symbol.kind === 'scores' && isMax && bound <= closedBelow) return { ...symbol, shape };
+  const view = site.settle(site.asView(symbol));
+  const limits = isMax ? [bound, largest] : [-largest, bound];
+  const [alpha = 0, beta = 0] = limits.map((limit) => Math.min(Math.max(limit, -largest), largest));
+  const attrs = { name: 'clip', alpha, beta };
+  return { ...view, draft: site.drafts.pointwise('tensor.function', [view.draft], site.loc, attrs), shape };
 }
 
 function sum(site: Site, shape: readonly number[]): Symbol {
@@ -83,7 +107,7 @@ function reciprocal(site: Site, shape: readonly number[]): Symbol {
 
 export const activationHandlers: readonly (readonly [string, Handler])[] = [
   ['Relu', kind('tensor.relu')],
-  ['Tanh', kind('tensor.tanh')],
+  ['Tanh', tanh],
   ['Sigmoid', kind('tensor.sigmoid')],
   ['Gelu', (site) => unary(site, 'tensor.gelu', { approximate: site.call.string('approximate', 'none') })],
   ['Swish', swish],
@@ -105,6 +129,8 @@ export const activationHandlers: readonly (readonly [string, Handler])[] = [
   ['LeakyRelu', withAttributes('leaky_relu', 0.01)],
   ['Selu', withAttributes('selu', seluAlpha, ['gamma', seluGamma])],
   ['Clip', clip],
+  ['Max', bounded],
+  ['Min', bounded],
   ['Sum', sum],
   ['Mean', mean],
 ];

@@ -3,19 +3,21 @@
  * Items of a batch are tokens beside each other, and a mask keeps them apart.
  */
 import { defined } from '../../support/invariant.js';
-import { affineIndex, asNumbers } from '../kernels/call.js';
+import { affineIndex, asNumbers, broadcastIndex } from '../kernels/call.js';
 import { attentionForm } from '../kernels/linear.js';
 import { elementCount, isFloat } from '../model.js';
 import {
   addedConstant,
   addedSum,
   attentionConstants,
+  paddedAdded,
   scaledAdded,
   type Added,
   type ScoreSizes,
 } from './added-scores.js';
 import type { Draft } from './drafts.js';
-import { closedBelow } from './masks.js';
+import { closedBelow, type MaskForm } from './masks.js';
+import { stretched } from './pairs.js';
 import type { Site } from './site.js';
 import { composeIndex, indexOf, type Scores, type Symbol, type View } from './symbols.js';
 
@@ -66,32 +68,70 @@ function batchOf(view: View): number {
   return Number.isInteger(each) && grouped ? items : 1;
 }
 
-export function encryptedProduct(site: Site, left: Symbol, right: Symbol, shape: Shape): Symbol {
-  if (left.kind === 'scores') return weightedValues(site, left, site.asView(right), shape);
-  const [q, k] = [site.asView(left), site.asView(right)];
-  const [queries, size] = [q.shape.at(-2) ?? 1, q.shape.at(-1) ?? 1];
-  const keys = k.shape.at(-1) ?? 1;
-  const leads = elementCount(q.shape.slice(0, -2));
-  if (elementCount(k.shape.slice(0, -2)) !== leads) {
-    return site.fail('queries and keys have different numbers of heads');
-  }
-  const batch = q.draft.kind === 'unsupported' || k.draft.kind === 'unsupported' ? 1 : batchOf(q);
+/** Scores, or probabilities times values; without a left symbol, queries are constant. */
+export function encryptedProduct(site: Site, left: Symbol | undefined, right: Symbol, shape: Shape): Symbol {
+  if (left?.kind === 'opaque' || right.kind === 'opaque') return site.fail('an operand that was refused');
+  const lead = shape.slice(0, -2);
+  const spread = (view: View): View => stretched(site, view, [...lead, ...view.shape.slice(-2)]);
+  if (left?.kind === 'scores') return weightedValues(site, left, spread(site.asView(right)), shape);
+  // Heads that share their keys, or their queries.
+  const k = spread(site.asView(right));
+  const q = left === undefined ? undefined : spread(site.asView(left));
+  const [queries, keys] = [shape.at(-2) ?? 1, shape.at(-1) ?? 1];
+  const size = k.shape.at(-2) ?? 1;
+  const leads = elementCount(lead);
+  const isKnown = q?.draft.kind !== 'unsupported' && k.draft.kind !== 'unsupported';
+  const batch = isKnown ? batchOf(q ?? k) : 1;
   const heads = leads / batch;
   const qStrides = { batch: heads * queries * size, token: size, head: queries * size, feature: 1 };
   const kStrides = { batch: heads * size * keys, token: 1, head: size * keys, feature: keys };
-  const own = { ...q, scale: 1 };
+  const kDraft = headsMatrix(site, { ...k, scale: 1 }, { batch, tokens: keys, heads, size }, kStrides);
+  const qSizes = { batch, tokens: queries, heads, size };
   return {
     kind: 'scores',
-    q: headsMatrix(site, own, { batch, tokens: queries, heads, size }, qStrides),
-    k: headsMatrix(site, { ...k, scale: 1 }, { batch, tokens: keys, heads, size }, kStrides),
+    q:
+      q === undefined
+        ? constantQueries(site, kDraft, qSizes, qStrides)
+        : headsMatrix(site, { ...q, scale: 1 }, qSizes, qStrides),
+    k: kDraft,
     batch,
     heads,
-    scale: q.scale * k.scale,
+    scale: (q?.scale ?? 1) * k.scale,
+    cap: null,
     added: null,
     mask: null,
+    pending: null,
     softmax: false,
     shape,
   };
+}
+
+/** Queries that do not depend on the input, as those of pooling by attention, as a bias of nothing. */
+function constantQueries(
+  site: Site,
+  like: Draft,
+  sizes: { readonly batch: number; readonly tokens: number; readonly heads: number; readonly size: number },
+  strides: {
+    readonly batch: number;
+    readonly token: number;
+    readonly head: number;
+    readonly feature: number;
+  },
+): Draft {
+  const { batch, tokens, heads, size } = sizes;
+  const columns = heads * size;
+  const own = site.call.input(0).shape;
+  const full = [batch, heads, tokens, size];
+  const spread = broadcastIndex(own, [...(own.length > 3 ? full : [batch * heads, tokens, size])]);
+  const values = site.constant(0);
+  const order = affineIndex(
+    [batch, tokens, heads, size],
+    [strides.batch, strides.token, strides.head, strides.feature],
+  );
+  const rows = Float64Array.from(order, (i) => values[spread === null ? i : (spread[i] as number)] as number);
+  const x = padTokens(site, like, batch, tokens);
+  const zero = { shape: [columns, x.columns], data: new Float64Array(columns * x.columns) };
+  return site.drafts.addConstant(site.drafts.linear(x, zero, undefined, site.loc), rows, true, site.loc);
 }
 
 function sizesOf(scores: Scores): ScoreSizes {
@@ -112,24 +152,72 @@ function weightedValues(site: Site, scores: Scores, v: View, shape: Shape): Symb
   return { ...view, scale: v.scale };
 }
 
-function attentionDraft(site: Site, scores: Scores, v: Draft): Draft {
-  const { q, k, heads, scale } = scores;
+function attentionDraft(site: Site, given: Scores, values: Draft): Draft {
+  const square = squared(site, given, values);
+  const { scores, v } = square;
+  const { q, k, heads, cap } = scores;
+  if (cap !== null && cap <= 0) return site.fail('a soft cap that is not positive');
+  const scale = scores.scale * (cap ?? 1);
   if (k.columns !== q.columns || k.rows !== v.rows) return site.fail('queries, keys and values do not fit');
-  if (q.rows !== k.rows) {
-    return site.fail(`${q.rows} queries of ${k.rows} keys`, 'F202', 'queries and keys need the same tokens');
-  }
   const constants = scores.batch === 1 && scores.added === null ? {} : attentionOf(site, scores);
+  if (cap !== null && constants.bias !== undefined) return site.fail('a bias on scores with a soft cap');
   if (scores.mask !== null && constants.keep !== undefined) {
     site.masks.requireKeys(scores.mask.name, constants.keep);
   }
   const operands = scores.mask === null ? [q, k, v] : [q, k, v, scores.mask.draft];
-  return site.drafts.make('tensor.attention', operands, {
-    attrs: { heads, scale },
+  const draft = site.drafts.make('tensor.attention', operands, {
+    attrs: { heads, scale, ...(cap === null ? {} : { cap }) },
     constants,
     rows: q.rows,
     columns: v.columns,
     loc: site.loc,
   });
+  return q.rows === given.q.rows ? draft : padTokens(site, draft, given.batch, given.q.rows / given.batch);
+}
+
+/** As many queries as keys: the missing ones are zero; added keys are closed. */
+function squared(site: Site, scores: Scores, v: Draft): { scores: Scores; v: Draft } {
+  const { batch, q, k, mask } = scores;
+  const { queries, keys, heads } = sizesOf(scores);
+  if (queries === keys) return { scores, v };
+  const tokens = Math.max(queries, keys);
+  const pad = (x: Draft): Draft => padTokens(site, x, batch, tokens);
+  const sizes = { batch, heads, queries: tokens, keys: tokens };
+  const own = scores.added ?? { batch: 1, heads: 1, values: new Float64Array(queries * keys) };
+  const added = paddedAdded(own, { queries, keys }, sizes);
+  const wide = { ...scores, q: pad(q), k: pad(k), added: keys < tokens ? added : scores.added && added };
+  if (mask === null || keys === tokens) return { scores: wide, v: pad(v) };
+  const { client } = site;
+  const zeros = client.constant({
+    dtype: 'float32',
+    shape: [batch, tokens - keys],
+    data: new Float32Array(batch * (tokens - keys)),
+  });
+  const row = client.apply('Concat', [client.reshape(mask.name, [batch, keys]), zeros], { axis: 1 });
+  const name = client.reshape(row, [batch * tokens]);
+  return { scores: { ...wide, mask: { name, draft: site.column(name, batch * tokens) } }, v: pad(v) };
+}
+
+/** Every item with `count` tokens: cut, or filled up with zeros. */
+function padTokens(site: Site, x: Draft, batch: number, count: number): Draft {
+  const own = x.rows / batch;
+  if (own === count) return x;
+  const { rows, columns } = x;
+  if (batch === 1 && count < own) return site.drafts.selectTokens(x, 0, count, site.loc);
+  if (batch === 1) {
+    const constant = { shape: [count - own, columns], data: new Float64Array((count - own) * columns) };
+    return site.drafts.make('tensor.concat_tokens', [x], {
+      attrs: { before: false, count: count - own },
+      constants: { constant },
+      rows: rows + count - own,
+      columns,
+      loc: site.loc,
+    });
+  }
+  const tokens = Int32Array.from({ length: batch * count }, (_, i) =>
+    i % count < own ? Math.floor(i / count) * own + (i % count) : -1,
+  );
+  return site.drafts.gatherTokens(x, tokens, site.loc);
 }
 
 function attentionOf(site: Site, scores: Scores): ReturnType<typeof attentionConstants> & object {
@@ -141,7 +229,6 @@ function attentionOf(site: Site, scores: Scores): ReturnType<typeof attentionCon
 export function attention(site: Site): Symbol {
   const form = attentionForm(site.call);
   const { batch, heads, keyHeads, queries, keys } = form;
-  if (form.softcap !== 0) return site.fail('a soft cap on the scores', 'F202', 'export without soft capping');
   const part = (which: 0 | 1 | 2, tokens: number, size: number) => {
     const view = site.view(which);
     const [head = 0, token = 0, feature = 0] = form.strides(which);
@@ -160,13 +247,16 @@ export function attention(site: Site): Symbol {
     k: k.draft,
     batch,
     heads,
-    scale: form.scale * q.scale * k.scale,
+    scale: (form.scale * q.scale * k.scale) / (form.softcap > 0 ? form.softcap : 1),
+    cap: form.softcap > 0 ? form.softcap : null,
     added: null,
     mask: null,
+    pending: null,
     softmax: false,
     shape: [batch, heads, queries, keys],
   };
   const masked = site.call.has(3) ? maskedScores(site, open, 3) : open;
+  if (masked.pending !== null) reportMask(site, masked.pending.reason);
   const causal = form.causal ? plusAdded(masked, causalMask(queries, keys)) : masked;
   const draft = attentionDraft(site, causal, v.draft);
   const symbol =
@@ -215,18 +305,41 @@ function paddedScores(site: Site, scores: Scores, name: string, keep: 0 | 1): Sc
     const added = addedConstant(values, tensor.shape, scores.shape, sizesOf(scores));
     return paddedScores(site, plusAdded(scores, added), rest, keep);
   }
-  const found = site.masks.keyMask(name, { shape: scores.shape, items: batch, keys, keep });
+  const form = { shape: scores.shape, items: batch, keys, keep };
+  const whole = scores.pending === null ? name : together(site, scores.pending.name, name, form);
+  const found = site.masks.keyMask(whole, form);
   if (found.kind === 'other') {
+    if (isFloat(site.client.known(whole).dtype)) {
+      const rows = site.client.known(whole).shape.at(-2) ?? 1;
+      const wide = site.client.ints(...scores.shape.slice(0, -2), rows, keys);
+      const pending = site.client.apply('Expand', [site.client.float(whole), wide]);
+      return { ...scores, pending: { name: pending, reason: found.reason } };
+    }
     reportMask(site, found.reason);
     return scores;
   }
   const mask = { draft: site.column(found.name, batch * keys), name: found.name };
   if (scores.mask !== null && scores.mask.draft !== mask.draft) reportMask(site, 'is the second one');
-  const masked = { ...scores, mask };
-  const { constant } = found;
+  const { constant, bias } = found;
+  const own = { ...scores, mask, pending: null };
+  const masked =
+    bias === undefined ? own : plusAdded(own, addedConstant(bias, scores.shape, scores.shape, sizesOf(own)));
   if (constant === undefined) return masked;
   const values = Float64Array.from(constant, (one) => (one === 0 ? -Infinity : 0));
   return plusAdded(masked, { batch: 1, heads: 1, values });
+}
+
+/** What two client values do to scores: the second one a sum, or a boolean that closes keys. */
+function together(site: Site, first: string, second: string, { shape, keep }: MaskForm): string {
+  const { client } = site;
+  const known = client.known(second);
+  // The first one may have been added to scores of another shape, with as many elements.
+  const rows =
+    elementCount(client.known(first).shape) / elementCount(shape.slice(0, -2)) / (shape.at(-1) ?? 1);
+  const own = client.reshape(first, [...shape.slice(0, -2), rows, shape.at(-1) ?? 1]);
+  if (isFloat(known.dtype)) return client.apply('Add', [own, client.float(second)]);
+  const low = client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(10 * closedBelow) });
+  return client.apply('Where', keep === 1 ? [second, own, low] : [second, low, own]);
 }
 
 function reportMask(site: Site, reason: string): void {
@@ -253,10 +366,20 @@ export function selectedScores(site: Site, scores: Scores, at: 1 | 2): Symbol {
 }
 
 export function scaleScores(site: Site, symbol: Symbol, factor: number | undefined): Symbol {
-  if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined) {
+  if (symbol.kind !== 'scores' || symbol.softmax || factor === undefined || symbol.pending !== null) {
     return site.fail('attention scores times something other than a number');
   }
-  return { ...symbol, scale: symbol.scale * factor, added: scaledAdded(symbol.added, factor) };
+  const added = scaledAdded(symbol.added, factor);
+  if (symbol.cap !== null) return { ...symbol, cap: symbol.cap * factor, added };
+  return { ...symbol, scale: symbol.scale * factor, added };
+}
+
+/** A soft cap: tanh of scores, which factors precede and follow. */
+export function cappedScores(site: Site, scores: Scores): Symbol {
+  const isPlain =
+    scores.added === null && scores.mask === null && scores.pending === null && scores.cap === null;
+  if (scores.softmax || !isPlain) return site.fail('tanh of masked scores');
+  return { ...scores, cap: 1 };
 }
 
 /** Softmax over the keys. */
@@ -269,6 +392,7 @@ export function softmax(site: Site): Symbol {
   if (symbol.softmax || axis !== symbol.shape.length - 1) {
     return site.fail('softmax over another axis than the keys');
   }
+  if (symbol.pending !== null) reportMask(site, symbol.pending.reason);
   return { ...symbol, softmax: true };
 }
 

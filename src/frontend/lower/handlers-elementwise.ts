@@ -1,23 +1,15 @@
-/** Elementwise operators and normalisations on views. */
+/** Elementwise operators on views. */
 import { broadcastIndex } from '../kernels/call.js';
 import { elementCount } from '../model.js';
-import { AegisError } from '../../support/diagnostics.js';
 import type { Cluster } from './clusters.js';
 import type { DraftKind } from './drafts.js';
+import { normalized } from './handlers-norm.js';
 import { maskedScores, scaleScores, selectedScores } from './handlers-attention.js';
-import { maxViewElements, type Site } from './site.js';
-import {
-  composeIndex,
-  indexOf,
-  isBijective,
-  sameIndex,
-  type Client,
-  type Symbol,
-  type View,
-} from './symbols.js';
+import { divided, pairOf, stretched } from './pairs.js';
+import type { Site } from './site.js';
+import type { Client, Symbol, View } from './symbols.js';
 
 type Shape = readonly number[];
-type PairKind = 'tensor.add' | 'tensor.sub' | 'tensor.mul';
 
 /** A function of every element keeps the view, since it commutes with data movement. */
 export function unary(
@@ -27,13 +19,6 @@ export function unary(
 ): Symbol {
   const view = site.settle(site.view(0));
   return { ...view, draft: site.drafts.pointwise(kind, [view.draft], site.loc, attrs) };
-}
-
-/** A smaller operand repeated to the result's shape. */
-function stretched(site: Site, view: View, shape: Shape): View {
-  if (elementCount(view.shape) === elementCount(shape)) return { ...view, shape };
-  if (elementCount(shape) > maxViewElements) return site.fail('a broadcast of too many elements', 'F102');
-  return { ...view, shape, index: composeIndex(broadcastIndex(view.shape, shape), view.index) };
 }
 
 /** An operand in the result's shape; the client repeats its own before it encrypts them. */
@@ -75,49 +60,6 @@ function timesClient(site: Site, x: View, factor: Client, shape: Shape): Symbol 
   const operands = [settled.draft, site.column(site.masks.merged(column), rows)];
   const draft = drafts.make('tensor.scale_tokens', operands, { rows, columns, loc: site.loc });
   return { ...settled, draft };
-}
-
-/** Sum, difference or product of two encrypted values, in the arrangement of one of them where possible. */
-export function pairOf(site: Site, kind: PairKind, a: View, b: View, shape: Shape): Symbol {
-  const [wideA, wideB] = [stretched(site, a, shape), stretched(site, b, shape)];
-  const [x, y] = [settledOr(site, wideA), settledOr(site, wideB)];
-  const alike =
-    x.draft.rows === y.draft.rows && x.draft.columns === y.draft.columns && sameIndex(x.index, y.index);
-  const both = isBijective(x) && isBijective(y) && x.scale === 1 && y.scale === 1;
-  if (alike && both) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, y.draft], site.loc) };
-  // An input can be packed in any arrangement.
-  const [freeX, freeY] = [wideA.draft.kind === 'input' ? wideA : x, wideB.draft.kind === 'input' ? wideB : y];
-  const moved = isBijective(x) && x.scale === 1 ? inArrangementOf(site, x, freeY) : undefined;
-  if (moved !== undefined) return { ...x, draft: site.drafts.pointwise(kind, [x.draft, moved], site.loc) };
-  const other = isBijective(y) && y.scale === 1 ? inArrangementOf(site, y, freeX) : undefined;
-  if (other !== undefined) return { ...y, draft: site.drafts.pointwise(kind, [other, y.draft], site.loc) };
-  const [left, right] = [site.natural(x), site.natural(y)];
-  return site.whole(site.drafts.pointwise(kind, [left, right], site.loc), shape);
-}
-
-/** Settled, or as it is where its elements cannot be a matrix by themselves. */
-function settledOr(site: Site, view: View): View {
-  try {
-    return site.settle(view);
-  } catch (error) {
-    if (error instanceof AegisError) return view;
-    throw error;
-  }
-}
-
-/** What `view` holds, in the place where `target` holds the same element; undefined if no matrix does. */
-function inArrangementOf(site: Site, target: View, view: View): View['draft'] | undefined {
-  if (target.draft.kind === 'input') return undefined;
-  const from = indexOf(view);
-  const index = new Int32Array(from.length);
-  indexOf(target).forEach((to, i) => (index[to] = from[i] as number));
-  const { rows, columns } = target.draft;
-  try {
-    return site.matrix({ ...view, index, shape: [rows, columns] }, rows, columns);
-  } catch (error) {
-    if (error instanceof AegisError) return undefined;
-    throw error;
-  }
 }
 
 /** x + sign * constant. */
@@ -212,13 +154,6 @@ function quotient(site: Site, shape: Shape): Symbol {
   return divided(site, above, below, shape);
 }
 
-/** number / x */
-export function divided(site: Site, number: number, x: View, shape: Shape): View {
-  const settled = site.settle(stretched(site, { ...x, scale: 1 }, shape));
-  const draft = site.drafts.pointwise('tensor.function', [settled.draft], site.loc, { name: 'reciprocal' });
-  return { ...settled, draft, scale: number / x.scale };
-}
-
 export function neg(site: Site): Symbol {
   const view = site.view(0);
   return { ...view, scale: -view.scale };
@@ -271,67 +206,6 @@ export function isNan(_: Site, shape: Shape): Symbol {
   return { kind: 'never', shape };
 }
 
-export function batchNorm(site: Site): Symbol {
-  const view = site.settle(site.view(0));
-  const channels = view.shape[1] ?? 1;
-  if (![1, 2, 3, 4].every((i) => site.isConstant(i))) return site.fail('encrypted parameters');
-  const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((i) => site.constant(i)) as [
-    Float64Array,
-    Float64Array,
-    Float64Array,
-    Float64Array,
-  ];
-  const epsilon = site.call.int('epsilon', 1e-5);
-  const factor = gamma.map((value, c) => value / Math.sqrt((variance[c] as number) + epsilon));
-  const shift = beta.map((value, c) => value - (mean[c] as number) * (factor[c] as number));
-  const shape = [channels, ...view.shape.slice(2).map(() => 1)];
-  const fold = site.isOnlyUse(0);
-  const scaled = site.drafts.mulConstant(view.draft, site.constantFor(factor, shape, view), fold, site.loc);
-  return {
-    ...view,
-    draft: site.drafts.addConstant(scaled, site.constantFor(shift, shape, view), true, site.loc),
-  };
-}
-
-export function layerNorm(site: Site, shape: Shape): Symbol {
-  const view = site.view(0);
-  const axis = site.call.axis(site.call.int('axis', -1), shape.length);
-  const columns = elementCount(shape.slice(axis));
-  const x = site.matrix(view, elementCount(shape.slice(0, axis)), columns);
-  const draft = normalized(site, x, site.call.int('epsilon', 1e-5));
-  if (![1, 2].every((i) => !site.call.has(i) || site.isConstant(i))) return site.fail('encrypted parameters');
-  const gamma = site.constant(1);
-  const repeated = (values: Float64Array): Float64Array => {
-    const out = new Float64Array(x.rows * columns);
-    for (let row = 0; row < x.rows; row++) out.set(values.subarray(0, columns), row * columns);
-    return out;
-  };
-  const scaled = site.drafts.mulConstant(draft, repeated(gamma), true, site.loc);
-  if (!site.call.has(2)) return site.whole(scaled, shape);
-  return site.whole(site.drafts.addConstant(scaled, repeated(site.constant(2)), true, site.loc), shape);
-}
-
-export function rmsNorm(site: Site, shape: Shape): Symbol {
-  const view = site.view(0);
-  const axis = site.call.axis(site.call.int('axis', -1), shape.length);
-  const columns = elementCount(shape.slice(axis));
-  const x = site.matrix(view, elementCount(shape.slice(0, axis)), columns);
-  const epsilon = site.call.int('epsilon', 1e-5);
-  const draft = site.drafts.pointwise('tensor.rms_norm', [x], site.loc, { epsilon });
-  if (!site.call.has(1)) return site.whole(draft, shape);
-  if (!site.isConstant(1)) return site.fail('encrypted parameters');
-  const gamma = site.constant(1);
-  const factors = Float64Array.from(
-    { length: x.rows * columns },
-    (_, i) => gamma[i % gamma.length] as number,
-  );
-  return site.whole(site.drafts.mulConstant(draft, factors, true, site.loc), shape);
-}
-
-function normalized(site: Site, x: View['draft'], epsilon: number): View['draft'] {
-  return site.drafts.pointwise('tensor.layer_norm', [x], site.loc, { epsilon });
-}
-
 /** What the cluster finder recognised, applied to its source. */
 export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape): Symbol {
   const view = site.asView(source);
@@ -353,12 +227,8 @@ export function cluster(site: Site, found: Cluster, source: Symbol, shape: Shape
       };
     }
     case 'layer_norm':
-      return site.whole(normalized(site, site.natural(view), match.epsilon), shape);
-    case 'rms_norm': {
-      const { epsilon } = match;
-      const draft = site.drafts.pointwise('tensor.rms_norm', [site.natural(view)], site.loc, { epsilon });
-      return site.whole(draft, shape);
-    }
+    case 'rms_norm':
+      return normalized(site, match.kind, { ...view, shape }, match.epsilon);
     default:
       return match satisfies never;
   }

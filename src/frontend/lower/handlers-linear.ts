@@ -4,6 +4,7 @@ import { defined } from '../../support/invariant.js';
 import { affineIndex } from '../kernels/call.js';
 import { convForm, type ConvForm } from '../kernels/linear.js';
 import { elementCount } from '../model.js';
+import { contract } from './contract.js';
 import type { Draft } from './drafts.js';
 import type { Site } from './site.js';
 import { encryptedProduct } from './handlers-attention.js';
@@ -41,17 +42,18 @@ export function matMul(site: Site, shape: Shape): Symbol {
   const [left, right] = [site.symbol(0), site.symbol(1)];
   if (left !== undefined && right !== undefined) return encryptedProduct(site, left, right, shape);
   if (left !== undefined) {
-    const x = site.natural(site.view(0));
-    return site.whole(site.drafts.linear(x, rightWeight(site, 1), undefined, site.loc), shape);
+    return contract(site, site.view(0), rightWeight(site, 1), undefined, shape);
   }
   const own = site.call.input(0).shape;
+  const shared = elementCount(own) === elementCount(own.slice(-2));
+  if (right !== undefined && own.length > 2 && !shared)
+    return encryptedProduct(site, undefined, right, shape);
   const view = swapped(site.view(1));
   if (own.length < 2 || elementCount(own) !== elementCount(own.slice(-2))) {
     return site.fail('a batch of weights');
   }
   const weight = { shape: own.slice(-2), data: site.constant(0) };
-  const product = site.drafts.linear(site.natural(view), weight, undefined, site.loc);
-  return swapped(site.whole(product, [...view.shape.slice(0, -1), own.at(-2) ?? 1]));
+  return swapped(contract(site, view, weight, undefined, [...view.shape.slice(0, -1), own.at(-2) ?? 1]));
 }
 
 export function gemm(site: Site, shape: Shape): Symbol {
@@ -66,13 +68,14 @@ export function gemm(site: Site, shape: Shape): Symbol {
       : { shape: [second, first], data: transposed(data, first, second) };
   const alpha = site.call.int('alpha', 1);
   const scaled = alpha === 1 ? weight : { ...weight, data: weight.data.map((value) => value * alpha) };
-  const product = site.whole(site.drafts.linear(site.natural(view), scaled, undefined, site.loc), shape);
+  const product = contract(site, view, scaled, undefined, shape);
   if (!site.call.has(2)) return product;
   if (!site.isConstant(2)) return site.fail('an encrypted bias');
   const beta = site.call.int('beta', 1);
   const bias = site.constant(2).map((value) => value * beta);
-  const values = site.constantFor(bias, site.call.input(2).shape, product);
-  return { ...product, draft: site.drafts.addConstant(product.draft, values, true, site.loc) };
+  const settled = site.settle(product);
+  const values = site.constantFor(bias, site.call.input(2).shape, settled);
+  return { ...settled, draft: site.drafts.addConstant(settled.draft, values, true, site.loc) };
 }
 
 /**

@@ -4,6 +4,7 @@ import { defined } from '../../support/invariant.js';
 import { affineIndex } from '../kernels/call.js';
 import { reducedAxes } from '../kernels/reduce.js';
 import { elementCount } from '../model.js';
+import { contract } from './contract.js';
 import type { Draft } from './drafts.js';
 import type { Site } from './site.js';
 import { composeIndex, indexOf, matrixShape, type Symbol, type View } from './symbols.js';
@@ -47,11 +48,13 @@ function meanOver(site: Site, view: View, axes: readonly number[], shape: Shape)
   const terms = elementCount(axes.map((d) => view.shape[d] ?? 1));
   const features = featureMean(site, view, axes, terms);
   if (features !== undefined) return site.whole(features, shape);
-  const splits = Array.from({ length: view.shape.length - axes.length + 1 }, (_, split) =>
-    arrange(view, axes, split),
-  );
+  // What stands before the reduced dimensions is tokens, if that may be chosen.
+  const natural = Math.min(...axes);
+  const others = Array.from({ length: view.shape.length - axes.length + 1 }, (_, split) => split);
+  const splits = [natural, ...others].map((split) => arrange(view, axes, split));
   const simple = splits.find((one) => site.isSimple(one.view, one.tokens * terms, one.columns));
-  const { view: moved, tokens, columns } = simple ?? defined(splits[0], 'arrangement');
+  if (simple === undefined) return contractedMean(site, view, axes, shape);
+  const { view: moved, tokens, columns } = simple;
   const x = site.matrix(moved, tokens * terms, columns);
   if (tokens === 1) {
     const mean = site.drafts.make('tensor.mean_tokens', [x], { rows: 1, columns, loc: site.loc });
@@ -60,6 +63,14 @@ function meanOver(site: Site, view: View, axes: readonly number[], shape: Shape)
   const weight = new Float64Array(tokens * tokens * terms);
   for (let i = 0; i < tokens * terms; i++) weight[Math.floor(i / terms) * tokens * terms + i] = 1 / terms;
   return site.whole(site.drafts.mixTokens(x, weight, tokens, site.loc), shape);
+}
+
+/** The mean of a view in which the kept dimensions are neither all tokens nor all features. */
+function contractedMean(site: Site, view: View, axes: readonly number[], shape: Shape): View {
+  const { view: moved, tokens, columns } = arrange(view, axes, view.shape.length - axes.length);
+  const terms = elementCount(moved.shape) / (tokens * columns);
+  const weight = { shape: [1, terms], data: new Float64Array(terms).fill(1 / terms) };
+  return contract(site, { ...moved, shape: [tokens * columns, terms] }, weight, undefined, shape);
 }
 
 /** The mean over the last dimensions, if they are features: a linear layer. */
@@ -82,11 +93,12 @@ export function globalAveragePool(site: Site, shape: Shape): Symbol {
 
 /** Encrypted parts of one matrix side by side, features or tokens of several ones, and constants. */
 export function concat(site: Site, shape: Shape): Symbol {
-  const count = site.node.inputs.length;
-  const parts = Array.from({ length: count }, (_, i) => i);
+  const all = Array.from({ length: site.node.inputs.length }, (_, i) => i);
+  // Some exports write an empty part: what a rotary embedding leaves as it is.
+  const parts = all.filter((i) => elementCount(site.call.input(i).shape) > 0);
   const encrypted = parts.filter((i) => site.symbol(i) !== undefined);
   const axis = site.call.axis(site.call.int('axis', 0), shape.length);
-  if (encrypted.length === count) {
+  if (encrypted.length === parts.length) {
     const views = parts.map((i) => site.view(i));
     const whole = oneMatrix(site, views, axis, shape);
     if (whole !== undefined) return whole;
@@ -177,10 +189,12 @@ function joined(site: Site, parts: readonly number[], axis: number, shape: Shape
 
 /** Every part as a matrix of its own, with as many tokens: their features follow each other. */
 function tryFeatures(site: Site, parts: readonly number[], axis: number, shape: Shape): Symbol | undefined {
-  if (parts.some((i) => site.symbol(i) === undefined)) return undefined;
+  const isZero = (i: number) =>
+    site.symbol(i) === undefined && site.constant(i).every((value) => value === 0);
+  if (parts.some((i) => site.symbol(i) === undefined && !isZero(i))) return undefined;
   const views: View[] = [];
   try {
-    for (const i of parts) views.push(site.settle(site.view(i)));
+    for (const i of parts) if (site.symbol(i) !== undefined) views.push(site.settle(site.view(i)));
   } catch (error) {
     if (error instanceof AegisError) return undefined;
     throw error;
@@ -190,19 +204,22 @@ function tryFeatures(site: Site, parts: readonly number[], axis: number, shape: 
     return undefined;
   }
   const width = views.reduce((sum, view) => sum + view.draft.columns, 0);
-  const index = new Int32Array(elementCount(shape));
+  const index = new Int32Array(elementCount(shape)).fill(-1);
   let [offset, column] = [0, 0];
-  const terms = views.map((view) => {
-    const to = places(view.shape, axis, shape, offset);
+  const terms = parts.flatMap((part) => {
+    const view = site.symbol(part) === undefined ? undefined : views.shift();
+    const partShape = site.call.input(part).shape;
+    const to = places(partShape, axis, shape, offset);
+    offset += elementCount(partShape.slice(axis));
+    if (view === undefined) return [];
     const own = view.draft.columns;
     const start = column;
     indexOf(view).forEach((from, i) => {
       index[to(i)] = Math.floor(from / own) * width + start + (from % own);
     });
-    offset += elementCount(view.shape.slice(axis));
     column += own;
     const columns = Array.from({ length: own }, (_, i) => start + i);
-    return site.drafts.spreadFeatures(view.draft, columns, width, site.loc);
+    return [site.drafts.spreadFeatures(view.draft, columns, width, site.loc)];
   });
   return { ...first, draft: site.total(terms), index, shape };
 }

@@ -14,7 +14,9 @@ import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
 import { activationHandlers } from './handlers-activation.js';
 import * as elementwise from './handlers-elementwise.js';
+import * as norms from './handlers-norm.js';
 import * as joins from './handlers-reduce.js';
+import { chosenTokens } from './handlers-select.js';
 import * as products from './handlers-linear.js';
 import * as scores from './handlers-attention.js';
 import { Masks } from './masks.js';
@@ -40,13 +42,13 @@ export const handlers: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['Where', elementwise.where],
   ['IsNaN', elementwise.isNan],
   ['IsInf', elementwise.isNan],
-  ['BatchNormalization', elementwise.batchNorm],
-  ['LayerNormalization', elementwise.layerNorm],
+  ['BatchNormalization', norms.batchNorm],
+  ['LayerNormalization', norms.layerNorm],
   ['ReduceMean', joins.reduce],
   ['ReduceSum', joins.reduce],
   ['GlobalAveragePool', joins.globalAveragePool],
   ['Concat', joins.concat],
-  ['RMSNormalization', elementwise.rmsNorm],
+  ['RMSNormalization', norms.rmsNorm],
   ...activationHandlers,
 ]);
 
@@ -268,6 +270,8 @@ class Lowering implements Surroundings {
     const handler = handlers.get(node.opType);
     if (handler !== undefined) return [handler(site, shape)];
     if (!movementOperators.includes(node.opType)) throw new AegisError(unsupported(node));
+    const isChoice = [1, 2].some((i) => site.symbol(i)?.kind === 'client') && site.symbol(0) !== undefined;
+    if (isChoice) return [chosenTokens(site, shape)];
     const outputs = defined(kernelOf(node), 'kernel')(call);
     return slots.map((slot) => this.move(site, defined(outputs[slot], 'output')));
   }

@@ -14,6 +14,10 @@ import type { ClientGraph } from './client-graph.js';
 export const closedBelow = -1000;
 /** Between the two, what the client tells them apart by. */
 const threshold = -1;
+/** The same beside position biases, none of which is below half of it. */
+const biasedThreshold = -500;
+/** A bias that the client compares with that of its request. */
+const maxComparedBias = 2 ** 20;
 /** Integers among the constants of a mask that may stand for padding. */
 const maxPaddingIds = 8;
 
@@ -24,6 +28,8 @@ export type KeyMask =
       readonly name: string;
       /** [queries, keys]: 1 where a query sees a key that is kept, if there are others. */
       readonly constant: Uint8Array | undefined;
+      /** Of the form's shape: what is added to the scores of kept keys, if anything. */
+      readonly bias: Float64Array | undefined;
     }
   | { readonly kind: 'other'; readonly reason: string };
 
@@ -49,10 +55,25 @@ export class Masks {
     private readonly inputs: readonly GraphInput[],
   ) {}
 
-  /** What the client value `name` does to scores of the form's shape. */
+  /**
+   * What the client value `name` does to scores of the form's shape. Where position biases follow the kept
+   * tokens, requests are to keep tokens without holes.
+   */
   keyMask(name: string, form: MaskForm): KeyMask {
-    for (const values of this.probes(name, form.keys)) {
-      const all = values.map((value) => openScores(value, form));
+    const all = this.probedMask(name, form, true);
+    if (all.kind === 'keys' || !isFloat(this.client.known(name).dtype)) return all;
+    const whole = this.probedMask(name, form, false);
+    const comparable = elementCount(form.shape) <= maxComparedBias;
+    if (whole.kind !== 'keys' || whole.bias === undefined || !comparable) return all;
+    this.requireBias(name, form, whole.bias);
+    return whole;
+  }
+
+  private probedMask(name: string, form: MaskForm, holes: boolean): KeyMask {
+    for (const values of this.probes(name, form.keys, holes)) {
+      const [first] = values;
+      const bias = first === undefined ? undefined : biasOf(first, form);
+      const all = values.map((value) => openScores(value, form, bias));
       const reason = all.find((one) => typeof one === 'string');
       if (reason !== undefined) return { kind: 'other', reason };
       const probed = separate(
@@ -63,12 +84,33 @@ export class Masks {
       const { kept, constant, byLast } = probed;
       if (!kept.includes(0) || kept.slice(0, form.items * form.keys).includes(0)) continue;
       const signature = kept.join('');
-      const column = this.known.get(signature) ?? this.column(name, form, byLast);
+      const limit = bias === undefined ? threshold : biasedThreshold;
+      const column = this.known.get(signature) ?? this.column(name, form, { byLast, limit });
       this.known.set(signature, column);
       this.client.inputsOf(name).forEach((input) => this.sources.add(input));
-      return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined };
+      return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined, bias };
     }
     return { kind: 'other', reason: 'keeps all keys on all probes, or drops some on all' };
+  }
+
+  /** The client is to refuse requests with other biases of kept keys, but for a number for each query. */
+  private requireBias(name: string, { shape }: MaskForm, bias: Float64Array): void {
+    const { client } = this;
+    const number = (value: number) =>
+      client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(value) });
+    const wide = client.apply('Expand', [client.float(name), client.ints(...shape)]);
+    const known = client.constant({ dtype: 'float32', shape, data: Float32Array.from(bias) });
+    const difference = client.apply('Sub', [wide, known]);
+    const axes = { axes: [shape.length - 1], keepdims: 1 };
+    const below = client.apply('Sub', [difference, client.apply('ReduceMax', [difference], axes)]);
+    const closed = client.apply('Less', [below, number(biasedThreshold)]);
+    const same = client.apply('Greater', [below, number(-biasTolerance)]);
+    const sound = client.float(client.apply('Or', [closed, same]));
+    const every = { axes: shape.map((_, d) => d), keepdims: 0 };
+    const result = client.reshape(client.apply('ReduceMin', [sound], every), [1]);
+    if ([...this.conditions.values()].includes(result)) return;
+    const count = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
+    this.conditions.set(`position biases: kept tokens have no holes${count}`, result);
   }
 
   /**
@@ -99,7 +141,7 @@ export class Masks {
   merged(name: string): string {
     const [first] = this.client.inputsOf(name);
     const keys = this.inputs.find((input) => input.name === first)?.shape.at(-1) ?? 1;
-    for (const values of this.probes(name, keys)) {
+    for (const values of this.probes(name, keys, true)) {
       const factors = values.flatMap((value) => Array.from(asNumbers(value)));
       if (factors.some((factor) => factor !== 1)) return this.known.get(factors.join('')) ?? name;
     }
@@ -107,8 +149,8 @@ export class Masks {
   }
 
   /** Values on all patterns, for one integer after the other that may stand for padding. */
-  private *probes(name: string, tokens: number): Generator<Tensor[]> {
-    const all = patterns(tokens);
+  private *probes(name: string, tokens: number, holes: boolean): Generator<Tensor[]> {
+    const all = patterns(tokens).slice(0, holes ? undefined : -1);
     for (const padding of this.paddingIds(name)) {
       yield all.map((_, first) => this.client.evaluate(name, this.probe(all, first, padding)));
     }
@@ -149,13 +191,17 @@ export class Masks {
   }
 
   /** Kept keys of all items as ones and zeros: what the last query sees, or any query of the item. */
-  private column(name: string, { shape, keep, items, keys }: MaskForm, byLast: boolean): string {
+  private column(
+    name: string,
+    { shape, keep, items, keys }: MaskForm,
+    { byLast, limit: least }: { readonly byLast: boolean; readonly limit: number },
+  ): string {
     const { client } = this;
     const { dtype } = client.known(name);
     const own = items === 1 ? [keys] : shape.length === 4 ? [items, 1, 1, keys] : shape;
     const wide = client.apply('Expand', [name, client.ints(...own)]);
     const rows = elementCount(client.known(wide).shape) / keys;
-    const limit = client.constant({ dtype, shape: [1], data: Float32Array.of(threshold) });
+    const limit = client.constant({ dtype, shape: [1], data: Float32Array.of(least) });
     const open = !isFloat(dtype)
       ? client.float(keep === 1 ? wide : client.apply('Not', [wide]))
       : client.float(client.apply('Greater', [wide, limit]));
@@ -192,18 +238,52 @@ function patterns(keys: number): boolean[][] {
   ];
 }
 
-/** 1 for every score that the mask leaves as it is, or what is in the way. */
-function openScores(value: Tensor, { shape, keep }: MaskForm): Uint8Array | string {
-  const count = elementCount(shape);
+/** Largest difference of biases that count as equal. */
+const biasTolerance = 1e-3;
+
+/** What the mask adds to scores when it keeps all tokens; undefined if that is nothing, or too much. */
+function biasOf(value: Tensor, { shape }: MaskForm): Float64Array | undefined {
+  if (!isFloat(value.dtype)) return undefined;
+  const spread = broadcastIndex(value.shape, shape);
+  const numbers = asNumbers(value);
+  const bias = new Float64Array(elementCount(shape));
+  for (let i = 0; i < bias.length; i++) {
+    const x = Number(numbers[spread === null ? i : (spread[i] as number)]);
+    bias[i] = x <= closedBelow ? 0 : x;
+  }
+  const small = bias.every((x) => Math.abs(x) < 1e-6);
+  return small || bias.some((x) => !(Math.abs(x) < -biasedThreshold / 2)) ? undefined : bias;
+}
+
+/**
+ * 1 for every score that the mask leaves as it is, but for the bias and one number for all kept keys of a
+ * query; or what is in the way.
+ */
+function openScores(
+  value: Tensor,
+  { shape, keep, keys }: MaskForm,
+  bias: Float64Array | undefined,
+): Uint8Array | string {
   const spread = broadcastIndex(value.shape, shape);
   const numbers = asNumbers(value);
   const float = isFloat(value.dtype);
-  const sees = new Uint8Array(count);
-  for (let i = 0; i < count; i++) {
-    const x = Number(numbers[spread === null ? i : (spread[i] as number)]);
-    const open = float ? Math.abs(x) < 1e-6 : (x === 0 ? 0 : 1) === keep;
-    if (float && !open && !(x <= closedBelow)) return `adds ${x} to a score`;
-    sees[i] = open ? 1 : 0;
+  const sees = new Uint8Array(elementCount(shape));
+  const row = new Float64Array(keys);
+  for (let first = 0; first < sees.length; first += keys) {
+    for (let k = 0; k < keys; k++) {
+      const at = first + k;
+      row[k] = Number(numbers[spread === null ? at : (spread[at] as number)]) - (bias?.[at] ?? 0);
+    }
+    const top = row.reduce((a, x) => Math.max(a, x), -Infinity);
+    const shift = bias !== undefined && top > biasedThreshold / 2 && Number.isFinite(top) ? top : 0;
+    for (let k = 0; k < keys; k++) {
+      const x = (row[k] as number) - shift;
+      const open = float
+        ? Math.abs(x) < (bias === undefined ? 1e-6 : biasTolerance)
+        : (x === 0 ? 0 : 1) === keep;
+      if (float && !open && !(x <= closedBelow)) return `adds ${x} to a score`;
+      sees[first + k] = open ? 1 : 0;
+    }
   }
   return sees;
 }

@@ -55,7 +55,9 @@ class OutputLowering {
       case 'opaque':
         return;
       case 'client':
-        return this.refuse(name, 'depends on nothing encrypted', 'F205');
+        return isFloat(known.dtype)
+          ? this.port(name, this.around.encrypted(symbol))
+          : this.refuse(name, 'depends on nothing encrypted', 'F205');
       case 'deferred':
         return this.epilogue(name, symbol);
       case 'never':
@@ -89,6 +91,9 @@ class OutputLowering {
     const site = new Site(callOf(node, model.opset, values), this.around);
     try {
       const { rows, columns } = matrixShape(symbol.shape);
+      if (symbol.kind === 'view' && this.isMovable(symbol.index) && !site.isMatrix(symbol, rows, columns)) {
+        return this.moved(name, symbol, site);
+      }
       this.ports.set(name, { name, draft: site.matrix(site.asView(symbol), rows, columns) });
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
@@ -123,7 +128,9 @@ class OutputLowering {
       seen.add(value);
       const own = this.around.symbol(value);
       if (own?.kind === 'deferred') stack.push(...(this.makers.get(value)?.inputs ?? []));
-      else if (own?.kind === 'client') {
+      else if (own?.kind === 'client' && isFloat(this.graph.values.get(value)?.dtype ?? 'int64')) {
+        frontier.set(value, this.around.encrypted(own));
+      } else if (own?.kind === 'client') {
         const what = `is computed after decryption from "${value}", which the client knows before encryption`;
         return this.refuse(name, what, 'F205');
       } else if (own?.kind === 'view') frontier.set(value, own);

@@ -12,39 +12,59 @@ export interface ReadingPart {
 }
 
 export type Reading =
-  | { readonly kind: 'parts'; readonly parts: readonly ReadingPart[] }
+  | {
+      readonly kind: 'parts';
+      readonly parts: readonly ReadingPart[];
+      /** Some column reads different features in different rows: features become tokens. */
+      readonly mixed: boolean;
+    }
   | { readonly kind: 'other'; readonly reason: string };
 
 /** More would cost too many token movements: a convolution with so many taps. */
 const maxParts = 40;
+/** Features that become tokens make this many times more of them at most. */
+const maxTokenGrowth = 4;
 
-/** Splits a [rows, columns] index into a [.., width] matrix by the tokens that its columns read. */
+/**
+ * Splits a [rows, columns] index into a [.., width] matrix by the tokens that its columns read. A column of
+ * several features is the sum of one part for each, zero in the rows of the others.
+ */
 export function readIndex(index: Int32Array, rows: number, columns: number, width: number): Reading {
   const open: { tokens: Int32Array; columns: number[]; features: number[] }[] = [];
+  const tokensRead = Math.floor(index.reduce((a, b) => Math.max(a, b), 0) / width) + 1;
+  let mixed = false;
   for (let c = 0; c < columns; c++) {
-    let feature = -1;
-    const tokens = new Int32Array(rows);
+    const byFeature = new Map<number, Int32Array>();
     for (let r = 0; r < rows; r++) {
       const at = index[r * columns + c] as number;
-      tokens[r] = at < 0 ? -1 : Math.floor(at / width);
       if (at < 0) continue;
-      if (feature >= 0 && feature !== at % width) {
-        return { kind: 'other', reason: 'mixes tokens and features' };
-      }
-      feature = at % width;
+      const tokens = byFeature.get(at % width) ?? new Int32Array(rows).fill(-1);
+      byFeature.set(at % width, tokens);
+      tokens[r] = Math.floor(at / width);
+      if (byFeature.size > maxParts) return { kind: 'other', reason: 'mixes tokens and features' };
     }
-    if (feature < 0) continue;
-    const part = open.find((one) => one.tokens.every((token, r) => token === tokens[r]));
-    if (part === undefined) open.push({ tokens, columns: [c], features: [feature] });
-    else {
-      part.columns.push(c);
-      part.features.push(feature);
+    mixed ||= byFeature.size > 1;
+    if (mixed && rows > maxTokenGrowth * tokensRead) {
+      return { kind: 'other', reason: 'mixes tokens and features' };
+    }
+    for (const [feature, tokens] of byFeature) {
+      const part = open.find(
+        (one) => one.columns.at(-1) !== c && one.tokens.every((token, r) => token === tokens[r]),
+      );
+      if (part === undefined) open.push({ tokens, columns: [c], features: [feature] });
+      else {
+        part.columns.push(c);
+        part.features.push(feature);
+      }
     }
     if (open.length > maxParts) {
-      return { kind: 'other', reason: `reads tokens in more than ${maxParts} different orders at once` };
+      const reason = mixed
+        ? 'mixes tokens and features'
+        : `reads tokens in more than ${maxParts} different orders at once`;
+      return { kind: 'other', reason };
     }
   }
-  return { kind: 'parts', parts: open };
+  return { kind: 'parts', parts: open, mixed };
 }
 
 /** The first token, if the part reads consecutive tokens. */

@@ -161,16 +161,18 @@ export class Site {
         loc: this.loc,
       });
     if (isSeparable(indices, rows, columns)) return make(indices, rows, columns);
-    for (const base of arrangements(this.client.known(String(draft.attrs.name)).shape)) {
+    const shape = this.client.known(String(draft.attrs.name)).shape;
+    const readable = arrangements(shape).flatMap((base) => {
       const place = new Int32Array(draft.columns);
       base.index.forEach((from, to) => (place[from] = to));
       const index = indices.map((i) => (i < 0 ? -1 : (place[i] as number)));
       const reading = readIndex(index, rows, columns, base.columns);
-      if (reading.kind === 'other') continue;
-      const whole = make(base.index, base.rows, base.columns);
-      return this.matrix({ ...view, draft: whole, index, scale: 1 }, rows, columns);
-    }
-    return make(indices, rows, columns);
+      return reading.kind === 'other' ? [] : [{ base, index, mixed: reading.mixed }];
+    });
+    const best = readable.find(({ mixed }) => !mixed) ?? readable[0];
+    if (best === undefined) return make(indices, rows, columns);
+    const whole = make(best.base.index, best.base.rows, best.base.columns);
+    return this.matrix({ ...view, draft: whole, index: best.index, scale: 1 }, rows, columns);
   }
 
   total(terms: readonly Draft[]): Draft {
@@ -211,23 +213,39 @@ export class Site {
     return reading.kind === 'parts' && reading.parts.length === 1;
   }
 
+  /** Token movements that the view takes as a [rows, columns] matrix; infinite if features become tokens. */
+  movesOf(view: View, rows: number, columns: number): number {
+    if (view.draft.kind === 'input') return 0;
+    const reading = readIndex(indexOf(view), rows, columns, view.draft.columns);
+    return reading.kind === 'other' || reading.mixed ? Infinity : reading.parts.length;
+  }
+
+  /** Every column of the [rows, columns] matrix reads one feature. */
+  isMatrix(view: View, rows: number, columns: number): boolean {
+    return Number.isFinite(this.movesOf(view, rows, columns));
+  }
+
   /** A part of a matrix, some tokens and some features, as a matrix of its own; undefined if it is none. */
-  private arranged(view: View): View | undefined {
+  arranged(view: View): View | undefined {
     const { draft } = view;
     const index = indexOf(view);
     if (draft.kind === 'input' || index.some((i) => i < 0)) return undefined;
     const sorted = (values: Int32Array) => [...new Set(values)].sort((a, b) => a - b);
     const tokens = sorted(index.map((i) => Math.floor(i / draft.columns)));
     const features = sorted(index.map((i) => i % draft.columns));
-    const first = tokens[0] ?? 0;
-    const range = tokens.at(-1) === first + tokens.length - 1;
-    if (!range || tokens.length * features.length !== index.length) return undefined;
-    const place = new Map(features.map((feature, i) => [feature, i]));
-    const own = index.map(
-      (i) => (Math.floor(i / draft.columns) - first) * features.length + (place.get(i % draft.columns) ?? 0),
-    );
+    if (tokens.length * features.length !== index.length) return undefined;
+    const places = (list: readonly number[]) => new Map(list.map((one, i) => [one, i]));
+    const [rowOf, columnOf] = [places(tokens), places(features)];
+    const own = index.map((i) => {
+      const row = rowOf.get(Math.floor(i / draft.columns)) ?? 0;
+      return row * features.length + (columnOf.get(i % draft.columns) ?? 0);
+    });
     const narrow = this.drafts.selectFeatures(draft, Int32Array.from(features), this.loc);
-    const part = this.drafts.selectTokens(narrow, first, tokens.length, this.loc);
+    const first = tokens[0] ?? 0;
+    const part =
+      tokens.at(-1) === first + tokens.length - 1
+        ? this.drafts.selectTokens(narrow, first, tokens.length, this.loc)
+        : this.drafts.gatherTokens(narrow, Int32Array.from(tokens), this.loc);
     const result: View = { ...view, draft: part, index: own };
     return isBijective(result) ? result : undefined;
   }

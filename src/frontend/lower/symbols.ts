@@ -27,10 +27,14 @@ export interface Scores {
   readonly batch: number;
   readonly heads: number;
   readonly scale: number;
+  /** Scores are cap tanh(scale q k^T); null without a soft cap. */
+  readonly cap: number | null;
   /** Constants added to the scores. */
   readonly added: Added | null;
   readonly softmax: boolean;
   readonly mask: KeyColumn | null;
+  /** A client value added to the scores that is no mask by itself, but may be one with the next. */
+  readonly pending: { readonly name: string; readonly reason: string } | null;
   readonly shape: readonly number[];
 }
 

@@ -71,7 +71,16 @@ export function attentionMask(op: Op, constants: Module['constants']): Attention
   return { keep: data('keep'), bias: data('bias') };
 }
 
-/** Scores of one head before softmax, [queries, keys] row-major: scale q_h k_h^T + bias, masked or not. */
+/** What a soft cap makes of a score. */
+export function cappedScore(op: Op): (score: number) => number {
+  const { cap } = op.attrs as { cap?: number };
+  return cap === undefined ? (score) => score : (score) => cap * Math.tanh(score / cap);
+}
+
+/**
+ * Scores of one head before soft cap and softmax, [queries, keys] row-major: scale q_h k_h^T + bias, masked
+ * or not.
+ */
 export function attentionScores(
   op: Op,
   q: Float64Array,
@@ -124,7 +133,7 @@ function attention(
   const size = width / heads;
   const [queries, keys] = [out.length / width, defined(v, 'v').length / width];
   for (let head = 0; head < heads; head++) {
-    const scores = attentionScores(op, defined(q, 'q'), defined(k, 'k'), head, bias);
+    const scores = attentionScores(op, defined(q, 'q'), defined(k, 'k'), head, bias).map(cappedScore(op));
     keep?.forEach((kept, i) => {
       if (kept === 0) scores[i] = -Infinity;
     });

@@ -153,6 +153,11 @@ export const tensorOps: readonly OpDef[] = [
     {
       heads: { kind: 'int', doc: 'number of heads' },
       scale: { kind: 'real', doc: 'factor of the scores' },
+      cap: {
+        kind: 'real',
+        optional: true,
+        doc: 'scores become cap tanh(score / cap) before the softmax; not beside a bias',
+      },
       keep: optionalConstant('[queries, keys]: 1 where a query sees a key, else 0; every query sees one'),
       bias: optionalConstant('[queries, keys] or [heads, queries, keys]: added to the scores'),
     },

@@ -33,6 +33,8 @@ export interface AttentionSpec {
   readonly keep?: Float64Array | undefined;
   /** [queries, keys] or [heads, queries, keys], added to the scores. */
   readonly bias?: Float64Array | undefined;
+  /** The soft cap of a score. */
+  readonly capped: (score: number) => number;
   /** One in all slots of a kept key, zero elsewhere; the block axis, if there are several blocks. */
   readonly mask?: Value | undefined;
   readonly loc: string;

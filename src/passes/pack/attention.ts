@@ -170,7 +170,8 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
 
   const scores = widen(include(spec.ranges.scores, 0));
   const argument = normalisation(scores);
-  const exp = (t: number) => Math.exp((t - argument.shift) / argument.scale / 2 ** rounds - logSum.max);
+  const exp = (t: number) =>
+    Math.exp(spec.capped((t - argument.shift) / argument.scale) / 2 ** rounds - logSum.max);
   const smallest = Math.exp(logSum.min - logSum.max);
   const exponential = fitChebyshev(exp, -1, 1, {
     maxError: exponentialRelativeError * smallest,

@@ -4,6 +4,7 @@
  * on its calibrated interval. Levels and scales stay open; plan-levels decides them.
  */
 import { BlockBuilder, Ids } from '../../ir/builder.js';
+import { cappedScore } from '../../ir/interpreter/tensor.js';
 import type { Func, Module, Op, Port, SlotMap, Value } from '../../ir/module.js';
 import { entryName } from '../../ir/module.js';
 import type { CtType, TensorType } from '../../ir/types.js';
@@ -12,20 +13,23 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { FunctionName } from '../../support/special-functions.js';
 import type { Parameters } from '../../target/parameters.js';
-import type { NonlinearFunction } from '../approximation/index.js';
+import { evaluateChebyshev, type NonlinearFunction } from '../approximation/index.js';
 import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
 import { packAttention } from './attention.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
 import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
-import { addBias, applyMatrix } from './linear.js';
+import { addBias, applyMatrix, type Affine } from './linear.js';
 import {
   approximateActivation,
   packActivation,
+  packInverseSqrt,
   packNorm,
   plusVector,
   polynomial,
+  restOf,
   timesVector,
+  zeroPadding,
 } from './nonlinear.js';
 import { mixTokens } from './mix-tokens.js';
 import { concatTokens, meanTokens, selectTokens } from './tokens.js';
@@ -286,7 +290,7 @@ class Packer {
   }
 
   /** A linear layer in plain layout, its result mapped by scale * y + shift. */
-  private linear(op: Op, affine: { scale: number; shift: number }): Packed {
+  private linear(op: Op, affine: Affine): Packed {
     const weight = this.ctx.constantOf(op.attrs.weight);
     const size = defined(weight.shape[0], 'output features');
     const features = plainFeatures(size, this.ctx.period);
@@ -299,7 +303,7 @@ class Packer {
     op: Op,
     rows: Int32Array,
     axes: readonly { name: string; size: number }[],
-    affine: { scale: number; shift: number },
+    affine: Affine,
   ): Value {
     const input = defined(op.operands[0], 'operand of a linear layer');
     const x = this.values.get(input.id) ?? this.plain(input, op.loc);
@@ -317,13 +321,21 @@ class Packer {
   }
 
   private packActivationOp(op: Op, input: Value, fn: NonlinearFunction, index: number): Packed {
-    const activation = approximateActivation(fn, this.rangeOf(op, index, 'input').interval);
-    const producer = this.producers.get(input.id);
-    if (producer?.kind !== 'tensor.linear' || this.outputs.has(input.id)) {
-      return packActivation(this.ctx, this.plain(input, op.loc), activation, op.loc);
+    const range = this.rangeOf(op, index, 'input').interval;
+    if (fn.kind === 'named' && fn.name === 'power' && fn.alpha === -0.5 && range.min > 0) {
+      return packInverseSqrt(this.ctx, this.plain(input, op.loc), range, op.loc);
     }
-    const t = this.linear(producer, activation.argument);
-    return { ...t, value: polynomial(this.ctx, t.value, activation.coefficients, op.loc) };
+    const activation = approximateActivation(fn, range);
+    const producer = this.producers.get(input.id);
+    const rest = restOf(activation);
+    const atRest = evaluateChebyshev(activation.coefficients, rest);
+    if (producer?.kind !== 'tensor.linear' || this.outputs.has(input.id)) {
+      const direct = packActivation(this.ctx, this.plain(input, op.loc), activation, op.loc);
+      return zeroPadding(this.ctx, direct, atRest, op.loc);
+    }
+    const t = this.linear(producer, { ...activation.argument, rest });
+    const value = polynomial(this.ctx, t.value, activation.coefficients, op.loc);
+    return zeroPadding(this.ctx, { ...t, value }, atRest, op.loc);
   }
 
   private attention(op: Op, index: number): Packed {
@@ -345,6 +357,7 @@ class Packer {
       ranges,
       keep: optional('keep'),
       bias: optional('bias'),
+      capped: cappedScore(op),
       mask: mask === undefined ? undefined : this.factorOf(mask, op.loc),
       loc: op.loc,
     };

@@ -142,11 +142,17 @@ function splitBy(needed: readonly number[], count: number): Split {
   return { baby: sorted(baby), giant: sorted(giant) };
 }
 
+/** y -> scale * y + shift, the argument of an approximation; `rest` at padded tokens, by default shift. */
+export interface Affine {
+  readonly scale: number;
+  readonly shift: number;
+  readonly rest?: number;
+}
+
 /**
  * Bias at the positions of `rows`, for the value's tokens only: padded tokens must stay zero (DESIGN section
  * 4).
- * `scale * bias + shift` on tokens, `shift` on padded tokens; `shift` prepares the argument of an
- * approximation.
+ * `scale * bias + shift` on tokens, `rest` on padded tokens.
  */
 export function addBias(
   ctx: PackContext,
@@ -154,15 +160,16 @@ export function addBias(
   rows: Int32Array,
   axes: readonly Axis[],
   bias: Float64Array | undefined,
-  affine: { scale: number; shift: number },
+  affine: Affine,
   tokens: number,
   loc: string,
 ): Value {
   if (bias === undefined && affine.shift === 0) return value;
   const width = bias?.length ?? Math.max(...rows) + 1;
   const blocks = blocksOf(value);
-  const padded = tokens < blocks * ctx.groups && affine.shift !== 0;
-  const data = new Float64Array(width * (padded ? 2 : 1)).fill(affine.shift);
+  const rest = affine.rest ?? affine.shift;
+  const padded = tokens < blocks * ctx.groups && rest !== 0;
+  const data = new Float64Array(width * (padded ? 2 : 1)).fill(rest);
   for (let f = 0; f < width; f++) data[f] = (bias?.[f] ?? 0) * affine.scale + affine.shift;
   const name = ctx.addConstant(`${loc}:bias`, [padded ? 2 : 1, width], data);
   const table = ctx.tokenTable(blocks, 0, tokens, () => 0, padded ? width : -1);

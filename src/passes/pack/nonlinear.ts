@@ -25,6 +25,8 @@ const activationError = 3e-5;
 /** |x| has a corner: its error falls only as 1/degree, so it gets one level more than smooth functions. */
 const reluDegree = 511;
 const inverseSqrtRelativeError = 1e-5;
+/** Approximation errors of functions that are 0 at 0. */
+const zeroEnough = 1e-3;
 
 export interface Activation {
   /** Affine map that the producer of the argument applies: t = scale * x + shift. */
@@ -75,16 +77,42 @@ function sizeOf(f: (x: number) => number, { min, max }: Interval): number {
   return points.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, value) : most), 1);
 }
 
+/** The argument at padded tokens and unused positions: that of 0, or the middle where 0 is outside. */
+export function restOf({ argument }: Activation): number {
+  return Math.abs(argument.shift) <= 1 ? argument.shift : 0;
+}
+
 /** Applies an activation to a value whose producer could not take the affine map: one level more. */
 export function packActivation(ctx: PackContext, x: Packed, activation: Activation, loc: string): Packed {
-  const scaled = ctx.timesPlain(x.value, ctx.realConstant(activation.argument.scale, loc), [], loc);
-  const t = ctx.builder.op(
-    'ct.add_plain',
-    [scaled, ctx.realConstant(activation.argument.shift, loc)],
-    {},
-    loc,
-  );
+  const { scale, shift } = activation.argument;
+  const scaled = ctx.timesPlain(x.value, ctx.realConstant(scale, loc), [], loc);
+  const rest = restOf(activation);
+  const addend =
+    rest === shift ? ctx.realConstant(shift, loc) : twoValued(ctx, x, { inside: shift, outside: rest }, loc);
+  const t = ctx.builder.op('ct.add_plain', [scaled, addend], {}, loc);
   return { ...x, value: polynomial(ctx, t, activation.coefficients, loc) };
+}
+
+/** One number where x has a feature of a token, another one elsewhere. */
+function twoValued(
+  ctx: PackContext,
+  x: Packed,
+  { inside, outside }: { inside: number; outside: number },
+  loc: string,
+): Value {
+  const data = Float64Array.of(inside, outside, outside, outside);
+  const constant = ctx.addConstant(`${loc}:inside`, [2, 2], data);
+  const features = x.features.map((feature) => (feature < 0 ? 1 : 0));
+  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0, 2);
+  return ctx.vector(constant, elementAxes(x.value), features, tokens, 1, loc);
+}
+
+/** Padded tokens as zeros, where a function of 0 is `rest`: one level, unless it is nothing. */
+export function zeroPadding(ctx: PackContext, x: Packed, rest: number, loc: string): Packed {
+  const padded = x.tokens < blocksOf(x.value) * ctx.groups;
+  if (!padded || Math.abs(rest) < zeroEnough) return x;
+  const mask = twoValued(ctx, x, { inside: 1, outside: 0 }, loc);
+  return { ...x, value: ctx.timesPlain(x.value, mask, [], loc) };
 }
 
 export function polynomial(ctx: PackContext, t: Value, coefficients: readonly number[], loc: string): Value {
@@ -123,40 +151,15 @@ export function packNorm(ctx: PackContext, x: Packed, spec: NormSpec, loc: strin
     repeats: 'terms',
   };
   const sum = sumOfFeatures(ctx, squares, scale / x.featureCount, [], loc);
-  const inverseDeviation = inverseSqrt(
-    ctx,
-    plusEpsilon(ctx, x, sum, { used, epsilon, scale, shift }, loc),
-    { scale, shift },
-    loc,
-  );
+  // Unused positions and padded tokens get the middle of the interval.
+  const values = { inside: scale * epsilon, outside: -shift };
+  const addend = twoValued(ctx, { ...x, value: sum, features: used }, values, loc);
+  const w = ctx.builder.op('ct.add_plain', [sum, addend], {}, loc);
+  const inverseDeviation = inverseSqrt(ctx, w, { scale, shift }, loc);
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
   const normal = ctx.multiply(scaled, inverseDeviation, [], loc);
   const bias = beta === undefined ? undefined : ctx.constantOf(beta).data;
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
-}
-
-/**
- * w = scale * (variance + epsilon); at unused positions and padded tokens -shift, which is the middle of the
- * interval.
- */
-function plusEpsilon(
-  ctx: PackContext,
-  x: Packed,
-  scaled: Value,
-  given: { used: Int32Array; epsilon: number; scale: number; shift: number },
-  loc: string,
-): Value {
-  const { used, epsilon, scale, shift } = given;
-  const data = Float64Array.of(scale * epsilon, -shift, -shift, -shift);
-  const constant = ctx.addConstant(`${loc}:epsilon`, [2, 2], data);
-  const features = used.map((feature) => (feature < 0 ? 1 : 0));
-  const tokens = ctx.tokenTable(blocksOf(x.value), 0, x.tokens, () => 0, 2);
-  return ctx.builder.op(
-    'ct.add_plain',
-    [scaled, ctx.vector(constant, [], features, tokens, 1, loc)],
-    {},
-    loc,
-  );
 }
 
 /** Relative errors that a polynomial may leave to cubic steps, tried in turn. */
@@ -173,7 +176,7 @@ const inverseSqrtErrors = [
   0.97,
   0.985,
 ];
-const mostCubicSteps = 6;
+const mostCubicSteps = 8;
 
 /** p <- linear p - cubic p^3 w */
 interface CubicStep {
@@ -186,7 +189,7 @@ interface CubicStep {
  * polynomial p, it is followed by cubic steps, two levels each. They read w and not t: a bootstrap's sine
  * takes little from what is near 0, and much from what is near -1.
  */
-export function inverseSqrt(
+function inverseSqrt(
   ctx: PackContext,
   w: Value,
   { scale, shift }: { scale: number; shift: number },
@@ -210,6 +213,16 @@ export function inverseSqrt(
     p = ctx.builder.op('ct.add', [once, cubed], {}, loc);
   });
   return p;
+}
+
+/** 1 / sqrt(x) on a positive range: one level more than in a normalisation. */
+export function packInverseSqrt(ctx: PackContext, x: Packed, range: Interval, loc: string): Packed {
+  const { scale, shift } = normalisation(widenPositive(range));
+  const scaled = ctx.timesPlain(x.value, ctx.realConstant(scale, loc), [], loc);
+  const addend = twoValued(ctx, x, { inside: 0, outside: -shift }, loc);
+  const w = ctx.builder.op('ct.add_plain', [scaled, addend], {}, loc);
+  const root = { ...x, value: inverseSqrt(ctx, w, { scale, shift }, loc) };
+  return zeroPadding(ctx, root, 1, loc);
 }
 
 /** Chebyshev coefficients of 1 / sqrt(t - shift), and the cubic steps that they leave to do. */
