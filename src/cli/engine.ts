@@ -165,6 +165,21 @@ export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Contex
   return report;
 }
 
+/** Values of the output ports. */
+export async function decryptPorts(
+  plan: LoadedPlan,
+  key: string,
+  response: string,
+  context: Context,
+): Promise<Readonly<Record<string, Float64Array>>> {
+  const { decrypt } = await import('../executor/index.js');
+  const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
+    decrypt({ plan: plan.path, key, in: response, ...hooks }),
+  );
+  showWarnings(warnings, context);
+  return outputs;
+}
+
 /** Outputs of the model in its own shapes. */
 export async function decryptResponse(
   plan: LoadedPlan,
@@ -172,11 +187,7 @@ export async function decryptResponse(
   response: string,
   context: Context,
 ): Promise<Map<string, Tensor>> {
-  const { decrypt } = await import('../executor/index.js');
-  const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
-    decrypt({ plan: plan.path, key, in: response, ...hooks }),
-  );
-  showWarnings(warnings, context);
+  const outputs = await decryptPorts(plan, key, response, context);
   const client = await clientOf(plan);
   return new Map(
     client.decode(outputs).map(({ name, shape, data }) => [name, { dtype: 'float64', shape, data }]),
