@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import type { CompileOptions, CompileResult } from '../../compile.js';
+import type { ErrorGoal } from '../../compile/error-goal.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
 import type { Module } from '../../ir/module.js';
@@ -48,6 +49,12 @@ export const compileCommand = defineCommand({
       requiresArg: true,
       describe: 'bytes that evaluation keys may take, or 4GiB: fewer keys, more rotations',
     },
+    'max-error': {
+      type: 'string',
+      requiresArg: true,
+      describe:
+        'predicted error that outputs may have: 0.01, or 1% of their range; fixed accuracy unless given',
+    },
     'emit-cipher': {
       type: 'string',
       requiresArg: true,
@@ -73,6 +80,9 @@ export const compileCommand = defineCommand({
     if (args.keyMemory !== undefined && parseByteCount(args.keyMemory) === undefined) {
       return '--key-memory is not a number of bytes';
     }
+    if (args.maxError !== undefined && parseErrorGoal(args.maxError) === undefined) {
+      return '--max-error is neither a positive number nor a percentage';
+    }
     return checkSampleOptions(args) ?? checkShapeOptions(args) ?? checkPlacementOptions(args);
   },
   run: async (args, context) => {
@@ -91,6 +101,7 @@ export const compileCommand = defineCommand({
         ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
         samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
         dumpIr: args.dumpIr,
+        maxError: args.maxError === undefined ? undefined : parseErrorGoal(args.maxError),
         ...placementOf(args),
         keyMemory: args.keyMemory === undefined ? undefined : parseByteCount(args.keyMemory),
         ...(args.tokenBlocks === undefined ? {} : { pack: { tokenBlocks: args.tokenBlocks } }),
@@ -102,6 +113,15 @@ export const compileCommand = defineCommand({
     else context.out.write(summaryText(args.output, result, context));
   },
 });
+
+/** `0.01`, absolute, or `1%` of the outputs' range. */
+function parseErrorGoal(given: string): ErrorGoal | undefined {
+  const match = /^(\d*\.?\d+(?:e[+-]?\d+)?)(%?)$/i.exec(given);
+  if (match === null) return undefined;
+  const isFraction = match[2] === '%';
+  const value = Number(match[1]) / (isFraction ? 100 : 1);
+  return value > 0 && Number.isFinite(value) ? { value, isFraction } : undefined;
+}
 
 /** Compiles; warnings go to standard error. */
 export async function compileWithProgress(
