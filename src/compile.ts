@@ -69,6 +69,8 @@ export interface CompileOptions extends ShapeOptions, PlacementOptions {
   readonly keyMemory?: number | undefined;
   /** Isomorphic layers from which on they are compiled once; 0 for never, by default three. */
   readonly outline?: number | undefined;
+  /** Arguments of polynomials are outputs too, so that `decrypt` sees what left its range. */
+  readonly witnesses?: boolean | undefined;
   readonly onProgress?: ((pass: string, fraction: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -253,7 +255,7 @@ function packedModules(
   const blocks = layerBlocks(tensor);
   return counts.flatMap((tokenBlocks) => {
     const pack = { ...defaultPack, ...options.pack, tokenBlocks };
-    const context = { parameters, ranges, pack, outline: options.outline };
+    const context = { parameters, ranges, pack, outline: options.outline, witnesses: options.witnesses };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));

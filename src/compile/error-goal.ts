@@ -1,6 +1,6 @@
 /** `--max-error`: tolerances for every approximated node, until the predicted error keeps the goal. */
 import { runTensor } from '../ir/interpreter/tensor.js';
-import type { Module } from '../ir/module.js';
+import { isWitness, type Module } from '../ir/module.js';
 import { nodeRanges } from '../passes/calibrate.js';
 import { allocate, sensitivities } from '../passes/error-budget.js';
 import { probesOf } from '../passes/measure-bounds.js';
@@ -49,7 +49,7 @@ export function withinGoal<C>(
   let least: { ratio: number; parts: Attempt<C>['parts'] } | undefined;
   for (let i = 0; i < mostAttempts; i++) {
     const tolerances = allocate(tensor, nodes, measured, share);
-    const found = attempt(withTolerances(ranges, tolerances));
+    const found = withoutWitnesses(attempt(withTolerances(ranges, tolerances)));
     const { total, noise, approximation } = ratios(found.parts, limits);
     if (total < (least?.ratio ?? Infinity)) least = { ratio: total, parts: found.parts };
     const step = (aim * Math.max(0.1, 1 - noise)) / Math.max(approximation, 1e-9);
@@ -64,6 +64,11 @@ export function withinGoal<C>(
   }
   if (best !== undefined) return best.candidate;
   throw unreachable(defined(least, 'attempt').parts, limits);
+}
+
+function withoutWitnesses<C>(attempt: Attempt<C>): Attempt<C> {
+  const outputs = Object.entries(attempt.parts).filter(([name]) => !isWitness(name));
+  return { ...attempt, parts: Object.fromEntries(outputs) };
 }
 
 /** The most accurate attempt says what is reachable. */

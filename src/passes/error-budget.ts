@@ -61,7 +61,7 @@ export function sensitivities(
   });
 }
 
-/** In units of NodeRange.tolerance. An error e of every weight moves a mean of values by e max |v| at most. */
+/** In units of NodeRange.tolerance. An error e of every weight moves a mean of values by e max |v|. */
 function disturb(
   module: Module,
   op: Op,

@@ -6,6 +6,7 @@ import { assertVerified } from '../ir/verifier.js';
 import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
+import { addWitnesses } from './add-witnesses.js';
 import { dropLevels } from './drop-levels.js';
 import { expandBootstrap } from './expand-bootstrap.js';
 import { expandPolynomial } from './expand-polynomial.js';
@@ -26,6 +27,8 @@ export interface PassContext {
   readonly pack: PackOptions;
   /** Isomorphic layers from which on they are compiled once; 0 for never. */
   readonly outline?: number | undefined;
+  /** Arguments of polynomials are outputs too. */
+  readonly witnesses?: boolean | undefined;
 }
 
 export interface Pass {
@@ -82,6 +85,14 @@ export const cipherPipeline: readonly Pass[] = [
     to: 'cipher',
     summary: 'the level of every value and where to bootstrap',
     run: (module, { ranges }) => planLevels(module, measureBounds(module, ranges)),
+  },
+  {
+    name: 'add-witnesses',
+    from: 'cipher',
+    to: 'cipher',
+    summary:
+      'on request, arguments of polynomials become outputs, so that the client sees what left its range',
+    run: (module, { witnesses = false }) => (witnesses ? addWitnesses(module) : module),
   },
   {
     name: 'expand-polynomial',

@@ -16,7 +16,7 @@ import {
   type RunOptions,
 } from '../ir/interpreter/cipher.js';
 import { Gaussian } from '../ir/interpreter/gaussian.js';
-import { entryName, type Func, type Module, type Port } from '../ir/module.js';
+import { entryName, isWitness, type Func, type Module, type Port } from '../ir/module.js';
 import { bootstrapNoise } from './predict-error/bootstrap-noise.js';
 import { NodeTable, type NodeError } from './predict-error/node-table.js';
 import { freshNoise, opNoise, type NoiseSources } from './predict-error/noise-model.js';
@@ -90,10 +90,11 @@ export function predictError(
       const noise = sigmas * Math.sqrt(worst / Math.max(1, runs));
       const approximation =
         approximationMargin
-        * clean.reduce(
-          (max, result, i) => Math.max(max, largestDifference(result[port.name], references[i]?.[port.name])),
-          0,
-        );
+        * clean.reduce((max, result, i) => {
+          // A witness has no reference: it is what it is.
+          const wanted = isWitness(port.name) ? result[port.name] : references[i]?.[port.name];
+          return Math.max(max, largestDifference(result[port.name], wanted));
+        }, 0);
       return [port.name, { predictedError: noise + approximation, noise, approximation }];
     }),
   );

@@ -3,19 +3,12 @@
  * makes in `main`, as raw slots. For debugging: whoever decrypts such outputs sees what the model computes
  * inside. Values inside of functions (layers that were outlined, bootstraps) and loops are not tapped.
  */
-import { Ids, BlockBuilder } from '../ir/builder.js';
-import {
-  entryName,
-  type Block,
-  type Module,
-  type Op,
-  type Port,
-  type SlotMap,
-  type Value,
-} from '../ir/module.js';
+import type { BlockBuilder } from '../ir/builder.js';
+import { entryName, type Module, type Op, type Value } from '../ir/module.js';
 import { canonicalScale, scalesEqual } from '../ir/scale.js';
-import { axesCount, type CtType } from '../ir/types.js';
+import type { CtType } from '../ir/types.js';
 import { defined } from '../support/invariant.js';
+import { withRawOutputs } from './raw-outputs.js';
 
 export interface Tap {
   /** ONNX node. */
@@ -45,32 +38,12 @@ export function tapNodes(module: Module): TappedModule {
   );
   const last = new Map<string, Value>();
   for (const op of main.body.ops) for (const value of tappable(op)) last.set(op.loc, value);
-  const builder = new BlockBuilder(new Ids(firstFreeId(module)), module.parameters);
-  const taps: Tap[] = [];
-  const ports: Port[] = [];
-  const results: Value[] = [];
-  for (const [node, value] of last) {
-    const part = firstElements(builder, value, node);
-    const elements = axesCount((part.type as CtType).axes);
-    const { slots } = defined(module.parameters, 'parameters');
-    const port = portPrefix + node;
-    taps.push({ node, port, value });
-    results.push(part);
-    ports.push({ name: port, shape: [elements, slots], slots: rawSlots(elements, slots), factor: 1 });
-  }
-  const added = builder.finish([]).ops;
-  const body = {
-    ...main.body,
-    ops: [...main.body.ops, ...added],
-    results: [...main.body.results, ...results],
-  };
+  const taps = [...last].map(([node, value]): Tap => ({ node, port: portPrefix + node, value }));
   return {
     taps,
-    module: {
-      ...module,
-      functions: module.functions.map((func) => (func === main ? { ...func, body } : func)),
-      outputs: [...module.outputs, ...ports],
-    },
+    module: withRawOutputs(module, (builder) =>
+      taps.map(({ node, port, value }) => ({ name: port, value: firstElements(builder, value, node) })),
+    ),
   };
 }
 
@@ -91,26 +64,4 @@ function firstElements(builder: BlockBuilder, value: Value, loc: string): Value 
     left = Math.floor(left / kept);
   }
   return part;
-}
-
-/** Slot u of element e is value e * slots + u. */
-function rawSlots(elements: number, slots: number): SlotMap {
-  return {
-    period: slots,
-    features: Int32Array.from({ length: elements * slots }, (_, i) => i),
-    tokens: Int32Array.of(0),
-  };
-}
-
-function firstFreeId({ functions }: Module): number {
-  let next = 0;
-  const block = ({ args, ops }: Block): void => {
-    for (const { id } of args) next = Math.max(next, id + 1);
-    for (const op of ops) {
-      for (const { id } of op.results) next = Math.max(next, id + 1);
-      op.regions.forEach(block);
-    }
-  };
-  functions.forEach(({ body }) => block(body));
-  return next;
 }

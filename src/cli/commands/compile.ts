@@ -3,7 +3,7 @@ import type { CompileOptions, CompileResult } from '../../compile.js';
 import type { ErrorGoal } from '../../compile/error-goal.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
-import type { Module } from '../../ir/module.js';
+import { isWitness, type Module } from '../../ir/module.js';
 import { renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
 import type { SecurityBits } from '../../target/security.js';
@@ -55,6 +55,11 @@ export const compileCommand = defineCommand({
       describe:
         'predicted error that outputs may have: 0.01, or 1% of their range; fixed accuracy unless given',
     },
+    witnesses: {
+      type: 'boolean',
+      default: false,
+      describe: 'longer responses, by which decrypt names nodes whose values left their range',
+    },
     'emit-cipher': {
       type: 'string',
       requiresArg: true,
@@ -101,6 +106,7 @@ export const compileCommand = defineCommand({
         ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
         samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
         dumpIr: args.dumpIr,
+        witnesses: args.witnesses,
         maxError: args.maxError === undefined ? undefined : parseErrorGoal(args.maxError),
         ...placementOf(args),
         keyMemory: args.keyMemory === undefined ? undefined : parseByteCount(args.keyMemory),
@@ -171,10 +177,12 @@ function cipherText(module: Module): Uint8Array {
 
 function summaryText(path: string, { summary, cipher }: CompileResult, { style }: Context): string {
   const passes = summary.passes.reduce((sum, pass) => sum + pass.seconds, 0);
-  const errors = cipher.outputs.map(
-    (port) =>
-      `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`,
-  );
+  const errors = cipher.outputs
+    .filter(({ name }) => !isWitness(name))
+    .map(
+      (port) =>
+        `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`,
+    );
   const lines = [
     `${path}: ${formatBytes(summary.planBytes)}, weights ${formatBytes(summary.weightsBytes)}, compiled in `
       + formatSeconds(passes),

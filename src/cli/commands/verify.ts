@@ -14,7 +14,7 @@ import {
   shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
-import { clientOf, loadPlan, portInputs, type LoadedPlan } from '../engine.js';
+import { clientOf, loadPlan, portInputs, reportRanges, type LoadedPlan } from '../engine.js';
 import { checkInputs } from '../files.js';
 import { formatError, formatFields, insecureNotice } from '../format.js';
 import { agreementOf, type Agreement, type Comparison } from '../measure.js';
@@ -107,6 +107,7 @@ export const verifyCommand = defineCommand({
     const runs = args.encrypted
       ? await encryptedRuns(plan, inputs, { threads, perNode: args.perNode }, context)
       : await clearRuns(plan, inputs, { ...args, seed: args.seed }, context);
+    for (const values of runs.outputs) await reportRanges(plan, values, context);
     const comparisons = runs.outputs.map((values, i): Comparison => ({
       measured: defined(client.decode(values)[0], 'output').data,
       reference: defined(references[i], 'reference'),
