@@ -13,8 +13,8 @@ const argumentMargin = 0.4;
  */
 const positiveFactor = 2;
 const positiveLogMargin = 0.25;
-/** Of variances that spread over decades: a factor of 8 beyond what was seen, both margins together. */
-const mostLogMargin = Math.log(8);
+/** Of variances that spread over decades: a factor of 16 beyond what was seen, both margins together. */
+const mostLogMargin = Math.log(16);
 
 export function widen(interval: Interval): Interval {
   const span = Math.max(interval.max - interval.min, 1e-3);
