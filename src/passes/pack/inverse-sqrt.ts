@@ -45,8 +45,8 @@ export function fitInverseSqrt(shift: number, tolerance: number | undefined, loc
 
 /**
  * Steps that bring z = p sqrt(w) from [1 - error, 1 + error] to 1; undefined if they are too many. On [l, u]
- * the minimax cubic takes 1 - e at both ends and 1 + e at z = sqrt((l^2 + l u + u^2) / 3): an end near 0 grows
- * by 3 sqrt(3) / 2 a step, where a Newton step (1.5, 0.5) makes 1.5.
+ * the minimax cubic takes 1 - e at both ends and 1 + e at z = sqrt((l^2 + l u + u^2) / 3): an end near 0
+ * grows by 3 sqrt(3) / 2 a step, where a Newton step (1.5, 0.5) makes 1.5.
  */
 function stepsFrom(error: number, target: number): InverseSqrtStep[] | undefined {
   const steps: InverseSqrtStep[] = [];
