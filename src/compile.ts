@@ -11,6 +11,7 @@ import {
   type PlacedModule,
   type PlacementOptions,
 } from './compile/place.js';
+import { withinGoal, type ErrorGoal } from './compile/error-goal.js';
 import type { Samples } from './data/index.js';
 import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
@@ -23,7 +24,12 @@ import { layerBlocks } from './passes/layer-blocks.js';
 import { describeLevels, type LevelReport } from './passes/plan-levels.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
-import { defaultPredictOptions, predictError, withPredictedErrors } from './passes/predict-error.js';
+import {
+  defaultPredictOptions,
+  predictError,
+  withPredictedErrors,
+  type ErrorPrediction,
+} from './passes/predict-error.js';
 import { shorterRequests, type Ranges } from './passes/ranges.js';
 import { AegisError, type Diagnostic } from './support/diagnostics.js';
 import { defined } from './support/invariant.js';
@@ -57,11 +63,15 @@ export interface CompileOptions extends ShapeOptions, PlacementOptions {
   readonly samples?: Samples | undefined;
   /** Folder for the IR after every pass. */
   readonly dumpIr?: string | undefined;
+  /** Largest predicted error that the outputs may have; without one, every node has a fixed tolerance. */
+  readonly maxError?: ErrorGoal | undefined;
   readonly pack?: Partial<PackOptions> | undefined;
   /** Bytes of evaluation keys in memory: more rotations take the place of keys until they fit. */
   readonly keyMemory?: number | undefined;
   /** Isomorphic layers from which on they are compiled once; 0 for never, by default three. */
   readonly outline?: number | undefined;
+  /** Arguments of polynomials are outputs too, so that `decrypt` sees what left its range. */
+  readonly witnesses?: boolean | undefined;
   readonly onProgress?: ((pass: string, fraction: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -126,7 +136,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const parameters = parametersFor(options, tensor);
   const { module, passes, dumped, levelPlan } = await step('passes', () =>
-    fastestWithKeys({ tensor, ranges, parameters }, options),
+    withinBudget({ tensor, ranges, parameters }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
   const others = tried - passes.reduce((sum, one) => sum + one.seconds, 0);
@@ -146,6 +156,20 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     summary: { ...lowered.summary, passes: reports, levelPlan },
     warnings,
   };
+}
+
+/** With an error budget, the fastest module that keeps it. */
+function withinBudget(source: Source, options: CompileOptions): Candidate {
+  const { maxError } = options;
+  if (maxError === undefined) return fastestWithKeys(source, options);
+  const { tensor, ranges } = source;
+  return withinGoal(maxError, tensor, ranges, (budgeted) => {
+    const candidate = fastestWithKeys({ ...source, ranges: budgeted }, options);
+    const { cipher, report } = candidate.module;
+    const prediction = predictionOf(cipher, tensor, ranges);
+    if (prediction === undefined) throw new AegisError(unpredicted(ranges));
+    return { candidate, parts: prediction.parts, seconds: report?.seconds ?? Infinity };
+  });
 }
 
 interface Candidate {
@@ -249,8 +273,8 @@ function packedModules(
       levelPlan = report;
       options.onProgress?.(`plan-levels: ${describeLevels(report)}`, levelsProgress);
     };
-    const { outline, profile } = options;
-    const context = { parameters, ranges, pack, outline, profile, now: seconds, onLevels };
+    const { outline, profile, witnesses } = options;
+    const context = { parameters, ranges, pack, outline, profile, witnesses, now: seconds, onLevels };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
@@ -478,23 +502,31 @@ function withShortest(tensor: Module, { nodes }: Ranges): Module {
 
 /** The module with predicted errors, unless there is no input to run it on or a run takes minutes. */
 function predicted(cipher: Module, tensor: Module, ranges: Ranges, warnings: Diagnostic[]): Module {
+  const prediction = predictionOf(cipher, tensor, ranges);
+  if (prediction !== undefined) return withPredictedErrors(cipher, prediction);
+  warnings.push(unpredicted(ranges));
+  return cipher;
+}
+
+function unpredicted({ probes }: Ranges): Diagnostic {
+  return {
+    code: 'A105',
+    message:
+      probes.length === 0
+        ? 'the ranges hold no calibration inputs: the output error is not predicted'
+        : 'a clear run of this plan takes minutes: the output error is not predicted',
+    help: 'compile the model at a shorter length, with samples, to see its error',
+  };
+}
+
+function predictionOf(cipher: Module, tensor: Module, ranges: Ranges): ErrorPrediction | undefined {
   const all = probesOf(ranges);
   const runs = affordableRuns(cipher, all.length + defaultPredictOptions.runs);
-  if (all.length === 0 || runs === 0) {
-    warnings.push({
-      code: 'A105',
-      message:
-        all.length === 0
-          ? 'the ranges hold no calibration inputs: the output error is not predicted'
-          : 'a clear run of this plan takes minutes: the output error is not predicted',
-      help: 'compile the model at a shorter length, with samples, to see its error',
-    });
-    return cipher;
-  }
+  if (all.length === 0 || runs === 0) return undefined;
   const noisyRuns = Math.min(defaultPredictOptions.runs, Math.max(1, runs - 1));
   const probes = all.slice(0, Math.max(1, runs - noisyRuns));
   const references = probes.map((probe) => runTensor(tensor, probe));
-  return withPredictedErrors(cipher, predictError(cipher, probes, references, { runs: noisyRuns }));
+  return predictError(cipher, probes, references, { runs: noisyRuns });
 }
 
 /** One file per pass, in the order of the pipeline. */

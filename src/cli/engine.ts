@@ -7,7 +7,7 @@ import { elementCount, type Tensor } from '../data/index.js';
 import { parseModule } from '../ir/parser.js';
 import { assertVerified } from '../ir/verifier.js';
 import type { ClientProgram } from '../frontend/index.js';
-import type { Module } from '../ir/module.js';
+import { witnessPrefix, type Module } from '../ir/module.js';
 import type { KeygenResult, RunReport, TaskHooks } from '../executor/index.js';
 import { AegisError, Diagnostics } from '../support/diagnostics.js';
 import type { Context } from './context.js';
@@ -168,6 +168,42 @@ export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Contex
   );
 }
 
+/** Values of the output ports. */
+export async function decryptPorts(
+  plan: LoadedPlan,
+  key: string,
+  response: string,
+  context: Context,
+): Promise<Readonly<Record<string, Float64Array>>> {
+  const { decrypt } = await import('../executor/index.js');
+  const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
+    decrypt({ plan: plan.path, key, in: response, ...hooks }),
+  );
+  // What witnesses say is reported by node.
+  showWarnings(
+    warnings.filter(({ message }) => !message.includes(witnessPrefix)),
+    context,
+  );
+  return outputs;
+}
+
+/** Witnesses (compile --witnesses) show the nodes whose values left the interval of their polynomial. */
+export async function reportRanges(
+  { view }: LoadedPlan,
+  outputs: Readonly<Record<string, Float64Array>>,
+  { err }: Context,
+): Promise<void> {
+  const { rangeViolations } = await import('../passes/add-witnesses.js');
+  const [first, ...others] = rangeViolations(view.outputs, outputs);
+  if (first === undefined) return;
+  const after = others.length === 0 ? '' : `, and ${others.length} more after it`;
+  err.write(
+    `warning[C130]: node "${first.node}" left its range${after}: its argument reached `
+      + `${first.largest.toPrecision(3)} where [-1, 1] is approximated; the result is not to be trusted\n`
+      + '  help: calibrate with inputs like this one\n',
+  );
+}
+
 /** Outputs of the model in its own shapes. */
 export async function decryptResponse(
   plan: LoadedPlan,
@@ -175,11 +211,8 @@ export async function decryptResponse(
   response: string,
   context: Context,
 ): Promise<Map<string, Tensor>> {
-  const { decrypt } = await import('../executor/index.js');
-  const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
-    decrypt({ plan: plan.path, key, in: response, ...hooks }),
-  );
-  showWarnings(warnings, context);
+  const outputs = await decryptPorts(plan, key, response, context);
+  await reportRanges(plan, outputs, context);
   const client = await clientOf(plan);
   return new Map(
     client.decode(outputs).map(({ name, shape, data }) => [name, { dtype: 'float64', shape, data }]),

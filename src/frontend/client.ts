@@ -2,7 +2,7 @@
  * The client's share of a model, run in the clear: from the model's inputs to the values it encrypts, and
  * from what it decrypts to the model's outputs. The parts come from files and are untrusted.
  */
-import type { ClientParts, Port } from '../ir/module.js';
+import { isWitness, type ClientParts, type Port } from '../ir/module.js';
 import { AegisError, Diagnostics } from '../support/diagnostics.js';
 import { defined } from '../support/invariant.js';
 import { bindInputs } from './bind.js';
@@ -54,13 +54,16 @@ export class ClientProgram {
   readonly inputs: readonly ClientInput[];
   private readonly prologue: ShapedGraph | undefined;
   private readonly epilogue: ShapedGraph | undefined;
+  private readonly outputPorts: readonly NamedPort[];
 
   /** Without parts, the ports are the model's inputs and outputs. Error: F301. */
   constructor(
     parts: ClientParts | undefined,
     private readonly inputPorts: readonly NamedPort[],
-    private readonly outputPorts: readonly NamedPort[],
+    ports: readonly NamedPort[],
   ) {
+    this.outputPorts = ports.filter(({ name }) => !isWitness(name));
+    const { outputPorts } = this;
     this.prologue = readPart(parts?.prologue, 'prologue');
     this.epilogue = readPart(parts?.epilogue, 'epilogue');
     checkPrologue(this.prologue, inputPorts);

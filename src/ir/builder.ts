@@ -6,9 +6,10 @@ import { declaredByCaller } from './opdef.js';
 import { opDef } from './ops/table.js';
 import type { Type } from './types.js';
 
-/** Hands out value ids; one per module under construction. */
+/** Hands out value ids from `next` on; one per module under construction. */
 export class Ids {
-  private next = 0;
+  constructor(private next = 0) {}
+
   fresh(type: Type): Value {
     return { id: this.next++, type };
   }

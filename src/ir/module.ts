@@ -111,6 +111,13 @@ export interface Module {
 
 export const entryName = 'main';
 
+/** Output ports that are no outputs of the model: arguments of polynomials (add-witnesses). */
+export const witnessPrefix = 'aegis.witness/';
+
+export function isWitness(port: string): boolean {
+  return port.startsWith(witnessPrefix);
+}
+
 /** Calls `visit` on every op, in program order, outer before inner. */
 export function walkOps(block: Block, visit: (op: Op, block: Block) => void): void {
   for (const op of block.ops) {

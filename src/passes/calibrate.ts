@@ -15,7 +15,7 @@ import {
 } from './ranges.js';
 
 /** Samples kept in the ranges file: packed values and errors are measured on them later. */
-export const maxProbes = 8;
+export const maxProbes = 16;
 
 type Sample = Readonly<Record<string, Float64Array>>;
 

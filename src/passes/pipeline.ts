@@ -7,6 +7,7 @@ import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
 import type { Parameters } from '../target/parameters.js';
 import type { DeviceProfile } from '../target/profile.js';
+import { addWitnesses } from './add-witnesses.js';
 import { dropLevels } from './drop-levels.js';
 import { expandBootstrap } from './expand-bootstrap.js';
 import { expandPolynomial } from './expand-polynomial.js';
@@ -32,6 +33,8 @@ export interface PassContext {
   /** Seconds, for reports. */
   readonly now?: (() => number) | undefined;
   readonly onLevels?: ((report: LevelReport) => void) | undefined;
+  /** Arguments of polynomials are outputs too. */
+  readonly witnesses?: boolean | undefined;
 }
 
 export interface Pass {
@@ -89,6 +92,14 @@ export const cipherPipeline: readonly Pass[] = [
     summary: 'the level of every value and where to bootstrap, at the least predicted time',
     run: (module, { ranges, profile, now, onLevels }) =>
       planLevels(module, measureBounds(module, ranges), { profile, now, onReport: onLevels }),
+  },
+  {
+    name: 'add-witnesses',
+    from: 'cipher',
+    to: 'cipher',
+    summary:
+      'on request, arguments of polynomials become outputs, so that the client sees what left its range',
+    run: (module, { witnesses = false }) => (witnesses ? addWitnesses(module) : module),
   },
   {
     name: 'expand-polynomial',

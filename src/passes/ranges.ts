@@ -25,6 +25,11 @@ export interface NodeRange {
   readonly kind: 'input' | 'variance' | 'attention';
   readonly interval: Interval;
   readonly attention?: AttentionRanges | undefined;
+  /**
+   * What the error budget leaves the node, not part of a file: an absolute error of activations, a relative
+   * one of inverse square roots and of softmax weights. Without a budget, the constants of pack.
+   */
+  readonly tolerance?: number | undefined;
 }
 
 /**

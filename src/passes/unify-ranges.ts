@@ -71,7 +71,13 @@ function unionOfNodes(a: NodeRange, b: NodeRange): NodeRange {
     a.attention === undefined || b.attention === undefined
       ? undefined
       : unionOfAttention(a.attention, b.attention);
-  return { kind: a.kind, interval: union(a.interval, b.interval), attention };
+  const tolerance = Math.min(a.tolerance ?? Infinity, b.tolerance ?? Infinity);
+  return {
+    kind: a.kind,
+    interval: union(a.interval, b.interval),
+    attention,
+    ...(tolerance === Infinity ? {} : { tolerance }),
+  };
 }
 
 function unionOfAttention(a: AttentionRanges, b: AttentionRanges): AttentionRanges {

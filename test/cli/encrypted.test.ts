@@ -146,10 +146,26 @@ describe('an encrypted run', () => {
     expect(result.maxAbsError).toBeLessThanOrEqual(result.predictedError);
   });
 
+  it('is verified node by node, by decrypting what nodes make', async () => {
+    const samples = ['--samples', samplesFile, '--take', '16:17', '--per-node', '--json'];
+    const runs = await Promise.all([
+      ok('verify', plan, ...samples),
+      ok('verify', plan, ...samples, '--encrypted'),
+    ]);
+    for (const { out } of runs) {
+      const { nodes } = JSON.parse(out) as { nodes: { node: string; predicted: number; measured: number }[] };
+      expect(nodes.length).toBeGreaterThan(10);
+      for (const { node, predicted, measured } of nodes) {
+        expect(measured, node).toBeLessThanOrEqual(predicted);
+        expect(measured, node).toBeGreaterThan(predicted / 64);
+      }
+    }
+  });
+
   it('is verified in the clear, against samples and against ONNX Runtime', async () => {
     const { out } = await ok('verify', plan, '--samples', samplesFile, '--take', '16:20', '--json');
     expect(JSON.parse(out)).toMatchObject({ samples: 4, argmaxAgreement: 1, accuracy: 1 });
-    const random = ['verify', plan, '--random', '2', '--seed', '3', '--model', model, '--json'];
+    const random = ['verify', plan, '--random', '2', '--seed', '3', '--model', model, '--no-noise', '--json'];
     const [ort, tensor] = await Promise.all(
       ['ort', 'tensor'].map(
         async (oracle) =>

@@ -1,8 +1,9 @@
 import { rm } from 'node:fs/promises';
 import type { CompileOptions, CompileResult } from '../../compile.js';
+import type { ErrorGoal } from '../../compile/error-goal.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
-import type { Module } from '../../ir/module.js';
+import { isWitness, type Module } from '../../ir/module.js';
 import { describeLevels } from '../../passes/plan-levels.js';
 import { renderDiagnostic } from '../../support/diagnostics.js';
 import type { RingName } from '../../target/parameters.js';
@@ -49,6 +50,17 @@ export const compileCommand = defineCommand({
       requiresArg: true,
       describe: 'bytes that evaluation keys may take, or 4GiB: fewer keys, more rotations',
     },
+    'max-error': {
+      type: 'string',
+      requiresArg: true,
+      describe:
+        'predicted error that outputs may have: 0.01, or 1% of their range; fixed accuracy unless given',
+    },
+    witnesses: {
+      type: 'boolean',
+      default: false,
+      describe: 'longer responses, by which decrypt names nodes whose values left their range',
+    },
     'emit-cipher': {
       type: 'string',
       requiresArg: true,
@@ -74,6 +86,9 @@ export const compileCommand = defineCommand({
     if (args.keyMemory !== undefined && parseByteCount(args.keyMemory) === undefined) {
       return '--key-memory is not a number of bytes';
     }
+    if (args.maxError !== undefined && parseErrorGoal(args.maxError) === undefined) {
+      return '--max-error is neither a positive number nor a percentage';
+    }
     return checkSampleOptions(args) ?? checkShapeOptions(args) ?? checkPlacementOptions(args);
   },
   run: async (args, context) => {
@@ -92,6 +107,8 @@ export const compileCommand = defineCommand({
         ranges: args.ranges === undefined ? undefined : await readRanges(args.ranges),
         samples: args.samples === undefined ? undefined : await readTaken(args.samples, args.take),
         dumpIr: args.dumpIr,
+        witnesses: args.witnesses,
+        maxError: args.maxError === undefined ? undefined : parseErrorGoal(args.maxError),
         ...placementOf(args),
         keyMemory: args.keyMemory === undefined ? undefined : parseByteCount(args.keyMemory),
         ...(args.tokenBlocks === undefined ? {} : { pack: { tokenBlocks: args.tokenBlocks } }),
@@ -103,6 +120,15 @@ export const compileCommand = defineCommand({
     else context.out.write(summaryText(args.output, result, context));
   },
 });
+
+/** `0.01`, absolute, or `1%` of the outputs' range. */
+function parseErrorGoal(given: string): ErrorGoal | undefined {
+  const match = /^(\d*\.?\d+(?:e[+-]?\d+)?)(%?)$/i.exec(given);
+  if (match === null) return undefined;
+  const isFraction = match[2] === '%';
+  const value = Number(match[1]) / (isFraction ? 100 : 1);
+  return value > 0 && Number.isFinite(value) ? { value, isFraction } : undefined;
+}
 
 /** Compiles; warnings go to standard error. */
 export async function compileWithProgress(
@@ -152,10 +178,12 @@ function cipherText(module: Module): Uint8Array {
 
 function summaryText(path: string, { summary, cipher }: CompileResult, { style }: Context): string {
   const passes = summary.passes.reduce((sum, pass) => sum + pass.seconds, 0);
-  const errors = cipher.outputs.map(
-    (port) =>
-      `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`,
-  );
+  const errors = cipher.outputs
+    .filter(({ name }) => !isWitness(name))
+    .map(
+      (port) =>
+        `${port.name} ${port.predictedError === undefined ? 'unknown' : formatError(port.predictedError)}`,
+    );
   const lines = [
     `${path}: ${formatBytes(summary.planBytes)}, weights ${formatBytes(summary.weightsBytes)}, compiled in `
       + formatSeconds(passes),

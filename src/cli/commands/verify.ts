@@ -1,7 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
-import type { NodeError } from '../../passes/predict-error.js';
+import { availableParallelism } from 'node:os';
 import type { PlanPort } from '../../backend/plan-view.js';
 import type { ClientInput } from '../../frontend/index.js';
 import { parseTake, sampleAt, type Samples } from '../../data/index.js';
@@ -17,21 +14,12 @@ import {
   shapeOptions,
 } from '../command.js';
 import type { Context } from '../context.js';
-import {
-  cipherBeside,
-  clientOf,
-  decryptResponse,
-  encryptRequest,
-  generateKeys,
-  loadPlan,
-  portInputs,
-  runPlan,
-  type LoadedPlan,
-} from '../engine.js';
+import { clientOf, loadPlan, portInputs, reportRanges, type LoadedPlan } from '../engine.js';
 import { checkInputs } from '../files.js';
-import { formatError, formatFields, formatTable, insecureNotice } from '../format.js';
+import { formatError, formatFields, insecureNotice } from '../format.js';
 import { agreementOf, type Agreement, type Comparison } from '../measure.js';
 import { openOracle, randomSamples, type RandomInput } from '../oracle.js';
+import { clearRuns, encryptedRuns, nodesText, predictedAfter, type NodeRow } from '../verify-runs.js';
 
 export const verifyCommand = defineCommand({
   command: 'verify <plan>',
@@ -64,7 +52,12 @@ export const verifyCommand = defineCommand({
     'per-node': {
       type: 'boolean',
       default: false,
-      describe: 'predicted noise of every ONNX node, on these inputs',
+      describe: 'noise of every ONNX node, predicted and measured; with --encrypted by the secret key',
+    },
+    noise: {
+      type: 'boolean',
+      default: true,
+      describe: 'runs in the clear add the noise of every operation; --no-noise leaves approximation errors',
     },
     threads: {
       type: 'number',
@@ -110,30 +103,23 @@ export const verifyCommand = defineCommand({
       seqLen: args.seqLen,
       dims: parseDims(args.dim),
     });
-    const measure = args.encrypted
-      ? await encryptedRuns(plan, inputs, output.name, args.threads ?? availableParallelism(), context)
-      : (await clearRuns(plan, inputs, args.cipher, context)).map(
-          (values) => defined(client.decode(values)[0], 'output').data,
-        );
-    const comparisons = measure.map((measured, i): Comparison => ({
-      measured,
+    const threads = args.threads ?? availableParallelism();
+    const runs = args.encrypted
+      ? await encryptedRuns(plan, inputs, { threads, perNode: args.perNode }, context)
+      : await clearRuns(plan, inputs, { ...args, seed: args.seed }, context);
+    for (const values of runs.outputs) await reportRanges(plan, values, context);
+    const comparisons = runs.outputs.map((values, i): Comparison => ({
+      measured: defined(client.decode(values)[0], 'output').data,
       reference: defined(references[i], 'reference'),
       rowLength: output.shape.at(-1) ?? 1,
       label: samples.labels?.[i],
     }));
-    const nodes = args.perNode ? await predictNodes(plan, inputs, args.cipher, context) : undefined;
     const first = args.take === undefined ? 0 : parseTake(args.take).from;
-    // What is computed after decryption has no prediction of its own.
-    const predictedError = client.hasEpilogue ? undefined : plan.view.outputs[0]?.predictedError;
-    const shown = { plan, predictedError, encrypted: args.encrypted, nodes };
+    const predictedError = predictedAfter(client, plan.view.outputs, runs.outputs);
+    const shown = { plan, predictedError, encrypted: args.encrypted, noise: args.noise, nodes: runs.nodes };
     report(agreementOf(comparisons, first), shown, context);
   },
 });
-
-/** The error model runs each of them several times. */
-const maxPredictionInputs = 4;
-
-type Inputs = Readonly<Record<string, Float64Array>>;
 
 /** An input of the model with what its port was calibrated for, if it has one. */
 function boundedBy(ports: readonly PlanPort[]): (input: ClientInput) => RandomInput {
@@ -163,78 +149,16 @@ async function referencesOf(
   return outputs;
 }
 
-/** The clear interpreter of the final cipher module: layouts, approximations, bootstraps; no noise. */
-async function clearRuns(
-  plan: LoadedPlan,
-  inputs: readonly Inputs[],
-  cipherPath: string | undefined,
-  context: Context,
-): Promise<Inputs[]> {
-  const { runCipher } = await import('../../ir/interpreter/cipher.js');
-  const module = await cipherBeside(plan, cipherPath);
-  return context.progress.during('verify', async (task) =>
-    inputs.map((input, i) => {
-      task.update(i / inputs.length, `sample ${i + 1} of ${inputs.length}`);
-      return runCipher(module, input);
-    }),
-  );
-}
-
-/** What noise does to every node, by the error model. */
-async function predictNodes(
-  plan: LoadedPlan,
-  inputs: readonly Inputs[],
-  cipherPath: string | undefined,
-  context: Context,
-): Promise<readonly NodeError[]> {
-  const { predictError } = await import('../../passes/predict-error.js');
-  const { runCipher } = await import('../../ir/interpreter/cipher.js');
-  const module = await cipherBeside(plan, cipherPath);
-  const few = inputs.slice(0, maxPredictionInputs);
-  return context.progress.during('per node', async (task) => {
-    task.update(0, 'error model');
-    return predictError(
-      module,
-      few,
-      few.map((input) => runCipher(module, input)),
-    ).nodes;
-  });
-}
-
-/** Keys, requests and responses live in a folder of their own and go with it. */
-async function encryptedRuns(
-  plan: LoadedPlan,
-  inputs: readonly Inputs[],
-  output: string,
-  threads: number,
-  context: Context,
-): Promise<Float64Array[]> {
-  const folder = await mkdtemp(join(tmpdir(), 'aegis-verify-'));
-  try {
-    const keys = await generateKeys(plan, folder, undefined, context);
-    const [request, response] = [join(folder, 'request.ct'), join(folder, 'response.ct')];
-    const results: Float64Array[] = [];
-    for (const input of inputs) {
-      await encryptRequest(plan, keys.publicKey, input, request, context);
-      await runPlan(plan, { keys: keys.evalKeys, request, response, threads }, context);
-      const outputs = await decryptResponse(plan, keys.secretKey, response, context);
-      results.push(defined(outputs.get(output), `output ${output}`).data);
-    }
-    return results;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
 interface Shown {
   readonly plan: LoadedPlan;
   readonly predictedError: number | undefined;
   readonly encrypted: boolean;
-  readonly nodes: readonly NodeError[] | undefined;
+  readonly noise: boolean;
+  readonly nodes: readonly NodeRow[] | undefined;
 }
 
 function report(agreement: Agreement, shown: Shown, { json, out, style }: Context): void {
-  const { plan, predictedError, encrypted, nodes } = shown;
+  const { plan, predictedError, encrypted, noise, nodes } = shown;
   const { insecure } = plan.view.parameters;
   if (json) {
     // JSON has no infinity, and null would pass `<=` in some languages.
@@ -243,37 +167,20 @@ function report(agreement: Agreement, shown: Shown, { json, out, style }: Contex
     return;
   }
   const above = agreement.maxAbsError > (predictedError ?? Infinity) ? ': ABOVE THE PREDICTION' : '';
+  const clear = noise ? 'in the clear with noise' : 'in the clear without noise';
   const rows: [string, string][] = [
-    ['samples', `${agreement.samples} ${encrypted ? 'encrypted' : 'in the clear'}`],
+    ['samples', `${agreement.samples} ${encrypted ? 'encrypted' : clear}`],
     ['measured error', `${formatError(agreement.maxAbsError)} on sample ${agreement.worstSample}${above}`],
     [
       'predicted error',
-      predictedError === undefined
-        ? 'none: the output is computed after decryption'
-        : formatError(predictedError),
+      predictedError === undefined ? 'unknown: compile gave none' : formatError(predictedError),
     ],
     ['same decision', percent(agreement.argmaxAgreement)],
   ];
   if (agreement.accuracy !== undefined) rows.push(['accuracy', percent(agreement.accuracy)]);
   out.write(`${plan.path}\n${formatFields(rows)}\n`);
-  if (nodes !== undefined) out.write(`\n${nodesText(nodes)}\n`);
+  if (nodes !== undefined) out.write(`\n${nodesText(nodes, encrypted)}\n`);
   if (insecure) out.write(`${insecureNotice(style)}\n`);
-}
-
-function nodesText(nodes: readonly NodeError[]): string {
-  return formatTable(
-    [
-      ['node', 'ops', 'level', 'largest value', 'predicted noise'],
-      ...nodes.map(({ node, ops, level, magnitude, noise }) => [
-        node,
-        String(ops),
-        String(level),
-        magnitude.toPrecision(3),
-        formatError(noise),
-      ]),
-    ],
-    [1, 2, 3, 4],
-  );
 }
 
 function percent(share: number): string {

@@ -18,6 +18,8 @@ export interface TensorRunOptions {
    * Called after every op with its results, row-major; the operands were results of earlier ops, or inputs.
    */
   readonly observe?: (op: Op, results: readonly Float64Array[]) => void;
+  /** Changes the result of an op in place, before anything reads it: what if the op were inexact? */
+  readonly disturb?: (op: Op, result: Float64Array, operands: readonly Float64Array[]) => void;
 }
 
 /** Values by input name to values by output name. */
@@ -46,6 +48,7 @@ export function runTensor(
     const result = defined(op.results[0], 'result');
     const out = new Float64Array(sizeOf(result));
     run(module, op, operands, out);
+    options.disturb?.(op, out, operands);
     values.set(result.id, out);
     options.observe?.(op, [out]);
   }

@@ -13,6 +13,8 @@ const argumentMargin = 0.4;
  */
 const positiveFactor = 2;
 const positiveLogMargin = 0.25;
+/** Of variances that spread over decades: a factor of 16 beyond what was seen, both margins together. */
+const mostLogMargin = Math.log(16);
 
 export function widen(interval: Interval): Interval {
   const span = Math.max(interval.max - interval.min, 1e-3);
@@ -26,8 +28,12 @@ export function widenLog(log: Interval): Interval {
 }
 
 export function widenPositive(interval: Interval): Interval {
-  const log = widenLog({ min: Math.log(interval.min), max: Math.log(interval.max) });
-  return { min: Math.exp(log.min), max: Math.exp(log.max) };
+  const seen = { min: Math.log(interval.min), max: Math.log(interval.max) };
+  const log = widenLog(seen);
+  return {
+    min: Math.exp(Math.max(log.min, seen.min - mostLogMargin)),
+    max: Math.exp(Math.min(log.max, seen.max + mostLogMargin)),
+  };
 }
 
 /** The map of [min, max] onto [-1, 1]: t = scale * x + shift. */

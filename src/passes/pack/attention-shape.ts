@@ -29,6 +29,8 @@ export interface AttentionSpec {
   /** Token blocks P of queries and of keys. */
   readonly tokenBlocks: number;
   readonly ranges: AttentionRanges;
+  /** Relative error of exp' and of the inverses that the budget leaves the node. */
+  readonly tolerance?: number | undefined;
   /** [queries, keys]: 1 where a query sees a key, else 0. */
   readonly keep?: Float64Array | undefined;
   /** [queries, keys] or [heads, queries, keys], added to the scores. */

@@ -70,8 +70,8 @@ import { applyMatrix } from './linear.js';
  * 127.
  */
 const maxLogSpread = 6;
-const inverseRelativeError = 1e-5;
-const exponentialRelativeError = 1e-5;
+/** Of exp' and of inverses, without a budget. */
+const softmaxRelativeError = 1e-5;
 
 /** Axis of key blocks. */
 const keyAxis = 'q';
@@ -79,7 +79,12 @@ const keyAxis = 'q';
 /** Packs one of q, k, v into the head layout: `rows` at axis j, values scaled by `factor`. */
 export type ProjectHeads = (which: 0 | 1 | 2, rows: Int32Array, headSize: number, factor: number) => Value;
 
-interface SoftmaxPlan {
+/** What the approximations of a softmax depend on. */
+export type SoftmaxSpec = Pick<AttentionSpec, 'tokens' | 'ranges' | 'keep' | 'tolerance' | 'capped'> & {
+  readonly mask?: unknown;
+};
+
+export interface SoftmaxPlan {
   readonly rounds: number;
   /** Argument of exp' at score s: t = argument.scale * s + argument.shift. */
   readonly argument: { scale: number; shift: number };
@@ -145,7 +150,7 @@ interface HeadLayout extends AttentionShape, HeadSlots {
 }
 
 /** Keys that the constant mask leaves to a query: padding cannot take more than these from its sum. */
-function fewestKeys({ keep, tokens }: AttentionSpec): number {
+function fewestKeys({ keep, tokens }: SoftmaxSpec): number {
   if (keep === undefined) return tokens;
   const seen = Array.from({ length: tokens }, (_, query) =>
     keep.subarray(query * tokens, (query + 1) * tokens).reduce((a, b) => a + b, 0),
@@ -154,7 +159,7 @@ function fewestKeys({ keep, tokens }: AttentionSpec): number {
 }
 
 /** Rounds, exp' and the denominators' intervals, from calibrated statistics. */
-function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
+export function planSoftmax(spec: SoftmaxSpec, groups: number): SoftmaxPlan {
   const padded = spec.tokens < groups;
   const include = (interval: Interval, x: number): Interval =>
     padded ? { min: Math.min(interval.min, x), max: Math.max(interval.max, x) } : interval;
@@ -174,7 +179,7 @@ function planSoftmax(spec: AttentionSpec, groups: number): SoftmaxPlan {
     Math.exp(spec.capped((t - argument.shift) / argument.scale) / 2 ** rounds - logSum.max);
   const smallest = Math.exp(logSum.min - logSum.max);
   const exponential = fitChebyshev(exp, -1, 1, {
-    maxError: exponentialRelativeError * smallest,
+    maxError: (spec.tolerance ?? softmaxRelativeError) * smallest,
   }).coefficients;
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
@@ -451,12 +456,16 @@ function invert(
     {},
     loc,
   );
-  const inverse = fitChebyshev((t) => scale / (t - shift), -1, 1, {
-    maxError: inverseRelativeError,
-    relative: true,
-    name: 'inverse',
-  });
-  return ctx.builder.op('ct.polynomial', [argument], { coefficients: inverse.coefficients }, loc);
+  const coefficients = inverseSeries(interval, spec.tolerance);
+  return ctx.builder.op('ct.polynomial', [argument], { coefficients }, loc);
+}
+
+/** 1 / x on the interval, as a series of t in [-1, 1]. */
+export function inverseSeries(interval: Interval, tolerance: number | undefined): readonly number[] {
+  const { scale, shift } = normalisation(interval);
+  const maxError = tolerance ?? softmaxRelativeError;
+  const options = { maxError, relative: true, name: 'inverse' };
+  return fitChebyshev((t) => scale / (t - shift), -1, 1, options).coefficients;
 }
 
 /** scale * sum over v of den at every (h, v), by a matrix of ones and zeros. */

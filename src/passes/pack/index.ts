@@ -11,22 +11,23 @@ import type { CtType, TensorType } from '../../ir/types.js';
 import { qBasis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined, invariant } from '../../support/invariant.js';
-import type { FunctionName } from '../../support/special-functions.js';
 import type { Parameters } from '../../target/parameters.js';
-import { evaluateChebyshev, type NonlinearFunction } from '../approximation/index.js';
+import type { NonlinearFunction } from '../approximation/index.js';
 import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
+import { activationOf } from './activation-of.js';
 import { packAttention } from './attention.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
 import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
 import { addBias, applyMatrix, type Affine } from './linear.js';
 import {
+  activate,
+  activationAt,
   approximateActivation,
   packActivation,
   packInverseSqrt,
   packNorm,
   plusVector,
-  polynomial,
   restOf,
   timesVector,
   zeroPadding,
@@ -39,27 +40,6 @@ const plainAffine = { scale: 1, shift: 0 };
 /** Ops that read a linear layer in a layout or at a scale of their own, and so apply it themselves. */
 function absorbsLinear(user: Op): boolean {
   return user.kind === 'tensor.attention' || activationOf(user) !== undefined;
-}
-
-function activationOf(op: Op): NonlinearFunction | undefined {
-  switch (op.kind) {
-    case 'tensor.gelu':
-      return { kind: op.attrs.approximate === 'tanh' ? 'gelu-tanh' : 'gelu' };
-    case 'tensor.relu':
-      return { kind: 'relu' };
-    case 'tensor.tanh':
-      return { kind: 'tanh' };
-    case 'tensor.sigmoid':
-      return { kind: 'sigmoid' };
-    case 'tensor.silu':
-      return { kind: 'silu' };
-    case 'tensor.function': {
-      const { name, alpha = 0, beta = 0 } = op.attrs as { name: FunctionName; alpha?: number; beta?: number };
-      return { kind: 'named', name, alpha, beta };
-    }
-    default:
-      return undefined;
-  }
 }
 
 export function packModule(
@@ -244,6 +224,7 @@ class Packer {
           beta: attrs.beta as string | undefined,
           epsilon: attrs.epsilon as number,
           range: this.rangeOf(op, index, 'variance').interval,
+          tolerance: this.rangeOf(op, index, 'variance').tolerance,
         };
         return packNorm(ctx, x(), spec, loc);
       }
@@ -321,20 +302,20 @@ class Packer {
   }
 
   private packActivationOp(op: Op, input: Value, fn: NonlinearFunction, index: number): Packed {
-    const range = this.rangeOf(op, index, 'input').interval;
-    if (fn.kind === 'named' && fn.name === 'power' && fn.alpha === -0.5 && range.min > 0) {
-      return packInverseSqrt(this.ctx, this.plain(input, op.loc), range, op.loc);
+    const { interval, tolerance } = this.rangeOf(op, index, 'input');
+    if (fn.kind === 'named' && fn.name === 'power' && fn.alpha === -0.5 && interval.min > 0) {
+      return packInverseSqrt(this.ctx, this.plain(input, op.loc), { range: interval, tolerance }, op.loc);
     }
-    const activation = approximateActivation(fn, range);
+    const activation = approximateActivation(fn, interval, tolerance);
     const producer = this.producers.get(input.id);
     const rest = restOf(activation);
-    const atRest = evaluateChebyshev(activation.coefficients, rest);
+    const atRest = activationAt(activation, rest);
     if (producer?.kind !== 'tensor.linear' || this.outputs.has(input.id)) {
       const direct = packActivation(this.ctx, this.plain(input, op.loc), activation, op.loc);
       return zeroPadding(this.ctx, direct, atRest, op.loc);
     }
     const t = this.linear(producer, { ...activation.argument, rest });
-    const value = polynomial(this.ctx, t.value, activation.coefficients, op.loc);
+    const value = activate(this.ctx, t.value, activation, op.loc);
     return zeroPadding(this.ctx, { ...t, value }, atRest, op.loc);
   }
 
@@ -345,7 +326,8 @@ class Packer {
     const widthOf = (value: Value): number => (value.type as TensorType).shape.at(-1) ?? 0;
     const optional = (attr: string): Float64Array | undefined =>
       op.attrs[attr] === undefined ? undefined : this.ctx.constantOf(op.attrs[attr]).data;
-    const ranges = defined(this.rangeOf(op, index, 'attention').attention, 'attention ranges');
+    const { attention, tolerance } = this.rangeOf(op, index, 'attention');
+    const ranges = defined(attention, 'attention ranges');
     const mask = op.operands[3];
     const spec = {
       heads,
@@ -355,6 +337,7 @@ class Packer {
       tokens: tokensOf(values[1]),
       tokenBlocks: this.ctx.blocksFor(tokensOf(values[1])),
       ranges,
+      tolerance,
       keep: optional('keep'),
       bias: optional('bias'),
       capped: cappedScore(op),

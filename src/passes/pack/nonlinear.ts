@@ -8,58 +8,144 @@ import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import { namedFunction } from '../../support/special-functions.js';
 import {
+  compositeDegrees,
+  compositeSign,
+  evaluateChebyshev,
   fitChebyshev,
   realFunction,
   type ChebyshevFit,
+  type CompositeSign,
   type NonlinearFunction,
 } from '../approximation/index.js';
 import type { Interval } from '../ranges.js';
 import { normalisation, widen, widenPositive } from './approximate.js';
 import type { PackContext } from './context.js';
 import { sumCost, sumRotations } from './group-sums.js';
+import { fitInverseSqrt } from './inverse-sqrt.js';
 import { blocksOf, elementAxes, elementsOf, type Packed } from './layout.js';
 import { addBias, applyMatrix, linearCost } from './linear.js';
 
 /** Error of a smooth function: absolute, or relative to its largest result (approximateActivation). */
 const activationError = 3e-5;
-/** |x| has a corner: its error falls only as 1/degree, so it gets one level more than smooth functions. */
-const reluDegree = 511;
-const inverseSqrtRelativeError = 1e-5;
 /** Approximation errors of functions that are 0 at 0. */
 const zeroEnough = 1e-3;
+/**
+ * |x| has a corner: the error of a series falls only as Bernstein's 0.28 / degree, here for half an interval
+ * with the corner inside.
+ */
+const bernstein = 0.06;
+/** Relative to the largest argument, where a composite sign can keep it. */
+const cornerError = 2.1e-4;
+/** The most that one series gets: one level more than smooth functions. */
+const cornerDegree = 511;
 
 export interface Activation {
   /** Affine map that the producer of the argument applies: t = scale * x + shift. */
   readonly argument: { readonly scale: number; readonly shift: number };
-  readonly coefficients: readonly number[];
+  /** Series that are applied one after another. */
+  readonly stages: readonly (readonly number[])[];
+  /** The result is t times the last series. */
+  readonly timesArgument: boolean;
+  /** Largest error on the interval, absolute. */
+  readonly maxError: number;
 }
 
-export function approximateActivation(fn: NonlinearFunction, range: Interval): Activation {
+/** `tolerance`: absolute error that the budget leaves the node; without one, that of `activationError`. */
+export function approximateActivation(
+  fn: NonlinearFunction,
+  range: Interval,
+  tolerance?: number,
+): Activation {
   const named = fn.kind === 'named' ? namedFunction(fn.name) : undefined;
   const interval = named?.positive === true ? signed(range, widenPositive) : widen(range);
-  const argument = normalisation(interval);
   const f = realFunction(fn);
   const corner = fn.kind === 'relu' || named?.corner === true;
-  const fit = corner
-    ? fitChebyshev(f, interval.min, interval.max, { degree: reluDegree })
-    : fitSmooth(fn, f, interval);
-  return { argument, coefficients: fit.coefficients };
+  if (corner) return fitCorner(fn, f, interval, tolerance);
+  const fit = fitSmooth(fn, f, interval, tolerance);
+  return single(interval, fit);
+}
+
+function single(interval: Interval, { coefficients, maxError }: ChebyshevFit): Activation {
+  return { argument: normalisation(interval), stages: [coefficients], timesArgument: false, maxError };
+}
+
+/** f(x) = linear x + absolute |x|, where it has that form. */
+function cornerForm(fn: NonlinearFunction): { linear: number; absolute: number } | undefined {
+  if (fn.kind === 'relu') return { linear: 0.5, absolute: 0.5 };
+  if (fn.kind !== 'named') return undefined;
+  if (fn.name === 'abs') return { linear: 0, absolute: 1 };
+  if (fn.name !== 'leaky_relu') return undefined;
+  return { linear: (1 + fn.alpha) / 2, absolute: (1 - fn.alpha) / 2 };
+}
+
+/** Degrees of one series for a function with a corner, where the budget allows less than the last. */
+const cornerDegrees = [15, 31, 63, 127, 255, cornerDegree];
+
+/**
+ * One series of the least depth that keeps the tolerance; else x times a composite sign (composite.ts), which
+ * takes more levels for the same error but far fewer products for a small one; the finest if all miss it.
+ */
+function fitCorner(
+  fn: NonlinearFunction,
+  f: (x: number) => number,
+  interval: Interval,
+  given: number | undefined,
+): Activation {
+  const form = cornerForm(fn);
+  const bound = Math.max(-interval.min, interval.max);
+  const tolerance = given ?? (form === undefined ? 0 : cornerError * bound);
+  const fit = (degree: number): Activation => {
+    return single(interval, fitChebyshev(f, interval.min, interval.max, { degree }));
+  };
+  if (form === undefined && given === undefined) return fit(cornerDegree);
+  const kink = Math.abs(form?.absolute ?? 0) * (interval.max - interval.min);
+  for (const degree of cornerDegrees) {
+    if ((bernstein * kink) / degree > tolerance) continue;
+    const found = fit(degree);
+    if (found.maxError <= tolerance) return found;
+  }
+  if (form === undefined) return fit(cornerDegree);
+  const { linear, absolute } = form;
+  const signs = compositeSigns();
+  const errorOf = ({ reluError }: CompositeSign): number => 2 * Math.abs(absolute) * bound * reluError;
+  const sign = signs.find((one) => errorOf(one) <= tolerance) ?? defined(signs.at(-1), 'composite sign');
+  const last = defined(sign.stages.at(-1), 'stage').map((c) => absolute * bound * c);
+  last[0] = (last[0] ?? 0) + linear * bound;
+  return {
+    argument: { scale: 1 / bound, shift: 0 },
+    stages: [...sign.stages.slice(0, -1), last],
+    timesArgument: true,
+    maxError: errorOf(sign),
+  };
+}
+
+let compositeSignsKnown: readonly CompositeSign[] | undefined;
+
+/** The same for every node. */
+function compositeSigns(): readonly CompositeSign[] {
+  compositeSignsKnown ??= compositeDegrees.map(compositeSign);
+  return compositeSignsKnown;
 }
 
 /**
  * Activations to the absolute error, or where no degree reaches it to the one that named functions have:
  * relative to the largest result on the interval.
  */
-function fitSmooth(fn: NonlinearFunction, f: (x: number) => number, interval: Interval): ChebyshevFit {
+function fitSmooth(
+  fn: NonlinearFunction,
+  f: (x: number) => number,
+  interval: Interval,
+  tolerance: number | undefined,
+): ChebyshevFit {
   const fit = (maxError: number, name: string): ChebyshevFit =>
     fitChebyshev(f, interval.min, interval.max, { maxError, name });
-  const relative = activationError * sizeOf(f, interval);
-  if (fn.kind === 'named') return fit(relative, fn.name);
+  const relative = (tolerance ?? activationError) * sizeOf(f, interval);
+  if (fn.kind === 'named' && tolerance === undefined) return fit(relative, fn.name);
   try {
-    return fit(activationError, fn.kind);
+    return fit(tolerance ?? activationError, fn.kind);
   } catch (error) {
     if (!(error instanceof AegisError)) throw error;
-    return fit(relative, fn.kind);
+    return fit(Math.max(relative, activationError), fn.kind);
   }
 }
 
@@ -90,7 +176,7 @@ export function packActivation(ctx: PackContext, x: Packed, activation: Activati
   const addend =
     rest === shift ? ctx.realConstant(shift, loc) : twoValued(ctx, x, { inside: shift, outside: rest }, loc);
   const t = ctx.builder.op('ct.add_plain', [scaled, addend], {}, loc);
-  return { ...x, value: polynomial(ctx, t, activation.coefficients, loc) };
+  return { ...x, value: activate(ctx, t, activation, loc) };
 }
 
 /** One number where x has a feature of a token, another one elsewhere. */
@@ -115,7 +201,20 @@ export function zeroPadding(ctx: PackContext, x: Packed, rest: number, loc: stri
   return { ...x, value: ctx.timesPlain(x.value, mask, [], loc) };
 }
 
-export function polynomial(ctx: PackContext, t: Value, coefficients: readonly number[], loc: string): Value {
+/** The activation of an argument that has been mapped already. */
+export function activate(ctx: PackContext, t: Value, activation: Activation, loc: string): Value {
+  const { stages, timesArgument } = activation;
+  const result = stages.reduce((value, stage) => polynomial(ctx, value, stage, loc), t);
+  return timesArgument ? ctx.multiply(t, result, [], loc) : result;
+}
+
+/** What it is at one argument in [-1, 1]. */
+export function activationAt({ stages, timesArgument }: Activation, t: number): number {
+  const result = stages.reduce((value, stage) => evaluateChebyshev(stage, value), t);
+  return timesArgument ? t * result : result;
+}
+
+function polynomial(ctx: PackContext, t: Value, coefficients: readonly number[], loc: string): Value {
   return ctx.builder.op('ct.polynomial', [t], { coefficients }, loc);
 }
 
@@ -127,6 +226,8 @@ interface NormSpec {
   readonly epsilon: number;
   /** Of the variance, or of the mean square. */
   readonly range: Interval;
+  /** Relative error of the inverse square root that the budget leaves the node. */
+  readonly tolerance?: number | undefined;
 }
 
 /**
@@ -155,33 +256,11 @@ export function packNorm(ctx: PackContext, x: Packed, spec: NormSpec, loc: strin
   const values = { inside: scale * epsilon, outside: -shift };
   const addend = twoValued(ctx, { ...x, value: sum, features: used }, values, loc);
   const w = ctx.builder.op('ct.add_plain', [sum, addend], {}, loc);
-  const inverseDeviation = inverseSqrt(ctx, w, { scale, shift }, loc);
+  const inverseDeviation = inverseSqrt(ctx, w, { scale, shift, tolerance: spec.tolerance }, loc);
   const scaled = gamma === undefined ? centred : timesVector(ctx, { ...x, value: centred }, gamma, loc).value;
   const normal = ctx.multiply(scaled, inverseDeviation, [], loc);
   const bias = beta === undefined ? undefined : ctx.constantOf(beta).data;
   return { ...x, value: addBias(ctx, normal, x.features, axes, bias, { scale: 1, shift: 0 }, x.tokens, loc) };
-}
-
-/** Relative errors that a polynomial may leave to cubic steps, tried in turn. */
-const inverseSqrtErrors = [
-  inverseSqrtRelativeError,
-  2.5e-3,
-  0.04,
-  0.15,
-  0.3,
-  0.5,
-  0.7,
-  0.85,
-  0.93,
-  0.97,
-  0.985,
-];
-const mostCubicSteps = 8;
-
-/** p <- linear p - cubic p^3 w */
-interface CubicStep {
-  readonly linear: number;
-  readonly cubic: number;
 }
 
 /**
@@ -192,11 +271,11 @@ interface CubicStep {
 function inverseSqrt(
   ctx: PackContext,
   w: Value,
-  { scale, shift }: { scale: number; shift: number },
+  { scale, shift, tolerance }: { scale: number; shift: number; tolerance?: number | undefined },
   loc: string,
 ): Value {
   const t = ctx.builder.op('ct.add_plain', [w, ctx.realConstant(shift, loc)], {}, loc);
-  const { steps, coefficients } = fitInverseSqrt(shift, loc);
+  const { steps, coefficients } = fitInverseSqrt(shift, tolerance, loc);
   const root = Math.sqrt(scale);
   const first = steps.length === 0 ? root : 1;
   let p = polynomial(
@@ -215,56 +294,20 @@ function inverseSqrt(
   return p;
 }
 
-/** 1 / sqrt(x) on a positive range: one level more than in a normalisation. */
-export function packInverseSqrt(ctx: PackContext, x: Packed, range: Interval, loc: string): Packed {
+/** 1 / sqrt(x) on a positive range: one level more than in a normalisation. `tolerance` is absolute. */
+export function packInverseSqrt(
+  ctx: PackContext,
+  x: Packed,
+  { range, tolerance }: { range: Interval; tolerance: number | undefined },
+  loc: string,
+): Packed {
   const { scale, shift } = normalisation(widenPositive(range));
   const scaled = ctx.timesPlain(x.value, ctx.realConstant(scale, loc), [], loc);
   const addend = twoValued(ctx, x, { inside: 0, outside: -shift }, loc);
   const w = ctx.builder.op('ct.add_plain', [scaled, addend], {}, loc);
-  const root = { ...x, value: inverseSqrt(ctx, w, { scale, shift }, loc) };
+  const relative = tolerance === undefined ? undefined : tolerance * Math.sqrt(range.min);
+  const root = { ...x, value: inverseSqrt(ctx, w, { scale, shift, tolerance: relative }, loc) };
   return zeroPadding(ctx, root, 1, loc);
-}
-
-/** Chebyshev coefficients of 1 / sqrt(t - shift), and the cubic steps that they leave to do. */
-function fitInverseSqrt(
-  shift: number,
-  loc: string,
-): { steps: readonly CubicStep[]; coefficients: readonly number[] } {
-  for (const maxError of inverseSqrtErrors) {
-    try {
-      const options = { maxError, relative: true, name: 'inverse square root' };
-      const fit = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
-      const steps = cubicSteps(fit.maxError);
-      if (steps !== undefined) return { steps, coefficients: fit.coefficients };
-    } catch (error) {
-      if (!(error instanceof AegisError)) throw error;
-    }
-  }
-  throw new AegisError({
-    code: 'A101',
-    node: loc,
-    pass: 'pack',
-    message: `the variance spreads by a factor of ${Math.round((1 - shift) / (-1 - shift))}`,
-    help: 'calibrate with representative samples, or without tokens that are nearly constant',
-  });
-}
-
-/**
- * Steps z <- linear z - cubic z^3 that bring z = p sqrt(w) from [1 - error, 1 + error] to 1. On [l, u] the
- * minimax cubic takes 1 - e at both ends and 1 + e at z = sqrt((l^2 + l u + u^2) / 3): an end near 0 grows
- * by 3 sqrt(3) / 2 a step, where a Newton step (1.5, 0.5) makes 1.5.
- */
-function cubicSteps(error: number): readonly CubicStep[] | undefined {
-  const steps: CubicStep[] = [];
-  for (let e = error; e > inverseSqrtRelativeError;) {
-    if (steps.length === mostCubicSteps) return undefined;
-    const [l, u] = [1 - e, 1 + e];
-    const top = Math.sqrt((l * l + l * u + u * u) / 3);
-    const cubic = 2 / (l * u * (l + u) + 2 * top ** 3);
-    steps.push({ linear: 3 * cubic * top * top, cubic });
-    e = 2 * cubic * top ** 3 - 1;
-  }
-  return steps;
 }
 
 /**

@@ -17,21 +17,23 @@ export interface NodeError {
   readonly scaleBits: number;
   /** Largest slot value found, of the sample. */
   readonly magnitude: number;
-  /** Largest root mean square deviation of an op's result under noise, in slot values. */
+  /** Largest deviation of a slot under noise, root mean square over runs, in slot values. */
   readonly noise: number;
+  /** Largest deviation of a slot in any run. */
+  readonly largest: number;
 }
 
 type Observer = (op: Op, values: readonly CipherValue[]) => void;
 
-/** Elements and slots of each result that are compared; enough for a deviation to 10 %, half a KiB an op. */
-const [sampleElements, sampleSlots] = [4, 16];
+/** Elements and slots of each result that are compared: a few of every token's and head's, 2 KiB an op. */
+const [sampleElements, sampleSlots] = [4, 64];
 
 interface Row {
   ops: number;
   level: number;
   scaleBits: number;
   magnitude: number;
-  noise: number;
+  largest: number;
 }
 
 export class NodeTable {
@@ -40,6 +42,11 @@ export class NodeTable {
   private readonly magnitudes = new Map<number, number>();
   /** Samples of every observed result, run by run. */
   private readonly samples: Float64Array[][] = [];
+  /** Sums of squared deviations over runs, for every observed result as in `samples`. */
+  private readonly squares: Float64Array[] = [];
+  /** Nodes of the same results. */
+  private readonly owners: string[] = [];
+  private runs = 0;
 
   constructor(
     module: Module,
@@ -61,7 +68,14 @@ export class NodeTable {
   }
 
   private row(node: string): Row {
-    const row = this.table.get(node) ?? { ops: 0, level: 0, scaleBits: 0, magnitude: 0, noise: 0 };
+    const row = this.table.get(node) ?? {
+      ops: 0,
+      level: 0,
+      scaleBits: 0,
+      magnitude: 0,
+      noise: 0,
+      largest: 0,
+    };
     this.table.set(node, row);
     return row;
   }
@@ -89,15 +103,21 @@ export class NodeTable {
   noisyRun(reference: number): Observer {
     const clean = defined(this.samples[reference], 'clean run');
     let at = 0;
-    return (op, values) => {
-      for (const value of values) {
-        const wanted = defined(clean[at++], 'sample of the clean run');
+    this.runs++;
+    return (op, values) =>
+      values.forEach((value) => {
+        const wanted = defined(clean[at], 'sample of the clean run');
         const found = sampleOf(value);
         invariant(found.length === wanted.length, 'runs visit the same ops');
+        this.owners[at] = op.loc;
+        const squares = (this.squares[at++] ??= new Float64Array(found.length));
         const row = this.row(op.loc);
-        row.noise = Math.max(row.noise, rootMeanSquare(found.map((x, i) => x - (wanted[i] ?? NaN))));
-      }
-    };
+        found.forEach((x, k) => {
+          const deviation = x - (wanted[k] ?? NaN);
+          row.largest = Math.max(row.largest, Math.abs(deviation));
+          squares[k] = (squares[k] ?? 0) + deviation ** 2;
+        });
+      });
   }
 
   /** 1 for what no clean run has made: arguments of functions. */
@@ -106,7 +126,16 @@ export class NodeTable {
   }
 
   rows(): NodeError[] {
-    return [...this.table].map(([node, row]) => ({ node, ...row }));
+    const worst = new Map<string, number>();
+    this.squares.forEach((squares, at) => {
+      const node = defined(this.owners[at], 'owner');
+      worst.set(
+        node,
+        squares.reduce((max, square) => Math.max(max, square), worst.get(node) ?? 0),
+      );
+    });
+    const noiseOf = (node: string) => Math.sqrt((worst.get(node) ?? 0) / Math.max(1, this.runs));
+    return [...this.table].map(([node, row]) => ({ node, ...row, noise: noiseOf(node) }));
   }
 }
 
