@@ -168,16 +168,17 @@ export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Contex
   );
 }
 
-/** Outputs of the model in its own shapes. */
+/** Outputs of the model in its own shapes; `shareQueries` as of `decrypt`. */
 export async function decryptResponse(
   plan: LoadedPlan,
   key: string,
   response: string,
   context: Context,
+  shareQueries?: number,
 ): Promise<Map<string, Tensor>> {
   const { decrypt } = await import('../executor/index.js');
   const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
-    decrypt({ plan: plan.path, key, in: response, ...hooks }),
+    decrypt({ plan: plan.path, key, in: response, shareQueries, ...hooks }),
   );
   showWarnings(warnings, context);
   const client = await clientOf(plan);
