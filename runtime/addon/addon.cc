@@ -169,10 +169,12 @@ Napi::Value decrypt(const Napi::CallbackInfo& info) {
   const std::string plan = stringField(options, "plan"), key = stringField(options, "key");
   const std::string in = stringField(options, "in");
   const uint32_t threads = countField(options, "threads", 0);
+  const Napi::Value share = options.Get("shareQueries");
+  const uint64_t queries = share.IsNumber() ? uint64_t(share.As<Napi::Number>().Int64Value()) : 0;
   return startTask(info.Env(), options.Get("onProgress"), [=](const Progress& progress) -> Convert {
     const PlanFile file = openPlan(plan);
     CryptoContext context(file.plan(), threads);
-    return [decrypted = decryptResponse(context, file.plan(), {key, in, progress}),
+    return [decrypted = decryptResponse(context, file.plan(), {key, in, progress, queries}),
             insecure = file.insecure()](Napi::Env env) -> Napi::Value {
       const Napi::Object outputs = Napi::Object::New(env), noise = Napi::Object::New(env);
       for (const auto& [name, values] : decrypted.outputs) {
@@ -181,7 +183,9 @@ Napi::Value decrypt(const Napi::CallbackInfo& info) {
         outputs.Set(name, array);
       }
       for (const auto& [name, value] : decrypted.imaginary) noise.Set(name, value);
-      const Napi::Object result = Napi::Object::New(env);
+      const Napi::Object result = Napi::Object::New(env), sigmas = Napi::Object::New(env);
+      for (const auto& [name, sigma] : decrypted.floodSigma) sigmas.Set(name, sigma);
+      result.Set("floodSigma", sigmas);
       result.Set("outputs", outputs);
       result.Set("noise", noise);
       result.Set("warnings", warningArray(env, decrypted.warnings));

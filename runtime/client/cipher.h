@@ -74,6 +74,7 @@ std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& pl
 struct DecryptOptions {
   std::string key, in;  // paths
   Progress progress;
+  uint64_t shareQueries = 0;  // results under one key that others may see, this one included; 0: none do
 };
 
 struct DecryptResult {
@@ -81,11 +82,14 @@ struct DecryptResult {
   // Largest |imaginary part| of the outputs' slots times the factor: all noise, since outputs are real. A
   // measured stand-in for the error, without knowing the right result.
   std::map<std::string, double> imaginary;
+  // Standard deviation of the noise that was added to an output, if it is to be shared.
+  std::map<std::string, double> floodSigma;
   // R322: that is above the predicted error; R306: a value left its calibrated range.
   std::vector<Warning> warnings;
 };
 
-// R311: the response was made with other keys.
+// R311: the response was made with other keys. R323: with the noise that sharing takes, less than one bit of
+// an output would be left, or its error is not known.
 DecryptResult decryptResponse(CryptoContext& context, const plan::Plan& plan, const DecryptOptions& options);
 
 }  // namespace aegis

@@ -1,6 +1,7 @@
 #include "client/machine.h"
 
 #include <sodium.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,6 +50,11 @@ uint64_t availableMemoryBytes() {
   if (limit != ~uint64_t(0)) {
     const uint64_t used = numberIn("/sys/fs/cgroup/memory.current", 0);
     bytes = std::min(bytes, limit - std::min(limit, used));
+  }
+  struct rlimit space {};
+  if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) {
+    const uint64_t used = numberIn("/proc/self/statm", 0) * uint64_t(sysconf(_SC_PAGESIZE));
+    bytes = std::min(bytes, uint64_t(space.rlim_cur) - std::min(uint64_t(space.rlim_cur), used));
   }
   return bytes;
 }

@@ -23,7 +23,7 @@ struct MachineInfo {
 
 MachineInfo describeMachine();
 
-// What the system can give without swapping; also bounded by the control group's limit.
+// What the system can give without swapping; also bounded by the limits of control group and process.
 uint64_t availableMemoryBytes();
 std::string printGibibytes(uint64_t bytes);
 

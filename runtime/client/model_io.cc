@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "client/cipher.h"
+#include "client/flood.h"
 #include "support/error.h"
 
 namespace aegis {
@@ -109,7 +110,8 @@ std::vector<Warning> encryptRequest(CryptoContext& context, const plan::Plan& pl
   for (const plan::Port* port : portsByName(plan, CiphertextKind::kRequest)) {
     const std::string name = port->name()->str();
     const std::vector<uint16_t> limbs = context.levelLimbs(port->level());
-    std::vector<uint64_t> plain(limbs.size() * context.degree()), cipher(2 * plain.size());
+    SecretVector<uint64_t> plain(limbs.size() * context.degree());
+    std::vector<uint64_t> cipher(2 * plain.size());
     for (uint32_t element = 0; element < port->elements(); element++) {
       options.progress.step("encrypt", done++, total);
       const std::vector<double> slots = gatherSlots(plan, *port, inputs.at(name), element);
@@ -132,7 +134,8 @@ void decryptPort(CryptoContext& context, const plan::Plan& plan, const plan::Por
   const std::vector<uint16_t> limbs = context.levelLimbs(port.level());
   if (flatSize(port) / (context.degree() / 2) > port.elements())  // before memory is taken for it
     fail("R321", "output \"" + name + "\" of the plan has more values than slots");
-  std::vector<uint64_t> cipher(2 * limbs.size() * context.degree()), plain(limbs.size() * context.degree());
+  std::vector<uint64_t> cipher(2 * limbs.size() * context.degree());
+  SecretVector<uint64_t> plain(limbs.size() * context.degree());
   std::vector<double> values(flatSize(port));
   std::vector<bool> seen(values.size(), false);
   double imaginary = 0, largest = 0;
@@ -166,7 +169,46 @@ void decryptPort(CryptoContext& context, const plan::Plan& plan, const plan::Por
 
 }  // namespace
 
+const char* const kKeepHelp = "keep the result to yourself, or show what it means: a class, not its scores";
+
+// R323: an output's error is not known.
+std::map<std::string, double> floodSigmas(const plan::Plan& plan, uint64_t queries) {
+  const PortVector& ports = portsOf(plan, CiphertextKind::kResponse);
+  uint64_t values = 0;
+  for (const plan::Port* port : ports) values += flatSize(*port);
+  std::map<std::string, double> sigmas;
+  for (const plan::Port* port : ports) {
+    const std::string name = port->name()->str();
+    if (!(port->predicted_error() > 0))
+      fail("R323", "output \"" + name + "\" cannot be shared: the plan does not say how large its errors are",
+           kKeepHelp);
+    sigmas[name] = floodSigma(port->predicted_error(), values, queries);
+  }
+  return sigmas;
+}
+
+// R323: the noise would leave less than a bit of an output's range, or of this result where it is not known.
+void flood(const plan::Plan& plan, DecryptResult& result) {
+  Randomness random = Randomness::system();
+  for (const plan::Port* port : portsOf(plan, CiphertextKind::kResponse)) {
+    const std::string name = port->name()->str();
+    const double sigma = result.floodSigma.at(name);
+    std::vector<double>& values = result.outputs.at(name);
+    double range = port->bound();
+    for (size_t i = 0; i < values.size() && !(port->bound() > 0); i++)
+      range = std::max(range, std::fabs(values[i]));
+    if (!(4 * sigma <= range))
+      fail("R323",
+           "output \"" + name + "\" cannot be shared: it reaches " + print(range) + ", and noise of " +
+               print(sigma) + " would have to hide its errors of " + print(port->predicted_error()),
+           kKeepHelp);
+    for (double& value : values) value = flooded(value, sigma, random);
+  }
+}
+
 DecryptResult decryptResponse(CryptoContext& context, const plan::Plan& plan, const DecryptOptions& options) {
+  std::map<std::string, double> sigmas;
+  if (options.shareQueries > 0) sigmas = floodSigmas(plan, options.shareQueries);
   const CiphertextReader response(options.in, plan, context.parameters, CiphertextKind::kResponse);
   const SafeTensors keyFile = SafeTensors::open(options.key);
   const Decryptor decryptor(context, readSecretKey(keyFile, context.parameters));
@@ -178,6 +220,8 @@ DecryptResult decryptResponse(CryptoContext& context, const plan::Plan& plan, co
     options.progress.step("decrypt", i, ports.size());
     decryptPort(context, plan, *ports[i], response, decryptor, result);
   }
+  result.floodSigma = std::move(sigmas);
+  if (options.shareQueries > 0) flood(plan, result);
   options.progress.step("decrypt", ports.size(), ports.size());
   return result;
 }

@@ -16,6 +16,7 @@
 #include "channels/nccl/nccl.h"
 #include "client/ciphertext_file.h"
 #include "client/eval_keys.h"
+#include "client/machine.h"
 #include "exec/checkpoint_file.h"
 #include "executor/session.h"
 #include "executor/weights.h"
@@ -224,7 +225,8 @@ RunReport runJob(const RunJob& job) {
   const bool distributed = transport->ranks().size() < ranks.rankCount;
   const bool root = transport->ranks().front() == 0;
   // The devices say for themselves what they lack.
-  if (job.backend == "cpu") plan->requireMemory(0, distributed ? transport->ranks().front() : kAllRanks);
+  if (job.backend == "cpu")
+    plan->requireMemory(availableMemoryBytes(), distributed ? transport->ranks().front() : kAllRanks);
   const uint32_t threads = distributed ? threadsOfProcess(job.threads) : job.threads;
   // While a process loads, the others wait for it: it gives signs of life.
   Progress progress = job.progress;

@@ -137,8 +137,8 @@ void PlanFile::requireMemory(uint64_t limitBytes, uint32_t rank) const {
   const auto gibibytes = [](uint64_t bytes) { return std::to_string(double(bytes) / (1 << 30)); };
   fail("R242",
        "running the plan needs " + gibibytes(memory.total()) + " GiB (keys " + gibibytes(memory.keyBytes) +
-           ", weights " + gibibytes(memory.plaintextBytes) + ") but " + gibibytes(limitBytes) +
-           " GiB are allowed",
+           ", weights " + gibibytes(memory.plaintextBytes) + ", buffers " + gibibytes(memory.arenaBytes) +
+           ") but " + gibibytes(limitBytes) + " GiB are to be had",
        "use a machine with more memory, or compile with a smaller --memory-limit");
 }
 

@@ -388,6 +388,38 @@ void testRequests(Bench& b) {
   });
 }
 
+// Noise of shared results, for the response that testRequests left behind.
+void testShare(Bench& b) {
+  Checker& c = b.checker;
+  const std::string response = b.directory + "/response.ct";
+  constexpr uint64_t queries = 1024;
+  const auto decryptWith = [&](const Fixture& fixture, uint64_t shared) {
+    return decryptResponse(b.context, fixture.root(), {b.files.secretKey, response, {}, shared});
+  };
+  const Fixture small = makeFixture({.outputBound = 1e6, .outputError = 1e-12});
+  const DecryptResult own = decryptWith(small, 0), shared = decryptWith(small, queries);
+  // E sqrt(q D) 2^39 for the 160 values of y and z.
+  const double sigma = 1e-12 * std::sqrt(1024.0 * 160) * 0x1p39;
+  double squares = 0;
+  bool coarse = true;
+  for (const char* name : {"y", "z"}) {
+    c.near(shared.floodSigma.at(name) / sigma, 1, 1e-12, std::string("flooding of ") + name);
+    for (size_t i = 0; i < own.outputs.at(name).size(); i++) {
+      const double value = shared.outputs.at(name)[i], noise = (value - own.outputs.at(name)[i]) / sigma;
+      const double grid = std::exp2(std::floor(std::log2(sigma)) - 20);
+      squares += noise * noise;
+      coarse &= value / grid == std::nearbyint(value / grid);
+    }
+  }
+  // Chi-square of 160 degrees of freedom, 1e-9 on either side (client_noise.cc).
+  c.check(squares > 43 && squares < 321, "flooding: variance", std::to_string(squares / 160));
+  c.check(coarse, "flooding: values lie on the grid");
+  c.check(own.floodSigma.empty(), "the owner's result is not flooded");
+  c.refuses("R323", "sharing without a predicted error", [&] { decryptWith(b.fixture, 1); });
+  const Fixture large = makeFixture({.outputBound = 1e6, .outputError = 1e-6});
+  c.refuses("R323", "sharing of what the noise would cover", [&] { decryptWith(large, queries); });
+}
+
 void testRefusals(Bench& b) {
   Checker& c = b.checker;
   const auto contextOf = [](const FixtureOptions& options) {
@@ -429,6 +461,7 @@ int run() {
   testEncapsulation(bench);
   testSeeds(bench);
   testRequests(bench);
+  testShare(bench);
   testRefusals(bench);
   return bench.checker.finish();
 }

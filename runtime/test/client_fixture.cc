@@ -64,8 +64,8 @@ class Maker {
     const auto tables = makeTables();
     const auto plaintexts = makePlaintexts();
     const auto programs = makePrograms();
-    const auto inputs = fbb_.CreateVector(std::vector{port("x", 2.0, options_.bound)});
-    const auto outputs = fbb_.CreateVector(std::vector{port("y", 2.0, 0), port("z", 2.0, 0)});
+    const auto inputs = fbb_.CreateVector(std::vector{port("x", 2.0, options_.bound, 0)});
+    const auto outputs = fbb_.CreateVector(std::vector{output("y"), output("z")});
     const auto mesh = fbb_.CreateVector(std::vector{plan::CreateMeshAxisDirect(fbb_, "app", 1)});
     const auto locations = fbb_.CreateVectorOfStrings({"add_y", "add_w", "add_z"});
     fbb_.Finish(plan::CreatePlan(fbb_, 2, 0, fbb_.CreateString("test"), fbb_.CreateString("fixture"),
@@ -193,10 +193,14 @@ class Maker {
                                                                    plan::CreateRankMemory(fbb_))});
   }
 
-  fb::Offset<plan::Port> port(const char* name, double factor, double bound) {
+  fb::Offset<plan::Port> output(const char* name) {
+    return port(name, 2.0, options_.outputBound, options_.outputError);
+  }
+
+  fb::Offset<plan::Port> port(const char* name, double factor, double bound, double error) {
     const std::vector<uint32_t> shape = {kFixtureTokens, kFixtureFeatures};
     return plan::CreatePortDirect(fbb_, name, &shape, kElements, kPeriod, 0, 1, kPortLevel, kScale, factor,
-                                  bound, 0);
+                                  bound, error);
   }
 
   FixtureOptions options_;

@@ -16,6 +16,7 @@ struct FixtureOptions {
   bool wideSparseKey = false;  // two special primes for the key to the sparse secret: 150 bits
   bool highSparseKey = false;  // that key at level 1: 140 bits
   double bound = 0;            // of the input
+  double outputBound = 0, outputError = 0;  // as a plan predicts them
 };
 
 constexpr uint32_t kFixtureTokens = 2, kFixtureFeatures = 40;

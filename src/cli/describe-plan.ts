@@ -68,7 +68,14 @@ export interface MemoryDescription {
   /** Encoded weights and constants, resident. */
   readonly plaintextBytes: number;
   readonly keyBytes: number;
+  /** Of `frameBytes`, those of inputs and outputs. */
+  readonly portBytes: number;
+  /** Beside the plan's own prediction: request and response, and weights expanded for a launch. */
+  readonly scratchBytes: number;
 }
+
+/** The CPU kernels expand coefficients in pieces of this size (docs/runtime.md), one limb at least. */
+const expandedBytes = 2 ** 20;
 
 export function describePlan(
   plan: PlanView,
@@ -165,12 +172,17 @@ function countLaunches(functions: readonly PlanFunction[]): Map<string, number>[
 }
 
 /** Of the rank that holds most. */
-function memoryOf({ programs }: PlanView): MemoryDescription {
+function memoryOf({ programs, plaintexts }: PlanView): MemoryDescription {
+  const expanded = plaintexts.map(({ coefficients, elements, rowWords }) =>
+    coefficients ? elements * rowWords * wordBytes : 0,
+  );
   const { memory } = programs.reduce((a, b) => (peakBytes(b.memory) > peakBytes(a.memory) ? b : a));
   return {
     frameBytes: memory.frame + memory.ports,
     plaintextBytes: memory.plaintexts,
     keyBytes: memory.keys,
+    portBytes: memory.ports,
+    scratchBytes: memory.ports + expanded.reduce((most, bytes) => Math.max(most, bytes), expandedBytes),
   };
 }
 
@@ -277,6 +289,19 @@ function rankFields({ programs, strategy, collectives }: PlanView): [string, str
       'collectives',
       `${collectives.length}, run ${collectives.reduce((sum, one) => sum + one.executions, 0)} times`,
     ],
+  ];
+}
+
+/** Every line of `inspect --memory`; their sum is what a run of that rank takes. */
+export function allMemoryFields(memory: MemoryDescription): [string, string][] {
+  const { keyBytes, plaintextBytes, frameBytes, portBytes, scratchBytes } = memory;
+  return [
+    ['keys', formatBytes(keyBytes)],
+    ['encoded weights', formatBytes(plaintextBytes)],
+    ['activations', formatBytes(frameBytes - portBytes)],
+    ['inputs and outputs', formatBytes(portBytes)],
+    ['scratch', `${formatBytes(scratchBytes)}: request and response, weights expanded for a launch`],
+    ['in all', formatBytes(keyBytes + plaintextBytes + frameBytes + scratchBytes)],
   ];
 }
 

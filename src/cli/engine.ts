@@ -168,16 +168,17 @@ export async function runPlan(plan: LoadedPlan, files: RunFiles, context: Contex
   );
 }
 
-/** Values of the output ports. */
+/** Values of the output ports; `shareQueries` as of `decrypt`. */
 export async function decryptPorts(
   plan: LoadedPlan,
   key: string,
   response: string,
   context: Context,
+  shareQueries?: number,
 ): Promise<Readonly<Record<string, Float64Array>>> {
   const { decrypt } = await import('../executor/index.js');
   const { outputs, warnings } = await nativeWork('decrypt', context, (hooks) =>
-    decrypt({ plan: plan.path, key, in: response, ...hooks }),
+    decrypt({ plan: plan.path, key, in: response, shareQueries, ...hooks }),
   );
   // What witnesses say is reported by node.
   showWarnings(
@@ -204,14 +205,15 @@ export async function reportRanges(
   );
 }
 
-/** Outputs of the model in its own shapes. */
+/** Outputs of the model in its own shapes; `shareQueries` as of `decrypt`. */
 export async function decryptResponse(
   plan: LoadedPlan,
   key: string,
   response: string,
   context: Context,
+  shareQueries?: number,
 ): Promise<Map<string, Tensor>> {
-  const outputs = await decryptPorts(plan, key, response, context);
+  const outputs = await decryptPorts(plan, key, response, context, shareQueries);
   await reportRanges(plan, outputs, context);
   const client = await clientOf(plan);
   return new Map(

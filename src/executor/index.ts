@@ -197,6 +197,11 @@ export interface DecryptOptions extends TaskHooks, Threads {
   /** secret.key */
   readonly key: string;
   readonly in: string;
+  /**
+   * The result may be shown to others: noise is added that hides what its error tells about the key, for so
+   * many shown results under this key, this one included (docs/security.md). R323: too little would be left.
+   */
+  readonly shareQueries?: number | undefined;
 }
 
 export interface DecryptResult {
@@ -204,13 +209,18 @@ export interface DecryptResult {
   readonly outputs: Readonly<Record<string, Float64Array>>;
   /** Largest imaginary part of an output's slots, in units of the output: all of it is noise. */
   readonly noise: Readonly<Record<string, number>>;
+  /** Standard deviation of the noise that was added, by output, if the result is to be shared. */
+  readonly floodSigma: Readonly<Record<string, number>>;
   /** R306 a value outside its calibrated range, R322 more noise than predicted. */
   readonly warnings: readonly Diagnostic[];
   readonly insecure: boolean;
 }
 
-/** Decrypts a response for the key's owner: nothing is added, so keep it to yourself (docs/security.md). */
+/**
+ * Decrypts a response for the key's owner: unless it is to be shared nothing is added, so keep it to yourself
+ * (docs/security.md).
+ */
 export function decrypt(options: DecryptOptions): Promise<DecryptResult> {
-  const { plan, key, in: response, threads } = options;
-  return callNative('decrypt', { plan, key, in: response, threads }, options);
+  const { plan, key, in: response, threads, shareQueries } = options;
+  return callNative('decrypt', { plan, key, in: response, threads, shareQueries }, options);
 }

@@ -185,9 +185,20 @@ describe('files', () => {
     const { out } = await ok('inspect', plan, '--keys');
     expect(out).toContain('relinearize');
     expect(out).toContain('INSECURE');
-    expect((await ok('inspect', plan, '--memory')).out).toContain('buffers');
+    const memory = (await ok('inspect', plan, '--memory')).out;
+    expect(memory).toMatch(/keys.*weights.*activations.*scratch.*in all.*free/s);
     expect((await ok('inspect', plan, '--phase', 'schedule')).out).toContain('key_product');
     expect((await ok('inspect', plan)).out).toMatch(/security +INSECURE/);
+  });
+
+  it('are not shared where flooding would cover the result', async () => {
+    await ok(...runArguments('shared.ct'));
+    const share = ['decrypt', plan, '--key', file('secret.key'), '--in', file('shared.ct'), '--share'];
+    expect(codesOf(await aegis(...share, '-o', file('no.npz'), '--json'))).toEqual(['R323']);
+    expect(await aegis(...share.slice(0, -1), '--queries', '5', '-o', file('no.npz'))).toMatchObject({
+      status: 2,
+    });
+    rmSync(file('shared.ct'));
   });
 
   it('that do not belong are refused by code, and nothing is written', async () => {

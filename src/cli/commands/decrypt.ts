@@ -5,6 +5,8 @@ import { checkInputs, checkOutputs, writeTogether } from '../files.js';
 import { insecureNotice } from '../format.js';
 
 const shownValues = 16;
+/** A key is to be replaced before more results than this were shown. */
+const defaultQueries = 1024;
 
 /** Short results, to read at once. */
 function preview({ data }: Tensor): string {
@@ -21,15 +23,38 @@ export const decryptCommand = defineCommand({
     key: { type: 'string', demandOption: true, requiresArg: true, describe: 'secret.key' },
     in: { type: 'string', demandOption: true, requiresArg: true, describe: 'response of aegis run' },
     output: { ...outputOption, describe: '.npz to write, one array per model output' },
+    share: {
+      type: 'boolean',
+      default: false,
+      describe: 'the result may be shown to others: add the noise that hides the key',
+    },
+    queries: {
+      type: 'number',
+      requiresArg: true,
+      describe: `results under this key that others see, in all; ${defaultQueries} unless given`,
+    },
   },
   examples: [
     ['aegis decrypt model.aegis --key keys/secret.key --in response.ct -o y.npz', 'the result in the clear'],
   ],
+  check: ({ queries, share }) => {
+    if (queries === undefined) return undefined;
+    if (!share) return '--queries needs --share';
+    return Number.isSafeInteger(queries) && queries > 0
+      ? undefined
+      : '--queries is not a positive whole number';
+  },
   run: async (args, context) => {
     await checkInputs([args.plan, args.key, args.in]);
     await checkOutputs([args.output]);
     const plan = await loadPlan(args.plan);
-    const outputs = await decryptResponse(plan, args.key, args.in, context);
+    const outputs = await decryptResponse(
+      plan,
+      args.key,
+      args.in,
+      context,
+      args.share ? (args.queries ?? defaultQueries) : undefined,
+    );
     await writeTogether([{ path: args.output, content: formatNpz(outputs) }]);
     const { insecure } = plan.view.parameters;
     const shapes = [...outputs].map(([name, { shape }]) => ({ name, shape }));

@@ -5,11 +5,11 @@ import type { Module } from '../../ir/module.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { checkShapeOptions, defineCommand, parseDims, shapeOptions } from '../command.js';
 import type { Context } from '../context.js';
-import { describeKeys, describePlan, keysText, memoryFields, planText } from '../describe-plan.js';
+import { allMemoryFields, describeKeys, describePlan, keysText, planText } from '../describe-plan.js';
 import { describeModule, moduleText, nodeOpsText, opsOfNode } from '../describe-module.js';
 import { cipherBeside, clientOf, loadPlan, readCipher, type LoadedPlan } from '../engine.js';
 import { checkInputs } from '../files.js';
-import { formatFields, formatTable, insecureNotice } from '../format.js';
+import { formatBytes, formatFields, formatTable, insecureNotice } from '../format.js';
 
 const phases = ['tensor', 'cipher', 'poly', 'schedule'] as const;
 type PhaseName = (typeof phases)[number];
@@ -25,7 +25,11 @@ export const inspectCommand = defineCommand({
       requiresArg: true,
       describe: 'only what was made for ONNX nodes of that name, or part',
     },
-    memory: { type: 'boolean', default: false, describe: 'bytes of buffers, weights and keys' },
+    memory: {
+      type: 'boolean',
+      default: false,
+      describe: 'what keys, weights, activations and scratch of a run take',
+    },
     keys: { type: 'boolean', default: false, describe: 'every key that the plan needs' },
     ...shapeOptions,
   },
@@ -91,16 +95,22 @@ async function inspectPlan(plan: LoadedPlan, wanted: Wanted, context: Context): 
   }
   const notice = insecure ? `${insecureNotice(context.style)}\n` : '';
   if (keys !== undefined) context.out.write(`${keysText(keys)}${notice}`);
-  else if (wanted.memory) context.out.write(`${memoryText(plan)}${notice}`);
+  else if (wanted.memory) context.out.write(`${await memoryText(plan)}${notice}`);
   else context.out.write(planText(plan.path, plan.view, description, context.style));
 }
 
 /** Buffers by function: a frame holds the frames of the functions it calls. */
-function memoryText({ view, bytes }: LoadedPlan): string {
+async function memoryText({ view, bytes }: LoadedPlan): Promise<string> {
   const { memory } = describePlan(view, bytes.length);
+  const { doctor } = await import('../../executor/index.js');
+  const { availableBytes } = await doctor();
+  const fields: [string, string][] = [
+    ...allMemoryFields(memory),
+    ['free on this machine', formatBytes(availableBytes)],
+  ];
   const functions = view.programs[0]?.functions ?? [];
   const rows = functions.map((func) => [func.name, String(func.buffers.length), String(func.frameRows)]);
-  return `${formatFields(memoryFields(memory))}\n\n${formatTable(
+  return `${formatFields(fields)}\n\n${formatTable(
     [['function', 'buffers', 'frame rows'], ...rows],
     [1, 2],
   )}\n`;
