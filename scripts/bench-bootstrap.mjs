@@ -1,32 +1,18 @@
 // Precision and time of one bootstrap: a plan that does nothing else, run encrypted on inputs that are hard
-// in different
-// ways. Two real vectors share the bootstrap as real + i*imag, so the slots are complex.
+// in different ways. Two real vectors share the bootstrap as real + i*imag, so the slots are complex.
 //
 //   npm run bench:bootstrap -- [--ring small|secure] [--levels 13] [--arcsine] [--runs 10] [--threads n]
 //                              [--out FOLDER] [--json]
 //
 // --levels: usable levels, above the three of SlotsToCoeffs; 9 make a chain of 24 limbs, 1 + 9 + 3 + 8 + 3.
 // --arcsine: two more levels of EvalMod. Seconds of processor time are those of all threads, loading included.
-import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { lowerToPlan } from '../dist/backend/index.js';
-import { compilerVersion } from '../dist/compile.js';
-import { decrypt, encrypt, keygen, run } from '../dist/executor/index.js';
-import { BlockBuilder, Ids } from '../dist/ir/builder.js';
-import { canonicalScale } from '../dist/ir/scale.js';
-import { assertVerified } from '../dist/ir/verifier.js';
-import { expandBootstrap } from '../dist/passes/expand-bootstrap.js';
-import { lazyModDown } from '../dist/passes/lazy-mod-down.js';
-import { mergeDuplicates } from '../dist/passes/merge-duplicates.js';
-import {
-  arcsineLevels,
-  defaultLiteral,
-  defaultUsableLevels,
-  evalModLevels,
-  makeParameters,
-} from '../dist/target/parameters.js';
+import { decrypt, encrypt, run } from '../dist/executor/index.js';
+import { defaultUsableLevels } from '../dist/target/parameters.js';
+import { bootstrapParameters, makeBootstrap } from './bootstrap-plan.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -40,12 +26,11 @@ const { values: options } = parseArgs({
   },
 });
 const threads = Number(options.threads);
-const parameters = makeParameters(
-  defaultLiteral(options.ring, options.ring !== 'secure', {
-    usableLevels: Number(options.levels),
-    evalModLevels: evalModLevels + (options.arcsine ? arcsineLevels : 0),
-  }),
-);
+const parameters = bootstrapParameters({
+  ring: options.ring,
+  levels: Number(options.levels),
+  arcsine: options.arcsine,
+});
 const { slots } = parameters;
 
 /** mulberry32 in [-1, 1). */
@@ -78,37 +63,6 @@ const inputs = {
   },
 };
 
-function bootstrapModule() {
-  const level = parameters.bootstrapInputLevel;
-  const type = {
-    kind: 'ct',
-    axes: [{ name: 'part', size: 2 }],
-    degree: 1,
-    basis: { kind: 'q' },
-    level,
-    scale: canonicalScale(level),
-  };
-  const builder = new BlockBuilder(new Ids(), parameters, [type]);
-  const result = builder.op('ct.bootstrap', [builder.args[0]], { rangeLog2: 0 }, 'bootstrap');
-  const map = {
-    period: slots,
-    features: Int32Array.from({ length: 2 * slots }, (_, i) => i),
-    tokens: Int32Array.of(0),
-  };
-  const port = { shape: [2, slots], slots: map, factor: 1 };
-  return {
-    phase: 'cipher',
-    name: 'bootstrap',
-    sourceHash: '0'.repeat(64),
-    parameters,
-    functions: [{ name: 'main', body: builder.finish([result]) }],
-    constants: new Map(),
-    tables: new Map(),
-    inputs: [{ name: 'x', ...port }],
-    outputs: [{ name: 'y', ...port }],
-  };
-}
-
 /** Errors in bits: mean and worst over slots, slot 0 (and its conjugate, the imaginary part) apart. */
 function statistics(expected, got) {
   const errors = expected.map((x, i) => Math.abs(x - got[i]));
@@ -122,18 +76,11 @@ function statistics(expected, got) {
   };
 }
 
-const module = mergeDuplicates(lazyModDown(expandBootstrap(bootstrapModule())));
-assertVerified(module, 'bench');
-const lowered = lowerToPlan(module, { compilerVersion });
 const folder = options.out ?? (await mkdtemp(join(tmpdir(), 'aegis-bootstrap-')));
 await mkdir(folder, { recursive: true });
 const at = (name) => join(folder, name);
 try {
-  await writeFile(at('plan.aegis'), lowered.plan);
-  await writeFile(at('plan.aegis.weights'), lowered.weights);
-  const start = performance.now();
-  await keygen({ plan: at('plan.aegis'), directory: folder, threads });
-  const keygenSeconds = (performance.now() - start) / 1000;
+  const { keygenSeconds, evalKeysBytes, keyBytes } = await makeBootstrap(folder, parameters, threads);
   const rows = [];
   for (const [name, make] of Object.entries(inputs)) {
     for (let i = 0; i < Number(options.runs); i++) {
@@ -179,8 +126,8 @@ try {
     cpu: cpus()[0].model,
     memoryBytes: totalmem(),
     keygenSeconds,
-    evalKeysBytes: (await stat(at('eval.keys'))).size,
-    keyBytes: lowered.summary.keyBytes,
+    evalKeysBytes,
+    keyBytes,
     limbs: parameters.maxLevel + 1,
     specials: parameters.specials,
     levelsLeft: parameters.computeTop,

@@ -14,6 +14,7 @@
 #include "bench/machines.h"
 #include "bench/multiply.h"
 #include "exec/run_job.h"
+#include "plan/plan_file.h"
 #include "support/error.h"
 
 namespace aegis {
@@ -114,8 +115,19 @@ nlohmann::ordered_json runPlan(const Options& options, const PlanRun& plan, std:
   }
   std::filesystem::remove_all(folder);
   std::sort(us.begin(), us.end());
-  return {{"name", plan.name},       {"backend", options.backend}, {"threads", options.threads},
-          {"medianUs", us[1]},       {"minUs", us[0]},             {"outputSha256", hash}};
+  const PlanFile file = PlanFile::open(plan.plan, {kNoMemoryLimit});
+  const plan::Parameters& p = *file.plan().parameters();
+  const uint32_t dnum = keyDigitCount(*p.key_classes()->Get(0), p.max_level());
+  return {{"name", plan.name},
+          {"backend", options.backend},
+          {"logN", p.log_n()},
+          {"limbs", uint32_t(p.max_level()) + 1},
+          {"specialLimbs", p.specials()},
+          {"dnum", dnum},
+          {"threads", options.threads},
+          {"medianUs", us[1]},
+          {"minUs", us[0]},
+          {"outputSha256", hash}};
 }
 
 int run(const Options& options) {

@@ -1,0 +1,71 @@
+// Times of commands, of CKKS operations and of one bootstrap at 128 bits (24 limbs, 1 + 9 + 3 + 8 + 3).
+//
+//   npm run bench -- [--json] [--no-bootstrap] [options of aegis-bench]
+//
+// The bootstrap needs 6 GiB of memory; its keys are made for it and deleted behind it.
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { encrypt } from '../dist/executor/index.js';
+import { bootstrapParameters, makeBootstrap } from './bootstrap-plan.mjs';
+
+const program = fileURLToPath(new URL('../build/bin/aegis-bench', import.meta.url));
+const given = process.argv.slice(2);
+const json = given.includes('--json');
+const args = given.filter((arg) => arg !== '--no-bootstrap');
+const valueOf = (flag) => (args.includes(flag) ? args[args.indexOf(flag) + 1] : undefined);
+
+/** Output of aegis-bench; errors, with its own message, end this program. */
+function bench(options) {
+  return new Promise((resolve) => {
+    const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'inherit'] });
+    let out = '';
+    child.stdout.on('data', (chunk) => {
+      if (json) out += chunk;
+      else process.stdout.write(chunk);
+    });
+    child.on('error', (error) => {
+      console.error(`error: ${program}: ${error.message}; run npm run setup`);
+      process.exit(1);
+    });
+    child.on('close', (status) => (status === 0 ? resolve(out) : process.exit(status ?? 1)));
+  });
+}
+
+async function bootstrapRow() {
+  const folder = await mkdtemp(join(tmpdir(), 'aegis-bench-'));
+  process.once(
+    'SIGINT',
+    () => void rm(folder, { recursive: true, force: true }).then(() => process.exit(130)),
+  );
+  try {
+    console.error('bench: keys of the bootstrap, about 10 s');
+    const parameters = bootstrapParameters({ levels: 9 });
+    const { plan } = await makeBootstrap(folder, parameters);
+    const x = Float64Array.from({ length: 2 * parameters.slots }, (_, i) => Math.sin(i));
+    const request = join(folder, 'request.ct');
+    await encrypt({ plan, key: join(folder, 'public.key'), inputs: { x }, out: request });
+    const machine = ['--backend', '--threads'].flatMap((flag) => {
+      const value = valueOf(flag);
+      return value === undefined ? [] : [flag, value];
+    });
+    const files = ['--plan', 'bootstrap', plan, join(folder, 'eval.keys'), request];
+    return await bench([...(json ? ['--json'] : []), ...machine, ...files]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const out = [await bench(args)];
+const whole = !args.includes('--plan') && valueOf('--backend') !== 'cuda-emulated';
+if (whole && !given.includes('--no-bootstrap')) out.push(await bootstrapRow());
+if (json)
+  console.log(
+    JSON.stringify(
+      out.flatMap((rows) => JSON.parse(rows)),
+      null,
+      1,
+    ),
+  );
