@@ -22,22 +22,29 @@ import {
   oneOfEach,
   oneOfEachSort,
   oneOfEachToken,
+  floatModels,
   samplesPath,
+  sortModels,
+  tokenModels,
   textExample,
 } from './models.js';
 
-/** Held-out samples; those of token models hold padded ones (21 and 23). Of the sorting model 26 in all. */
+/** Samples that calibrate. Of the sorting model there are 26 in all. */
+const calibrating = (path: string): number => (full && sortModels.includes(path) ? 6 : calibrated);
+
+/** Held-out samples; those of token models hold padded ones (21 and 23). */
 function shownSamples(path: string): readonly number[] {
-  if (oneOfEachSort.includes(path)) {
-    return full ? Array.from({ length: 20 }, (_, i) => 6 + i) : [calibrated, calibrated + 1];
-  }
-  if (full) return Array.from({ length: 8 }, (_, i) => calibrated + i);
-  return oneOfEachToken.includes(path) ? [calibrated, 23] : [calibrated, calibrated + 1, calibrated + 2];
+  const from = calibrating(path);
+  if (full) return Array.from({ length: sortModels.includes(path) ? 20 : 8 }, (_, i) => from + i);
+  return oneOfEachToken.includes(path) ? [from, 23] : [from, from + 1];
 }
 
 const timeoutMs = 1_200_000;
 
-/** `npm run test:full` takes all strategies, on 2 and 4 ranks, with and without overlap. */
+/**
+ * `npm run test:full` takes every export; for one of each model all strategies, on 2 and 4 ranks, with and without
+ * overlap.
+ */
 const full = process.env.AEGIS_TEST_FULL !== undefined;
 const placements = (full ? strategies : (['coplaced'] as const)).flatMap((strategy) =>
   (full ? [2, 4] : [4]).flatMap((devices) =>
@@ -45,10 +52,15 @@ const placements = (full ? strategies : (['coplaced'] as const)).flatMap((strate
   ),
 );
 
-const tokens = full ? oneOfEachToken : oneOfEachToken.slice(0, 1);
-const models = [example, textExample, ...oneOfEach, ...tokens, ...oneOfEachSort].map(
-  (path) => [basename(path), path] as const,
-);
+const exports = full
+  ? [...floatModels, ...tokenModels, ...sortModels]
+  : [...oneOfEach, ...oneOfEachToken.slice(0, 1), ...oneOfEachSort];
+const models = [example, textExample, ...exports].map((path) => [basename(path), path] as const);
+
+/** Ranks know nothing of tokens and masks: two models are enough for every run of the tests. */
+const placed = full
+  ? [example, textExample, ...oneOfEach, ...oneOfEachToken, ...oneOfEachSort]
+  : [example, ...oneOfEach.slice(-1)];
 
 describe.each(models)('trained models, encrypted: %s', (_, path) => {
   const folder = mkdtempSync(join(tmpdir(), 'aegis-corpus-'));
@@ -60,7 +72,6 @@ describe.each(models)('trained models, encrypted: %s', (_, path) => {
   const files = { plan: at('plan.aegis'), in: at('request.ct'), out: at('response.ct') };
   const runPlan = (): Promise<RunReport> => run({ ...files, keys: at('eval.keys') });
 
-  const float = ![...oneOfEachToken, ...oneOfEachSort].includes(path);
   let cipher: Module;
   /** Of the request that is left for the other placements. */
   let outputSha256 = '';
@@ -71,7 +82,7 @@ describe.each(models)('trained models, encrypted: %s', (_, path) => {
     const compiled = await compile(path, {
       ring: 'small',
       insecure: true,
-      samples: takeSamples(samples, { from: 0, to: calibrated }),
+      samples: takeSamples(samples, { from: 0, to: calibrating(path) }),
     });
     cipher = compiled.cipher;
     const { name } = defined(cipher.outputs[0], 'output');
@@ -106,8 +117,7 @@ describe.each(models)('trained models, encrypted: %s', (_, path) => {
     }
   });
 
-  // Ranks know nothing of tokens and masks: the other models are enough for every run of the tests.
-  it.each(full || float ? placements : [])(
+  it.each(placed.includes(path) ? placements : [])(
     '$strategy on $devices ranks, overlap $overlap',
     async (options) => {
       const lowered = lowerPlaced(place(cipher, options), options);
