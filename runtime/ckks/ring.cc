@@ -154,12 +154,17 @@ const uint32_t* RingContext::permutation(uint32_t galois) const {
   const std::lock_guard<std::mutex> lock(permutationMutex_);
   auto& entry = permutations_[galois];
   if (!entry) {
-    auto table = std::make_unique<uint32_t[]>(n);
+    if (reversed_.empty()) {
+      reversed_.resize(n);
+      for (uint32_t k = 0; k < n; k++) reversed_[k] = bitReverse(k);
+    }
+    auto table = std::make_unique<uint32_t[]>(n + n / 8);
     for (uint32_t k = 0; k < n; k++) {
       const uint32_t exponent =
-          galois * (2 * bitReverse(k) + 1) & mask;  // 32-bit wrap is exact: 2N divides 2^32
-      table[k] = bitReverse(exponent / 2);
+          galois * (2 * reversed_[k] + 1) & mask;  // 32-bit wrap is exact: 2N divides 2^32
+      table[k] = reversed_[exponent / 2];
     }
+    for (uint32_t u = 0; u < n / 8; u++) table[n + u] = table[8 * u];
     entry = std::move(table);
   }
   return entry.get();

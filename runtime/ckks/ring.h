@@ -39,7 +39,7 @@ class RingContext {
   const NttTable& nttTable(uint32_t index, TwiddleForm form) const;
 
   // perm[k] = brv((g (2 brv(k) + 1) mod 2N - 1) / 2): NTT-order index table of X -> X^g. g odd (R207), taken
-  // mod 2N.
+  // mod 2N. N entries, then every eighth of them once more: N / 8 words.
   const uint32_t* permutation(uint32_t galois) const;
 
   // Prime indices; sources distinct (R208). A destination may be one of the sources.
@@ -57,6 +57,7 @@ class RingContext {
   std::unique_ptr<TableMemory> memory_;
   std::unique_ptr<std::unique_ptr<PrimeTables>[]> tables_;
   mutable std::mutex permutationMutex_;
+  mutable std::vector<uint32_t> reversed_;  // brv of each index; guarded by permutationMutex_
   mutable std::unordered_map<uint32_t, std::unique_ptr<uint32_t[]>> permutations_;
   mutable std::mutex conversionMutex_;
   mutable std::map<std::vector<uint16_t>, std::unique_ptr<Conversion>> conversions_;

@@ -571,7 +571,7 @@ int run(int argc, char** argv) {
   runOracles(reference, seed, report);
   for (const char* name : {"portable", "avx2", "avx512ifma"}) {
     const KernelTable* table = findCpuKernels(name);
-    if (asked(name) && table != nullptr) runTable(*table, reference, full, false);
+    if (asked(name) && table) runTable(*table, reference, full, false), testStreamed(*table, report);
     else if (asked(name)) std::printf("%-21s skipped: this machine cannot run it\n", name);
   }
   if (asked("cuda")) {

@@ -18,6 +18,10 @@ using Report = void (*)(const std::string& table, const std::string& test, const
 void testOtherKernels(const char* table, uint64_t seed, Report report);
 void testMultiply(const char* table, uint64_t seed, Report report);  // a part of it
 
+// Output larger than a core's caches, which CPU kernels may write past them: each kernel with sums on 320
+// rows of 2^12 words at an address of 64 bytes, against the reference.
+void testStreamed(const KernelTable& table, Report report);
+
 void runOracles(const KernelTable& reference, uint64_t seed, Report report);
 
 }  // namespace aegis::test

@@ -24,15 +24,20 @@ import { axisSize, type Axis, type CtType, type PolyType, type Type } from '../i
 import {
   adjust,
   conjugate,
+  divideTwice,
   modDown,
   modRaise,
   relinearize,
+  relinearizeUndivided,
   rescale,
   rotate,
   rotateEach,
+  rotateEachUndivided,
   switchSecret,
+  type Undivided,
 } from './lower-keyswitch/keyswitch.js';
 import type { SwitchForm } from './lower-keyswitch/decompose.js';
+import { mergedDivisions, type MergedDivisions } from './lower-keyswitch/merged-divisions.js';
 import { polyOf, polyTypeOf, Scope, shapeOf, shardingOf } from './lower-keyswitch/scope.js';
 import { numericScale } from './numeric-scale.js';
 
@@ -73,6 +78,9 @@ interface Placed {
 class FunctionLowering {
   private readonly values = new Map<number, Value>();
   private readonly uses = new Map<number, number>();
+  /** By op that leaves its ModDown to a rescale. */
+  private readonly undivided = new Map<Op, Undivided>();
+  private readonly merged: MergedDivisions | undefined;
 
   constructor(
     private readonly func: Func,
@@ -81,6 +89,8 @@ class FunctionLowering {
     private readonly placed?: Placed,
   ) {
     this.countUses(func.body);
+    // Where ranks share limbs, both divisions gather what they convert.
+    if (placed === undefined) this.merged = mergedDivisions(func, parameters.slots);
   }
 
   run(): Func {
@@ -141,12 +151,41 @@ class FunctionLowering {
   private block(block: Block, s: Scope): readonly Value[] {
     for (const op of block.ops) {
       s.loc = op.loc;
+      if (this.leavesDivision(op, s)) continue;
       const results = this.op(op, s);
       op.results.forEach((result, i) =>
         this.values.set(result.id, defined(results[i], `result of ${op.kind}`)),
       );
     }
     return block.results.map((value) => this.value(value));
+  }
+
+  /** Lowers an op whose result exists undivided only. */
+  private leavesDivision(op: Op, s: Scope): boolean {
+    if (this.merged?.doublings.has(op) === true) return true;
+    if (this.merged?.sources.has(op) !== true) return false;
+    const a = this.value(defined(op.operands[0], 'operand 0'));
+    this.undivided.set(op, this.beforeModDown(op, a, s));
+    return true;
+  }
+
+  private beforeModDown(op: Op, a: Value, s: Scope): Undivided {
+    const form: SwitchForm = { modUp: 'broadcast' };
+    if (op.kind === 'ct.mod_down') return { sum: a, specials: specialsOf(op) };
+    if (op.kind === 'ct.relinearize') return relinearizeUndivided(s, a, form);
+    return rotateEachUndivided(
+      s,
+      op,
+      a,
+      this.lowerType(defined(op.results[0], 'result').type) as PolyType,
+      form,
+    );
+  }
+
+  private rescale(op: Op, a: () => Value, s: Scope): Value {
+    const merged = this.merged?.rescales.get(op);
+    if (merged === undefined) return rescale(s, a());
+    return divideTwice(s, defined(this.undivided.get(merged.source), 'undivided value'), merged.factor);
   }
 
   private value(value: Value): Value {
@@ -156,7 +195,8 @@ class FunctionLowering {
   private op(op: Op, s: Scope): readonly Value[] {
     if (op.kind.startsWith('pt.')) return [s.op(op.kind, [], op.attrs)];
     const placed = this.placement(op);
-    const operands = op.operands.map((value, i) => {
+    const made = this.merged?.rescales.has(op) === true ? [] : op.operands;
+    const operands = made.map((value, i) => {
       const lowered = this.value(value);
       const sharding = placed?.operands[i];
       return sharding === undefined || lowered.type.kind !== 'poly' ? lowered : s.lay(lowered, sharding);
@@ -224,7 +264,7 @@ class FunctionLowering {
       case 'ct.relinearize':
         return relinearize(s, a(), form);
       case 'ct.rescale':
-        return rescale(s, a());
+        return this.rescale(op, a, s);
       case 'ct.adjust':
         return adjust(s, a(), attrs.level as number, this.adjustFactor(op));
       case 'ct.rotate':

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -16,6 +17,9 @@
 namespace aegis::cpu {
 
 constexpr size_t kElementwiseWords = 4096;
+// Output from this size on (8 MiB) has left the caches, mostly, when the next command reads it. Written past
+// them, it displaces nothing there, and its old lines are not read first.
+constexpr size_t kStreamedWords = size_t(1) << 20;
 
 // An output piece: words [begin, begin + words) of limb `limb` at flat outer index `outer`.
 struct Piece {
@@ -36,6 +40,7 @@ void forEachPiece(const RingContext& ring, ThreadPool& pool, const Launch& launc
   pool.parallelFor(count, grain, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++)
       visit(Piece{i % outer, uint32_t(i / outer / pieces), i / outer % pieces * words, words});
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // of streamed rows
   });
 }
 
@@ -61,6 +66,19 @@ struct Output {
   }
   uint64_t* at(const Piece& p) const { return row(p) + p.begin; }
 };
+
+// How a launch writes `rows` rows for each limb and outer index.
+inline Write writeOf(const RingContext& ring, const Launch& launch, const Rows& out, size_t rows) {
+  if (launch.accumulate) return Write::kAccumulate;
+  const size_t words = outerCount(launch) * launch.limbCount * rows * ring.degree();
+  if (words < kStreamedWords) return Write::kNew;
+  // Offsets are multiples of rows, and rows of 64 bytes.
+  ptrdiff_t strides = out.limbStride | out.componentStride;
+  for (uint32_t d = 0; d < outerRank(launch); d++) strides |= out.strides[d];
+  const bool aligned =
+      (reinterpret_cast<uintptr_t>(out.base) | uintptr_t(strides) * sizeof(uint64_t)) % 64 == 0;
+  return aligned ? Write::kStream : Write::kNew;
+}
 
 inline uint32_t plainShift(const RingContext& ring, const PlainRows& p) {
   AEGIS_INVARIANT(p.rowWords != 0 && ring.degree() % p.rowWords == 0);
@@ -101,12 +119,12 @@ struct Driver {
   }
 
   // Sums of more than kMaxTerms products are cut; each cut is reduced and accumulated to.
-  static void dot(uint64_t* out, const std::vector<Term>& terms, size_t words, uint32_t shift,
-                  bool accumulate, const Prime& prime) {
+  static void dot(uint64_t* out, const std::vector<Term>& terms, size_t words, uint32_t shift, Write write,
+                  const Prime& prime) {
     size_t done = 0;
     do {
       const size_t count = std::min(terms.size() - done, kMaxTerms);
-      ops.dot(out, terms.data() + done, count, words, shift, accumulate || done != 0, prime);
+      ops.dot(out, terms.data() + done, count, words, shift, done == 0 ? write : Write::kAccumulate, prime);
       done += count;
     } while (done < terms.size());
   }
@@ -169,12 +187,13 @@ struct Driver {
     const Located<PlainRows> y(launch, plain);
     const uint32_t shift = plainShift(ring, plain);
     const size_t count = x.reduced.size();
+    const Write write = writeOf(ring, launch, out, 1);
     forEachPiece(ring, pool, launch, kPieceWords, count, [&](const Piece& p) {
       thread_local std::vector<Term> terms;
       terms.resize(count);
       const uint64_t* b = y.row(p) + (p.begin >> shift);
       for (size_t r = 0; r < count; r++) terms[r] = {x.at(p) + x.reduced[r], b + y.reduced[r]};
-      dot(to.at(p), terms, p.words, shift, launch.accumulate, ring.prime(launch.limbs[p.limb]));
+      dot(to.at(p), terms, p.words, shift, write, ring.prime(launch.limbs[p.limb]));
     });
   }
 
@@ -183,6 +202,7 @@ struct Driver {
     const Output to(launch, out);
     const Located<Rows> x(launch, a), y(launch, b);
     const size_t count = x.reduced.size();
+    const Write write = writeOf(ring, launch, out, 3);
     forEachPiece(ring, pool, launch, kPieceWords, 4 * count, [&](const Piece& p) {
       thread_local std::vector<Term> terms[3];
       for (auto& list : terms) list.clear();
@@ -197,7 +217,7 @@ struct Driver {
         terms[2].push_back({a1, b1});
       }
       for (ptrdiff_t c = 0; c < 3; c++)
-        dot(to.at(p) + c * out.componentStride, terms[c], p.words, 0, launch.accumulate,
+        dot(to.at(p) + c * out.componentStride, terms[c], p.words, 0, write,
             ring.prime(launch.limbs[p.limb]));
     });
   }
@@ -217,6 +237,7 @@ struct Driver {
     AEGIS_INVARIANT(sourceCount <= kMaxTerms);
     const Output to(launch, out);
     const Located<Rows> from(launch, a);
+    const Write write = writeOf(ring, launch, out, 1);
     Launch all = launch;  // one piece covers all limbs
     all.limbCount = launch.limbCount == 0 ? 0 : 1;
     forEachPiece(ring, pool, all, kPieceWords, size_t(sourceCount) * launch.limbCount / 2 + 1,
@@ -231,7 +252,7 @@ struct Driver {
                      in[i] = from.at(p) + ptrdiff_t(i) * a.limbStride;
                    for (uint32_t j = 0; j < launch.limbCount; j++)
                      destination[j] = to.at(p) + ptrdiff_t(j) * out.limbStride;
-                   ops.convert(destination.data(), in.data(), p.words, table, scratch.data());
+                   ops.convert(destination.data(), in.data(), p.words, write, table, scratch.data());
                  });
   }
 
@@ -263,6 +284,7 @@ struct Driver {
     const Located<Rows> x(launch, digits);
     const IndexAlong keyIndex(launch, keyDim);
     const size_t count = x.reduced.size(), n = ring.degree();
+    const Write write = writeOf(ring, launch, out, 2);
     forEachPiece(ring, pool, launch, kPieceWords, 2 * count * digitCount, [&](const Piece& p) {
       thread_local std::vector<Term> terms;
       terms.resize(count * digitCount);
@@ -275,7 +297,7 @@ struct Driver {
                                          key.base + keyRow * n + p.begin};
           }
         }
-        dot(to.at(p) + ptrdiff_t(c) * out.componentStride, terms, p.words, 0, launch.accumulate,
+        dot(to.at(p) + ptrdiff_t(c) * out.componentStride, terms, p.words, 0, write,
             ring.prime(launch.limbs[p.limb]));
       }
     });
@@ -288,16 +310,21 @@ struct Driver {
     const IndexAlong index(launch, galoisDim);
     std::vector<const uint32_t*> tables(galoisDim == ~0u ? 1 : launch.dims[galoisDim]);
     for (size_t i = 0; i < tables.size(); i++) tables[i] = ring.permutation(galois[i]);
-    const size_t count = from.reduced.size();
-    forEachPiece(ring, pool, launch, kElementwiseWords, count, [&](const Piece& p) {
+    const size_t count = from.reduced.size(), n = ring.degree();
+    const Write write = writeOf(ring, launch, out, 1);
+    forEachPiece(ring, pool, launch, n, count, [&](const Piece& p) {
       thread_local std::vector<Gather> terms;
       terms.resize(count);
-      for (size_t r = 0; r < count; r++)
-        terms[r] = {from.row(p) + from.reduced[r], tables[index(p.outer, r)] + p.begin};
+      Piece next = p;
+      if (p.outer + 1 < to.outer.size()) next.outer++;
+      for (size_t r = 0; r < count; r++) {
+        const uint32_t* table = tables[index(p.outer, r)];
+        terms[r] = {from.row(p) + from.reduced[r], table, table + n, from.row(next) + from.reduced[r]};
+      }
       size_t done = 0;
       do {
         const size_t part = std::min(count - done, kMaxAddends);
-        ops.gather(to.at(p), terms.data() + done, part, p.words, launch.accumulate || done != 0,
+        ops.gather(to.at(p), terms.data() + done, part, p.words, done == 0 ? write : Write::kAccumulate,
                    ring.prime(launch.limbs[p.limb]));
         done += part;
       } while (done < count);

@@ -22,8 +22,9 @@ void sum(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words,
   }
 }
 
-void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, bool accumulate,
+void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, Write write,
             const Prime& prime) {
+  const bool accumulate = write == Write::kAccumulate;
   if (count == 1 && !accumulate) {
     for (size_t k = 0; k < words; k++) out[k] = terms[0].a[terms[0].index[k]];
     return;
@@ -35,16 +36,16 @@ void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, bool
   }
 }
 
-void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, bool accumulate,
+void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, Write write,
          const Prime& prime) {
   for (size_t k = 0; k < words; k++) {
-    uint128 total = accumulate ? out[k] : 0;
+    uint128 total = write == Write::kAccumulate ? out[k] : 0;
     for (size_t i = 0; i < count; i++) total += uint128(terms[i].a[k]) * terms[i].b[k >> shift];
     out[k] = reduce128(total, prime);
   }
 }
 
-void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, const ConversionTable& t,
+void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, Write, const ConversionTable& t,
              uint64_t* scratch) {
   for (uint32_t i = 0; i < t.sourceCount; i++) {
     const uint64_t q = t.sources[i].q, half = (q - 1) / 2;

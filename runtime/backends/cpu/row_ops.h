@@ -13,11 +13,17 @@ struct Term {
   const uint64_t* b;
 };
 
-// One addend of an automorphism sum: a[index[k]], `a` being the whole row and `index` the piece of its table.
+// One addend of an automorphism sum: a[index[k]] of a whole row.
 struct Gather {
   const uint64_t* a;
   const uint32_t* index;
+  const uint32_t* heads;  // every eighth entry of index
+  const uint64_t* ahead;  // the row that is read next, or a
 };
+
+// How a row operation writes. kStream: past the caches, for output that is larger than they are; out is
+// aligned to 64 bytes, and a fence must follow before others read it. Only a hint.
+enum class Write { kNew, kAccumulate, kStream };
 
 // Most terms of one `dot`. Bounds: portable 2^28 products below 2^100 in 128 bits; IFMA 4095 low halves below
 // 2^52 in 64 bits; AVX2 2^13 pairs of middle products below 2^50 in 64 bits.
@@ -43,17 +49,16 @@ struct RowOps {
   // out (+)= sum rows[i], count <= kMaxAddends
   void (*sum)(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words, bool accumulate,
               const Prime&);
-  // out[k] (+)= sum a_i[index_i[k]], count <= kMaxAddends. Index tables are automorphisms: aligned groups of
-  // 8 entries go to aligned groups of 8 (of 4 to groups of 4), see avx512ifma/elementwise.cc.
-  void (*gather)(uint64_t* out, const Gather* terms, size_t count, size_t words, bool accumulate,
-                 const Prime&);
+  // Whole rows: out[k] (+)= sum a_i[index_i[k]], count <= kMaxAddends. Index tables are automorphisms:
+  // aligned groups of 8 entries go to aligned groups of 8 (of 4 to groups of 4), see avx512ifma/rows.cc.
+  void (*gather)(uint64_t* out, const Gather* terms, size_t count, size_t words, Write, const Prime&);
   // out[k] (+)= sum_i a_i[k] b_i[k >> shift], count <= kMaxTerms, words <= kPieceWords
-  void (*dot)(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, bool accumulate,
+  void (*dot)(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, Write,
               const Prime&);
   // Pieces of source and destination rows; words <= kPieceWords. scratch: sourceCount * kPieceWords * 3
-  // words.
-  void (*convert)(uint64_t* const* out, const uint64_t* const* in, size_t words, const ConversionTable&,
-                  uint64_t* scratch);
+  // words. kNew or kStream.
+  void (*convert)(uint64_t* const* out, const uint64_t* const* in, size_t words, Write,
+                  const ConversionTable&, uint64_t* scratch);
   // Whole rows. out may be a.
   void (*ntt)(uint64_t* out, const uint64_t* a, const NttTable&);
   void (*intt)(uint64_t* out, const uint64_t* a, const NttTable&);

@@ -44,6 +44,41 @@ function divide(s: Scope, value: Value, divided: readonly number[], limbs: reado
   return s.op('poly.sub_scale', [s.limbs(value, limbs), remainder], { scalars });
 }
 
+/** A value of basis qp before its ModDown. */
+export interface Undivided {
+  readonly sum: Value;
+  readonly specials: number;
+}
+
+/**
+ * factor * x / P, rounded, then divided by the last prime q_l and rounded: the residues that modDown, add and
+ * rescale give, with one transform of the limbs that stay. With c the centred remainder of x modulo P and r
+ * that of factor (x - c) / P modulo q_l, both as coefficients,
+ *   ((x - c) / P * factor - r) / q_l = (x - (c + (P / factor) r)) * factor / (P q_l)  modulo q_j, j < l.
+ */
+export function divideTwice(s: Scope, { sum, specials }: Undivided, factor: 1 | 2): Value {
+  const special = specialLimbs(s.parameters, specials);
+  const last = polyOf(sum).limbs.length - specials - 1;
+  const [lastLimb, limbs] = [[last], limbRange(0, last)];
+  const product = special.reduce((p, limb) => p * s.prime(limb), 1n);
+  const scalarAt = (divisor: bigint, limb: number): number =>
+    Number((BigInt(factor) * inverseMod(divisor, s.prime(limb))) % s.prime(limb));
+
+  const coefficients = s.op('poly.intt', [s.limbs(sum, [last, ...special])]);
+  const ofSpecials = s.limbs(coefficients, special);
+  const atLast = s.op('poly.base_convert', [ofSpecials], { limbs: lastLimb });
+  const quotient = s.op('poly.sub_scale', [s.limbs(coefficients, lastLimb), atLast], {
+    scalars: [scalarAt(product, last)],
+  });
+  const converted = s.op('poly.base_convert', [ofSpecials], { limbs });
+  const remainder = s.op('poly.base_convert', [quotient], { limbs });
+  const weight = s.residues(limbs, (prime) => product * inverseMod(BigInt(factor), prime));
+  const options = { over: [], scale: 1, accumulate: true };
+  const both = s.op('poly.ntt', [s.into('poly.contract', [remainder, weight], converted, {}, options)]);
+  const scalars = limbs.map((limb) => scalarAt(product * s.prime(last), limb));
+  return s.op('poly.sub_scale', [s.limbs(sum, limbs), both], { scalars });
+}
+
 /** Shardings of sums of products of digits: complete, as the array `like` lies. */
 function completed(value: Value, like: readonly Sharding[]): readonly Sharding[] {
   return polyOf(value).sharding.map((one, m) => (one.kind === 'partial' ? onAxis(like, m) : one));
@@ -281,6 +316,36 @@ interface RotateEach {
  * ModDown (or one per group of digits).
  */
 export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType, form: SwitchForm): Value {
+  const site = rotateEachSite(s, op, a, result, form);
+  const { axis, runs } = site;
+  if (op.attrs.sum !== true) return rotateEachApart(s, site);
+  const turning = runs.filter((run) => run.rotated);
+  const first = turning[0];
+  // Nothing is rotated: P*c, then ModDown, would give c back exactly.
+  if (first === undefined) return s.lay(s.op('poly.copy', [a], { over: [axis] }), result.sharding);
+  const own = runDigits(s, site, first);
+  const digitsOf = (run: Run): Digits => (run === first ? own : runDigits(s, site, run));
+  if (own.groups !== undefined) return rotateEachGrouped(s, site, turning, digitsOf);
+  const sum = rotateEachSum(s, site, turning, digitsOf);
+  // A sum over a sharded axis, or of digits of several ranks, is completed before it is rounded.
+  return modDown(s, s.lay(sum, result.sharding), site.keyClass.specials);
+}
+
+/** ct.rotate_each {sum} on one rank before its ModDown; some element is rotated. */
+export function rotateEachUndivided(
+  s: Scope,
+  op: Op,
+  a: Value,
+  result: PolyType,
+  form: SwitchForm,
+): Undivided {
+  const site = rotateEachSite(s, op, a, result, form);
+  const turning = site.runs.filter((run) => run.rotated);
+  const sum = rotateEachSum(s, site, turning, (run) => runDigits(s, site, run));
+  return { sum, specials: site.keyClass.specials };
+}
+
+function rotateEachSite(s: Scope, op: Op, a: Value, result: PolyType, form: SwitchForm): RotateEach {
   const axis = op.attrs.axis as string;
   const steps = op.attrs.steps as readonly number[];
   const stride = (op.attrs.loopStride ?? 0) as number;
@@ -292,16 +357,7 @@ export function rotateEach(s: Scope, op: Op, a: Value, result: PolyType, form: S
     const iterations = limbRange(0, stride === 0 ? 1 : s.tripCount);
     return { axis, galois: iterations.flatMap((i) => own.map((step) => galoisOf(s, step + i * stride))) };
   };
-  const site = { a, axis, keyClass, runs, turnOf, form, result };
-  if (op.attrs.sum !== true) return rotateEachApart(s, site);
-  const turning = runs.filter((run) => run.rotated);
-  const first = turning[0];
-  // Nothing is rotated: P*c, then ModDown, would give c back exactly.
-  if (first === undefined) return s.lay(s.op('poly.copy', [a], { over: [axis] }), result.sharding);
-  const own = runDigits(s, site, first);
-  const digitsOf = (run: Run): Digits => (run === first ? own : runDigits(s, site, run));
-  const summed = own.groups === undefined ? rotateEachSum : rotateEachGrouped;
-  return summed(s, site, turning, digitsOf);
+  return { a, axis, keyClass, runs, turnOf, form, result };
 }
 
 function elementsOf(s: Scope, { a, axis }: RotateEach, run: Run): Value {
@@ -314,8 +370,9 @@ function runDigits(s: Scope, site: RotateEach, run: Run): Digits {
 
 type DigitsOf = (run: Run) => Digits;
 
+/** In basis qp. */
 function rotateEachSum(s: Scope, site: RotateEach, turning: readonly Run[], digitsOf: DigitsOf): Value {
-  const { axis, keyClass, runs, turnOf, result } = site;
+  const { axis, keyClass, runs, turnOf } = site;
   let sum: Value | undefined;
   for (const run of turning) {
     const turn = turnOf(run);
@@ -332,8 +389,7 @@ function rotateEachSum(s: Scope, site: RotateEach, turning: readonly Run[], digi
     const options = { over: [axis], accumulate: true };
     total = addLifted(s, elementsOf(s, site, run), total, keyClass, {}, options);
   }
-  // A sum over a sharded axis, or of digits of several ranks, is completed before it is rounded.
-  return modDown(s, s.lay(total, result.sharding), keyClass.specials);
+  return total;
 }
 
 /** Sums over elements of each group of digits, their ModDowns added, then what needs no key. */
@@ -440,6 +496,17 @@ export function relinearize(s: Scope, a: Value, form: SwitchForm): Value {
   const keyClass = keyClassFor(s.parameters, levelOf(a));
   const switched = keySwitch(s, s.component(a, 2), keyClass, 'relinearize', form);
   return s.op('poly.add', [s.slice(a, componentAxis, 0, 2), switched]);
+}
+
+/** `relinearize` before its ModDown: the key product plus P (c0, c1). */
+export function relinearizeUndivided(s: Scope, a: Value, form: SwitchForm): Undivided {
+  const keyClass = keyClassFor(s.parameters, levelOf(a));
+  const digits = modUp(s, s.component(a, 2), keyClass, form);
+  const attrs = { key: 'relinearize', class: keyClass.name, galois: [0], over: [] };
+  const product = s.op('poly.key_product', [digits.value], attrs);
+  const others = s.slice(a, componentAxis, 0, 2);
+  const sum = addLifted(s, others, product, keyClass, {}, { accumulate: true });
+  return { sum, specials: keyClass.specials };
 }
 
 /**

@@ -177,7 +177,12 @@ export class Scope {
 
   /** The integer `constant` as a plaintext on `limbs`. */
   integer(limbs: readonly number[], constant: bigint): Value {
-    const residues = limbs.map((limb) => Number(mod(constant, this.prime(limb))));
+    return this.residues(limbs, () => constant);
+  }
+
+  /** A constant plaintext given by an integer for the prime of each limb. */
+  residues(limbs: readonly number[], of: (prime: bigint) => bigint): Value {
+    const residues = limbs.map((limb) => Number(mod(of(this.prime(limb)), this.prime(limb))));
     return this.op('poly.residues', [], { limbs, residues });
   }
 

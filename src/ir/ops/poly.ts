@@ -144,9 +144,18 @@ function summed(type: PolyType | string, attrs: Attrs): PolyType | string {
 
 /** Broadcast with a plaintext array. */
 function withPlain(types: readonly Type[]): PolyType | string {
-  const [a, p] = types;
+  const [a] = types;
+  return isPoly(a) && a.form !== 'ntt' ? 'operand 0 must be in ntt form' : besidePlain(types);
+}
+
+/** Products with real constants are the same in both forms. */
+function timesPlain(types: readonly Type[]): PolyType | string {
+  const [, p] = types;
+  return p?.kind === 'pt' && p.period === 1 && !p.complex ? besidePlain(types) : withPlain(types);
+}
+
+function besidePlain([a, p]: readonly Type[]): PolyType | string {
   if (!isPoly(a) || p?.kind !== 'pt') return 'operands must be a polynomial array and a plaintext array';
-  if (a.form !== 'ntt') return 'operand 0 must be in ntt form';
   // The batch axes of the plaintext come before the component axis, as in every ciphertext array.
   const batch = broadcastAxes(withoutAxes(a.axes, [componentAxis]), p.axes);
   if (typeof batch === 'string') return batch;
@@ -174,7 +183,7 @@ const commands: readonly OpDef[] = [
     ['a', 'p'],
     'sum over axes of a * p',
     { ...overAttr, ...scaleAttr, ...accumulateAttr },
-    (types, attrs) => summed(withPlain(types), attrs),
+    (types, attrs) => summed(timesPlain(types), attrs),
   ),
   command(
     'poly.tensor',

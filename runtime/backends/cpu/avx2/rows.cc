@@ -83,8 +83,9 @@ void sum(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words,
 }
 
 // AVX2 has no 64-bit shuffle by register, and its gathers are slower than four loads: scalar indices.
-void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, bool accumulate,
+void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, Write write,
             const Prime& prime) {
+  const bool accumulate = write == Write::kAccumulate;
   if (count == 1 && !accumulate) {
     for (size_t k = 0; k < words; k++) out[k] = terms[0].a[terms[0].index[k]];
     return;
@@ -155,8 +156,9 @@ void dotWords(uint64_t* out, const Term* terms, size_t count, size_t words, uint
   }
 }
 
-void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, bool accumulate,
+void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, Write write,
          const Prime& prime) {
+  const bool accumulate = write == Write::kAccumulate;
   if (shift == 0) dotWords<0>(out, terms, count, words, shift, accumulate, prime);
   else if (shift == 1) dotWords<1>(out, terms, count, words, shift, accumulate, prime);
   else dotWords<2>(out, terms, count, words, shift, accumulate, prime);
@@ -209,7 +211,7 @@ void splitResidues(uint64_t* to, const uint64_t* in, size_t words, const Convers
   }
 }
 
-void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, const ConversionTable& t,
+void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, Write, const ConversionTable& t,
              uint64_t* scratch) {
   for (size_t begin = 0; begin < words; begin += kConvertWords) {
     const size_t part = words - begin < kConvertWords ? words - begin : kConvertWords;

@@ -44,22 +44,69 @@ void sum(uint64_t* out, const uint64_t* const* rows, size_t count, size_t words,
 // Eight aligned outputs k = 8u + v read eight aligned inputs: brv(k) has brv(u) in its low and brv3(v) in its
 // high bits, so the exponents g (2 brv(k) + 1) mod 2N of one group agree modulo 2N/8 and differ in their top
 // three bits only, which are the low bits of the source index. One load and one shuffle replace a gather.
-inline V permuted(const Gather& term, size_t k) {
-  const V index = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(term.index + k)));
-  return _mm512_permutexvar_epi64(index, load(term.a + (term.index[k] & ~uint32_t(7))));
+//
+// With t the top three bits of the group's first exponent, those of the others are t + g brv3(v) modulo 8:
+// the shuffle is one of eight, chosen by the low bits brv3(t) of the group's first index, for each g mod 8.
+struct Shuffles {
+  uint64_t lanes[4][8][8];  // [g mod 8 / 2][brv3(t)][v]
+};
+constexpr uint32_t reverse3(uint32_t v) { return (v & 1) << 2 | (v & 2) | v >> 2; }
+constexpr Shuffles makeShuffles() {
+  Shuffles s{};
+  for (uint32_t g = 0; g < 4; g++)
+    for (uint32_t low = 0; low < 8; low++)
+      for (uint32_t v = 0; v < 8; v++)
+        s.lanes[g][low][v] = reverse3((reverse3(low) + (2 * g + 1) * reverse3(v)) & 7);
+  return s;
 }
+alignas(64) constexpr Shuffles kShuffles = makeShuffles();
 
-void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, bool accumulate,
+struct Permuted {
+  const uint64_t* a;
+  const uint32_t* heads;
+  const uint64_t* ahead;
+  const uint64_t (*lanes)[8];
+  // brv3(4) = 1: entries 0 and 4 are g apart.
+  explicit Permuted(const Gather& term)
+      : a(term.a),
+        heads(term.heads),
+        ahead(term.ahead),
+        lanes(kShuffles.lanes[((reverse3(term.index[4] & 7) - reverse3(term.index[0] & 7)) & 7) / 2]) {}
+  // The jumps defeat the prefetchers: the row that comes next is asked for in order.
+  V operator()(size_t k) const {
+    const uint32_t head = heads[k / 8];
+    _mm_prefetch(ahead + k, _MM_HINT_T1);
+    return _mm512_permutexvar_epi64(load(lanes[head & 7]), load(a + (head & ~uint32_t(7))));
+  }
+};
+
+void gather(uint64_t* out, const Gather* terms, size_t count, size_t words, Write write,
             const Prime& prime) {
+  const bool accumulate = write == Write::kAccumulate;
   if (count == 1 && !accumulate) {
-    for (size_t k = 0; k < words; k += 8) store(out + k, permuted(terms[0], k));
+    const Permuted permuted(terms[0]);
+    if (write == Write::kStream)
+      for (size_t k = 0; k < words; k += 8) stream(out + k, permuted(k));
+    else
+      for (size_t k = 0; k < words; k += 8) store(out + k, permuted(k));
     return;
   }
   const Modulus m(prime);
-  for (size_t k = 0; k < words; k += 8) {
-    V total = accumulate ? load(out + k) : _mm512_setzero_si512();
-    for (size_t i = 0; i < count; i++) total = add(total, permuted(terms[i], k));
-    store(out + k, m.reduce<false>(total, _mm512_setzero_si512()));
+  constexpr size_t kWords = 512;  // sums of a piece stay in the first-level cache
+  alignas(64) uint64_t total[kWords];
+  for (size_t begin = 0; begin < words; begin += kWords) {
+    const size_t part = words - begin < kWords ? words - begin : kWords;
+    for (size_t k = 0; k < part; k += 8)
+      store(total + k, accumulate ? load(out + begin + k) : _mm512_setzero_si512());
+    for (size_t i = 0; i < count; i++) {
+      const Permuted permuted(terms[i]);
+      for (size_t k = 0; k < part; k += 8) store(total + k, add(load(total + k), permuted(begin + k)));
+    }
+    for (size_t k = 0; k < part; k += 8) {
+      const V sum = m.reduce<false>(load(total + k), _mm512_setzero_si512());
+      if (write == Write::kStream) stream(out + begin + k, sum);
+      else store(out + begin + k, sum);
+    }
   }
 }
 
@@ -89,7 +136,7 @@ constexpr size_t kSweepTerms = 8;
 // and an old value: low < 4080 * 2^52 + 2^50 < 2^64, high < 4080 * 2^48 < 2^60. Up to 15 products high stays
 // below 2^52.
 template <Spread spread, bool kLong>
-void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, bool accumulate,
+void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, Write write,
                const Prime& prime) {
   const Modulus m(prime);
   const Plain<spread> plain(shift);
@@ -101,7 +148,7 @@ void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uin
       V low0 = _mm512_setzero_si512(), low1 = low0, high0 = low0, high1 = low0;
       if (begin != 0) {
         low0 = load(low + k), low1 = load(low + k + 8), high0 = load(high + k), high1 = load(high + k + 8);
-      } else if (accumulate) {
+      } else if (write == Write::kAccumulate) {
         low0 = load(out + k), low1 = load(out + k + 8);
       }
       for (size_t i = begin; i < end; i++) {
@@ -119,7 +166,10 @@ void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uin
         low1 = maddLow(low1, a1, b1);
         high1 = maddHigh(high1, a1, b1);
       }
-      if (last) {
+      if (last && write == Write::kStream) {
+        stream(out + k, m.reduce<kLong>(low0, high0));
+        stream(out + k + 8, m.reduce<kLong>(low1, high1));
+      } else if (last) {
         store(out + k, m.reduce<kLong>(low0, high0));
         store(out + k + 8, m.reduce<kLong>(low1, high1));
       } else {
@@ -130,10 +180,10 @@ void dotSweeps(uint64_t* out, const Term* terms, size_t count, size_t words, uin
   }
 }
 
-void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, bool accumulate,
+void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t shift, Write write,
          const Prime& prime) {
   const auto run = [&](auto sweepsShort, auto sweepsLong) {
-    (count <= 15 ? sweepsShort : sweepsLong)(out, terms, count, words, shift, accumulate, prime);
+    (count <= 15 ? sweepsShort : sweepsLong)(out, terms, count, words, shift, write, prime);
   };
   if (shift == 0) run(dotSweeps<Spread::kEach, false>, dotSweeps<Spread::kEach, true>);
   else if (shift >= 3) run(dotSweeps<Spread::kOne, false>, dotSweeps<Spread::kOne, true>);
@@ -141,7 +191,7 @@ void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t 
 }
 
 // J destinations times 16 words: 4 J sums in registers; bounds as for dotSweeps, one product per source.
-template <int J>
+template <int J, bool kStreamed>
 void convertTile(uint64_t* const* out, const uint64_t* residues, size_t words, const ConversionTable& t,
                  uint32_t j) {
   const uint64_t* matrix = t.matrix + size_t(j) * t.sourceCount;
@@ -166,14 +216,25 @@ void convertTile(uint64_t* const* out, const uint64_t* residues, size_t words, c
       for (int h = 0; h < 2; h++) {
         const V r = t.sourceCount <= 15 ? m.reduce<false>(low[i][h], high[i][h])
                                         : m.reduce<true>(low[i][h], high[i][h]);
-        store(out[j + uint32_t(i)] + k + 8 * h, r);
+        if constexpr (kStreamed) stream(out[j + uint32_t(i)] + k + 8 * h, r);
+        else store(out[j + uint32_t(i)] + k + 8 * h, r);
       }
     }
   }
 }
 
-void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, const ConversionTable& t,
-             uint64_t* scratch) {
+template <bool kStreamed>
+void convertTiles(uint64_t* const* out, const uint64_t* residues, size_t words, const ConversionTable& t) {
+  uint32_t j = 0;
+  for (; j + 4 <= t.destinationCount; j += 4) convertTile<4, kStreamed>(out, residues, words, t, j);
+  const uint32_t rest = t.destinationCount - j;
+  if (rest == 3) convertTile<3, kStreamed>(out, residues, words, t, j);
+  if (rest == 2) convertTile<2, kStreamed>(out, residues, words, t, j);
+  if (rest == 1) convertTile<1, kStreamed>(out, residues, words, t, j);
+}
+
+void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, Write write,
+             const ConversionTable& t, uint64_t* scratch) {
   for (uint32_t i = 0; i < t.sourceCount; i++) {
     const Modulus m(t.sources[i]);
     const V w = broadcast(t.scale[i]), companion = broadcast(t.scaleShoup52[i]);
@@ -183,12 +244,8 @@ void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, cons
       store(scratch + i * words + k, m.canonical(add(y, half)));  // below 2.5 q
     }
   }
-  uint32_t j = 0;
-  for (; j + 4 <= t.destinationCount; j += 4) convertTile<4>(out, scratch, words, t, j);
-  const uint32_t rest = t.destinationCount - j;
-  if (rest == 3) convertTile<3>(out, scratch, words, t, j);
-  if (rest == 2) convertTile<2>(out, scratch, words, t, j);
-  if (rest == 1) convertTile<1>(out, scratch, words, t, j);
+  if (write == Write::kStream) convertTiles<true>(out, scratch, words, t);
+  else convertTiles<false>(out, scratch, words, t);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ constexpr uint64_t kMask52 = (uint64_t(1) << 52) - 1;
 
 inline V load(const uint64_t* p) { return _mm512_loadu_si512(p); }
 inline void store(uint64_t* p, V x) { _mm512_storeu_si512(p, x); }
+inline void stream(uint64_t* p, V x) { _mm512_stream_si512(reinterpret_cast<V*>(p), x); }
 inline V broadcast(uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
 inline V add(V a, V b) { return _mm512_add_epi64(a, b); }
 inline V sub(V a, V b) { return _mm512_sub_epi64(a, b); }
