@@ -44,6 +44,12 @@ void forEachPiece(const RingContext& ring, ThreadPool& pool, const Launch& launc
   });
 }
 
+// Threads take rows in turn: the row that this thread is likely to take after p's; p itself at the end.
+inline Piece rowAhead(const Launch& launch, const ThreadPool& pool, const Piece& p) {
+  const size_t outer = outerCount(launch), next = p.limb * outer + p.outer + pool.threadCount();
+  return next < outer * launch.limbCount ? Piece{next % outer, uint32_t(next / outer), p.begin, p.words} : p;
+}
+
 template <class Operand>
 struct Located {
   Operand operand;
@@ -227,7 +233,8 @@ struct Driver {
     const Output to(launch, out);
     const Located<Rows> from(launch, a);
     forEachPiece(ring, pool, launch, ring.degree(), ring.logN() / 2, [&](const Piece& p) {
-      (ops.*op)(to.at(p), from.at(p), ring.nttTable(launch.limbs[p.limb], ops.twiddles));
+      (ops.*op)(to.at(p), from.at(p), from.at(rowAhead(launch, pool, p)),
+                ring.nttTable(launch.limbs[p.limb], ops.twiddles));
     });
   }
 
@@ -273,7 +280,8 @@ struct Driver {
     const Located<Rows> x(launch, a), y(launch, b);
     forEachPiece(ring, pool, launch, ring.degree(), ring.logN() / 2, [&](const Piece& p) {
       const NttTable& table = ring.nttTable(launch.limbs[p.limb], ops.twiddles);
-      ops.nttSubScale(to.at(p), x.at(p), y.at(p), scalars[p.limb] % table.prime.q, table);
+      ops.nttSubScale(to.at(p), x.at(p), y.at(p), y.at(rowAhead(launch, pool, p)),
+                      scalars[p.limb] % table.prime.q, table);
     });
   }
 
@@ -315,8 +323,7 @@ struct Driver {
     forEachPiece(ring, pool, launch, n, count, [&](const Piece& p) {
       thread_local std::vector<Gather> terms;
       terms.resize(count);
-      Piece next = p;
-      if (p.outer + 1 < to.outer.size()) next.outer++;
+      const Piece next = rowAhead(launch, pool, p);
       for (size_t r = 0; r < count; r++) {
         const uint32_t* table = tables[index(p.outer, r)];
         terms[r] = {from.row(p) + from.reduced[r], table, table + n, from.row(next) + from.reduced[r]};

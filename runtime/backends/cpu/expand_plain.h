@@ -81,7 +81,7 @@ class PlainExpander {
       to[k] = negative && residue != 0 ? prime.q - residue : residue;
     }
     if (plain_.rowWords < kShortRow) subringNtt(to, plain_.rowWords, table);
-    else ops_.ntt(to, to, table);
+    else ops_.ntt(to, to, to, table);
   }
 
   TwiddleForm form() const { return plain_.rowWords < kShortRow ? TwiddleForm::kShoup64 : ops_.twiddles; }

@@ -81,7 +81,7 @@ void nttLazy(uint64_t* out, const uint64_t* a, const NttTable& table) {
     }
 }
 
-void ntt(uint64_t* out, const uint64_t* a, const NttTable& table) {
+void ntt(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table) {
   nttLazy(out, a, table);
   const uint64_t q = table.prime.q, twoQ = 2 * q;
   for (size_t k = 0; k < size_t(1) << table.logN; k++) {
@@ -90,7 +90,7 @@ void ntt(uint64_t* out, const uint64_t* a, const NttTable& table) {
   }
 }
 
-void nttSubScale(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+void nttSubScale(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t*, uint64_t scalar,
                  const NttTable& table) {
   nttLazy(out, b, table);
   const uint64_t q = table.prime.q, companion = shoup64(scalar, q);
@@ -99,7 +99,7 @@ void nttSubScale(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t s
 }
 
 // Values in [0, 2q); the last layer carries the division by N.
-void intt(uint64_t* out, const uint64_t* a, const NttTable& table) {
+void intt(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table) {
   const size_t n = size_t(1) << table.logN;
   const uint64_t q = table.prime.q, twoQ = 2 * q;
   const Twiddles<uint64_t>& w = table.words;

@@ -59,11 +59,12 @@ struct RowOps {
   // words. kNew or kStream.
   void (*convert)(uint64_t* const* out, const uint64_t* const* in, size_t words, Write,
                   const ConversionTable&, uint64_t* scratch);
-  // Whole rows. out may be a.
-  void (*ntt)(uint64_t* out, const uint64_t* a, const NttTable&);
-  void (*intt)(uint64_t* out, const uint64_t* a, const NttTable&);
-  // Whole rows: out = (a - NTT(b)) * scalar, scalar < q. out may be b.
-  void (*nttSubScale)(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar, const NttTable&);
+  // Whole rows. out may be a. ahead: the row that is likely to be transformed next, or a; only a hint.
+  void (*ntt)(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable&);
+  void (*intt)(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable&);
+  // Whole rows: out = (a - NTT(b)) * scalar, scalar < q. out may be b. ahead: as above, for b.
+  void (*nttSubScale)(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t* ahead,
+                      uint64_t scalar, const NttTable&);
 };
 
 }  // namespace aegis::cpu

@@ -226,17 +226,17 @@ void forward(uint64_t* out, const uint64_t* a, const NttTable& table, const Fini
 
 }  // namespace
 
-void nttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table) {
+void nttAvx2(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table) {
   forward(out, a, table, Transformed{});
 }
 
-void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t*, uint64_t scalar,
                      const NttTable& table) {
   const double ratio = double(scalar) / double(table.prime.q);
   forward(out, b, table, SubScaled{out, a, double(scalar), ratio});
 }
 
-void inttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table) {
+void inttAvx2(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table) {
   const Twiddles<double>& t = table.floats;
   const Plan plan{t.inverse, t.inverseCompanion, Modulus(table.prime)};
   const uint32_t last = (table.logN - 4) % 3 + 1, log = table.logN - last;

@@ -6,9 +6,9 @@
 namespace aegis::cpu {
 
 // ntt.cc of this folder
-void nttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table);
-void inttAvx2(uint64_t* out, const uint64_t* a, const NttTable& table);
-void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
+void nttAvx2(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table);
+void inttAvx2(uint64_t* out, const uint64_t* a, const uint64_t*, const NttTable& table);
+void nttSubScaleAvx2(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t*, uint64_t scalar,
                      const NttTable& table);
 
 namespace {

@@ -51,8 +51,17 @@ struct Plan {
   const uint64_t* w;
   const uint64_t* companion;
   Modulus m;
-  Plan(const uint64_t* twiddles, const uint64_t* companions, const Prime& p)
-      : w(twiddles), companion(companions), m(p) {}
+  const uint64_t *out, *ahead;
+  Plan(const uint64_t* twiddles, const uint64_t* companions, const Prime& p, const uint64_t* row,
+       const uint64_t* next)
+      : w(twiddles), companion(companions), m(p), out(row), ahead(next) {}
+  // Of the row that is transformed next, the words that lie as `at` does in this one: memory is waited for by
+  // nobody if it is asked while another row is computed.
+  void prefetchPair(const uint64_t* at) const {
+    const uint64_t* next = ahead + (at - out);
+    _mm_prefetch(next, _MM_HINT_T1);
+    _mm_prefetch(next + 8, _MM_HINT_T1);
+  }
 };
 
 // R layers over 2^R rows of s words; `node` = m + i of block i in the first of these layers. kFirst: in holds
@@ -187,7 +196,7 @@ void forwardTailStep(uint64_t* out, const uint64_t* in, size_t node, const Plan&
   const uint64_t *w = plan.w, *c = plan.companion;
   V x[P], y[P];
 #define AEGIS_EACH_PAIR(p) _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)
-  AEGIS_EACH_PAIR (p) prefetchTwiddles(w, c, node + p);
+  AEGIS_EACH_PAIR (p) prefetchTwiddles(w, c, node + p), plan.prefetchPair(out + 16 * p);
   AEGIS_EACH_PAIR (p) x[p] = load(in + 16 * p), y[p] = load(in + 16 * p + 8);
   AEGIS_EACH_PAIR (p)
     forwardButterfly<kSmall>(x[p], y[p], broadcast(w[node + p]), broadcast(c[node + p]), m);
@@ -230,7 +239,7 @@ void inverseTailStep(uint64_t* out, const uint64_t* in, size_t node, const Plan&
   const V bound1 = m.twoQ, bound2 = kSmall ? add(bound1, bound1) : m.twoQ;
   const V bound4 = kSmall ? add(bound2, bound2) : m.twoQ, bound8 = kSmall ? add(bound4, bound4) : m.twoQ;
   V x[P], y[P];
-  AEGIS_EACH_PAIR (p) prefetchTwiddles(w, c, node + p);
+  AEGIS_EACH_PAIR (p) prefetchTwiddles(w, c, node + p), plan.prefetchPair(out + 16 * p);
   AEGIS_EACH_PAIR (p) x[p] = load(in + 16 * p), y[p] = load(in + 16 * p + 8);
   AEGIS_EACH_PAIR (p) unshuffle(x[p], y[p]);
   AEGIS_EACH_PAIR (p) {
@@ -283,8 +292,9 @@ void forwardBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, 
 }
 
 template <bool kSmall, class Finish>
-void forward(uint64_t* out, const uint64_t* in, const NttTable& table, const Finish& finish) {
-  const Plan plan(table.words.forward, table.words.forwardCompanion, table.prime);
+void forward(uint64_t* out, const uint64_t* in, const uint64_t* ahead, const NttTable& table,
+             const Finish& finish) {
+  const Plan plan(table.words.forward, table.words.forwardCompanion, table.prime, out, ahead);
   const uint32_t log = table.logN & ~3u, first = table.logN & 3u;
   const size_t s = size_t(1) << log;
   if (first == 1) forwardPass<1, kSmall, true>(out, in, s, 1, plan);
@@ -313,9 +323,9 @@ void inverseBlock(uint64_t* out, const uint64_t* in, uint32_t log, size_t node, 
 }
 
 template <bool kSmall>
-void inverse(uint64_t* out, const uint64_t* in, const NttTable& table) {
+void inverse(uint64_t* out, const uint64_t* in, const uint64_t* ahead, const NttTable& table) {
   const Twiddles<uint64_t>& words = table.words;
-  const Plan plan(words.inverse, words.inverseCompanion, table.prime);
+  const Plan plan(words.inverse, words.inverseCompanion, table.prime, out, ahead);
   const uint32_t log = table.logN & ~3u, last = table.logN & 3u;
   if (last == 0) return inverseBlock<kSmall, true>(out, in, log, 1, plan, words);
   const size_t s = size_t(1) << log, blocks = size_t(1) << last;
@@ -331,20 +341,20 @@ bool isSmall(const NttTable& table) { return table.prime.q < kSmallPrime && tabl
 
 }  // namespace
 
-void nttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table) {
-  isSmall(table) ? forward<true>(out, a, table, Transformed{})
-                              : forward<false>(out, a, table, Transformed{});
+void nttAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable& table) {
+  isSmall(table) ? forward<true>(out, a, ahead, table, Transformed{})
+                 : forward<false>(out, a, ahead, table, Transformed{});
 }
 
-void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
-                           const NttTable& table) {
+void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t* ahead,
+                           uint64_t scalar, const NttTable& table) {
   const uint64_t companion = uint64_t((static_cast<unsigned __int128>(scalar) << 52) / table.prime.q);
   const SubScaled finish{out, a, scalar, companion};
-  isSmall(table) ? forward<true>(out, b, table, finish) : forward<false>(out, b, table, finish);
+  isSmall(table) ? forward<true>(out, b, ahead, table, finish) : forward<false>(out, b, ahead, table, finish);
 }
 
-void inttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table) {
-  isSmall(table) ? inverse<true>(out, a, table) : inverse<false>(out, a, table);
+void inttAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable& table) {
+  isSmall(table) ? inverse<true>(out, a, ahead, table) : inverse<false>(out, a, ahead, table);
 }
 
 }  // namespace aegis::cpu

@@ -5,10 +5,10 @@
 namespace aegis::cpu {
 
 // ntt.cc of this folder
-void nttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table);
-void inttAvx512ifma(uint64_t* out, const uint64_t* a, const NttTable& table);
-void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, uint64_t scalar,
-                           const NttTable& table);
+void nttAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable& table);
+void inttAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* ahead, const NttTable& table);
+void nttSubScaleAvx512ifma(uint64_t* out, const uint64_t* a, const uint64_t* b, const uint64_t* ahead,
+                           uint64_t scalar, const NttTable& table);
 
 namespace {
 
@@ -190,10 +190,13 @@ void dot(uint64_t* out, const Term* terms, size_t count, size_t words, uint32_t 
   else run(dotSweeps<Spread::kFew, false>, dotSweeps<Spread::kFew, true>);
 }
 
+// Words converted at a time: with up to 16 sources they stay in the first-level cache.
+constexpr size_t kConvertWords = 256;
+
 // J destinations times 16 words: 4 J sums in registers; bounds as for dotSweeps, one product per source.
 template <int J, bool kStreamed>
-void convertTile(uint64_t* const* out, const uint64_t* residues, size_t words, const ConversionTable& t,
-                 uint32_t j) {
+void convertTile(uint64_t* const* out, const uint64_t* residues, size_t begin, size_t words,
+                 const ConversionTable& t, uint32_t j) {
   const uint64_t* matrix = t.matrix + size_t(j) * t.sourceCount;
   for (size_t k = 0; k < words; k += 16) {
     V low[J][2], high[J][2];
@@ -216,36 +219,43 @@ void convertTile(uint64_t* const* out, const uint64_t* residues, size_t words, c
       for (int h = 0; h < 2; h++) {
         const V r = t.sourceCount <= 15 ? m.reduce<false>(low[i][h], high[i][h])
                                         : m.reduce<true>(low[i][h], high[i][h]);
-        if constexpr (kStreamed) stream(out[j + uint32_t(i)] + k + 8 * h, r);
-        else store(out[j + uint32_t(i)] + k + 8 * h, r);
+        uint64_t* const to = out[j + uint32_t(i)] + begin + k + 8 * h;
+        if constexpr (kStreamed) stream(to, r);
+        else store(to, r);
       }
     }
   }
 }
 
 template <bool kStreamed>
-void convertTiles(uint64_t* const* out, const uint64_t* residues, size_t words, const ConversionTable& t) {
+void convertTiles(uint64_t* const* out, const uint64_t* residues, size_t begin, size_t words,
+                  const ConversionTable& t) {
   uint32_t j = 0;
-  for (; j + 4 <= t.destinationCount; j += 4) convertTile<4, kStreamed>(out, residues, words, t, j);
+  for (; j + 4 <= t.destinationCount; j += 4) convertTile<4, kStreamed>(out, residues, begin, words, t, j);
   const uint32_t rest = t.destinationCount - j;
-  if (rest == 3) convertTile<3, kStreamed>(out, residues, words, t, j);
-  if (rest == 2) convertTile<2, kStreamed>(out, residues, words, t, j);
-  if (rest == 1) convertTile<1, kStreamed>(out, residues, words, t, j);
+  if (rest == 3) convertTile<3, kStreamed>(out, residues, begin, words, t, j);
+  if (rest == 2) convertTile<2, kStreamed>(out, residues, begin, words, t, j);
+  if (rest == 1) convertTile<1, kStreamed>(out, residues, begin, words, t, j);
 }
 
 void convert(uint64_t* const* out, const uint64_t* const* in, size_t words, Write write,
              const ConversionTable& t, uint64_t* scratch) {
-  for (uint32_t i = 0; i < t.sourceCount; i++) {
-    const Modulus m(t.sources[i]);
-    const V w = broadcast(t.scale[i]), companion = broadcast(t.scaleShoup52[i]);
-    const V half = broadcast((t.sources[i].q - 1) / 2);
-    for (size_t k = 0; k < words; k += 8) {
-      const V y = m.clean(m.mulShoup(load(in[i] + k), w, companion));
-      store(scratch + i * words + k, m.canonical(add(y, half)));  // below 2.5 q
+  for (size_t begin = 0; begin < words; begin += kConvertWords) {
+    const size_t part = words - begin < kConvertWords ? words - begin : kConvertWords;
+    for (uint32_t i = 0; i < t.sourceCount; i++) {
+      const Modulus m(t.sources[i]);
+      const V w = broadcast(t.scale[i]), companion = broadcast(t.scaleShoup52[i]);
+      const V half = broadcast((t.sources[i].q - 1) / 2);
+      const uint64_t* from = in[i] + begin;
+      for (size_t k = 0; k < part; k += 8) {
+        _mm_prefetch(from + k + kPieceWords, _MM_HINT_T1);  // the next piece of the row
+        const V y = m.clean(m.mulShoup(load(from + k), w, companion));
+        store(scratch + i * part + k, m.canonical(add(y, half)));  // below 2.5 q
+      }
     }
+    if (write == Write::kStream) convertTiles<true>(out, scratch, begin, part, t);
+    else convertTiles<false>(out, scratch, begin, part, t);
   }
-  if (write == Write::kStream) convertTiles<true>(out, scratch, words, t);
-  else convertTiles<false>(out, scratch, words, t);
 }
 
 }  // namespace
