@@ -47,7 +47,7 @@ const digitSlackBits = 8;
  * digits.
  */
 export interface KeyClass {
-  readonly name: 'stc' | 'compute' | 'top' | 'sparse';
+  readonly name: 'stc' | 'compute' | 'evalmod' | 'top' | 'sparse';
   readonly level: number;
   readonly specials: number;
   /** First limb and limb count of each digit, cut by bits. */
@@ -136,30 +136,30 @@ export function makeParameters(literal: ParametersLiteral): Parameters {
     scales[level] = evalModScale;
   }
   const specials = Array.from({ length: literal.specials }, () => pool.below(large));
-  const all = [...primes, ...specials];
+  const sections = { maxLevel, computeTop, evalModTop, bootstrapInputLevel: literal.stcLevels };
+  const keyClasses = makeKeyClasses([...primes, ...specials], sections);
+  const used = Math.max(...keyClasses.map((keyClass) => keyClass.specials));
+  const all = [...primes, ...specials.slice(0, used)];
 
   const logQP = all.reduce((sum, prime) => sum + log2Big(prime), 0);
   const securityBits = securityBitsOf(logN, logQP);
   checkSpecials(literal);
   checkSecurity(literal, logQP, securityBits);
-  const parameters = {
+  return {
     literal,
     logN,
     slots: 2 ** (logN - 1),
     primes: all,
-    maxLevel,
-    specials: literal.specials,
-    bootstrapInputLevel: literal.stcLevels,
-    computeTop,
-    evalModTop,
+    specials: used,
+    ...sections,
     arcsine: literal.evalModLevels === evalModLevels + arcsineLevels,
     scales,
     sectionTops: [computeTop, evalModTop, ...range(evalModTop + 1, maxLevel)],
+    keyClasses,
     logQP,
     securityBits,
     insecure: securityBits < literal.security,
   };
-  return { ...parameters, keyClasses: makeKeyClasses(all, parameters) };
 }
 
 /** Canonical scales and primes of one section, greedily: q(l) is the unused prime nearest to D(l). */
@@ -213,15 +213,17 @@ function range(first: number, last: number): number[] {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
 }
 
+/** `primes`: the chain and all special primes that security allows; a class takes no more than it needs. */
 function makeKeyClasses(
   primes: readonly bigint[],
-  p: { maxLevel: number; specials: number; computeTop: number; bootstrapInputLevel: number },
+  p: { maxLevel: number; computeTop: number; evalModTop: number; bootstrapInputLevel: number },
 ): KeyClass[] {
   const bits = primes.map(log2Big);
   const bitsOf = (first: number, count: number) =>
     bits.slice(first, first + count).reduce((a, b) => a + b, 0);
-  const make = (name: KeyClass['name'], level: number, specials: number): KeyClass => {
-    const limit = bitsOf(p.maxLevel + 1, specials) - (name === 'sparse' ? 0 : digitSlackBits);
+  const most = primes.length - p.maxLevel - 1;
+  const cut = (level: number, specials: number, slackBits: number): KeyClass['digits'] => {
+    const limit = bitsOf(p.maxLevel + 1, specials) - slackBits;
     const digits: { first: number; count: number }[] = [];
     for (let limb = 0, sum = Infinity; limb <= level; limb++) {
       const size = defined(bits[limb], 'prime');
@@ -234,15 +236,21 @@ function makeKeyClasses(
         sum += size;
       }
     }
-    return { name, level, specials, digits };
+    return digits;
   };
-  // Fewest special primes with one digit at the lowest levels: there hundreds of bits of log2(QP) are spare.
+  // As many digits as `specials` special primes make, with the fewest that do: each is one more limb.
+  const make = (name: KeyClass['name'], level: number, specials: number): KeyClass => {
+    const count = cut(level, specials, digitSlackBits).length;
+    let fewest = specials;
+    while (fewest > 2 && cut(level, fewest - 1, digitSlackBits).length === count) fewest--;
+    return { name, level, specials: fewest, digits: cut(level, fewest, digitSlackBits) };
+  };
+  // One digit at the lowest levels: there hundreds of bits of log2(QP) are spare.
   const stcBits = bitsOf(0, p.bootstrapInputLevel + 1) + digitSlackBits;
-  const stcSpecials = Math.min(p.specials, Math.ceil(stcBits / (largePrimeBits - 0.01)));
+  const stcSpecials = Math.min(most, Math.ceil(stcBits / (largePrimeBits - 0.01)));
   // Two digits at compute levels.
   const computeBits = bitsOf(0, p.computeTop + 1) / 2 + largePrimeBits;
-  const computeSpecials = Math.min(p.specials, Math.ceil(computeBits / largePrimeBits));
-  const sparse = make('sparse', 0, 1);
+  const computeSpecials = Math.min(most, Math.ceil(computeBits / largePrimeBits));
   invariant(
     bitsOf(0, 1) + bitsOf(p.maxLevel + 1, 1) <= maxSparseKeyBits,
     'sparse key above its modulus bound',
@@ -250,8 +258,9 @@ function makeKeyClasses(
   return [
     make('stc', p.bootstrapInputLevel, stcSpecials),
     make('compute', p.computeTop, computeSpecials),
-    make('top', p.maxLevel, p.specials),
-    sparse,
+    make('evalmod', p.evalModTop, most),
+    make('top', p.maxLevel, most),
+    { name: 'sparse', level: 0, specials: 1, digits: cut(0, 1, 0) },
   ];
 }
 

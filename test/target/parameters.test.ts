@@ -40,6 +40,28 @@ describe('parameters', () => {
     expect(keyClassFor(secure, secure.maxLevel).name).toBe('top');
   });
 
+  it('give a class the fewest special primes that make its digits', () => {
+    const bits = (first: number, count: number) =>
+      secure.primes.slice(first, first + count).reduce((sum, prime) => sum + log2Big(prime), 0);
+    const digits = (level: number, specials: number) => {
+      const limit = bits(secure.maxLevel + 1, specials) - 8;
+      let count = 0;
+      for (let limb = 0; limb <= level; count++) {
+        const first = limb++;
+        while (limb <= level && bits(first, limb + 1 - first) <= limit) limb++;
+      }
+      return count;
+    };
+    for (const { name, level, specials, digits: cut } of secure.keyClasses) {
+      if (name === 'sparse') continue;
+      expect(digits(level, specials)).toBe(cut.length);
+      expect(digits(level, specials - 1)).toBeGreaterThan(cut.length);
+    }
+    // No prime of P without a class.
+    expect(Math.max(...secure.keyClasses.map(({ specials }) => specials))).toBe(secure.specials);
+    expect(keyClassFor(secure, secure.evalModTop).name).toBe('evalmod');
+  });
+
   it('keep canonical scales within 2^-15 of the start of their section', () => {
     for (let level = 0; level <= secure.computeTop; level++) {
       expect(Math.abs(Math.log2(secure.scales[level] ?? 0) - 40)).toBeLessThan(2 ** -15);
