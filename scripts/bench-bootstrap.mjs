@@ -80,7 +80,7 @@ const folder = options.out ?? (await mkdtemp(join(tmpdir(), 'aegis-bootstrap-'))
 await mkdir(folder, { recursive: true });
 const at = (name) => join(folder, name);
 try {
-  const { keygenSeconds, evalKeysBytes, keyBytes } = await makeBootstrap(folder, parameters, threads);
+  const { keygenSeconds, evalKeysBytes, keyBytes } = await makeBootstrap(folder, parameters, { threads });
   const rows = [];
   for (const [name, make] of Object.entries(inputs)) {
     for (let i = 0; i < Number(options.runs); i++) {

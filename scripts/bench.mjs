@@ -17,33 +17,32 @@ const json = given.includes('--json');
 const args = given.filter((arg) => arg !== '--no-bootstrap');
 const valueOf = (flag) => (args.includes(flag) ? args[args.indexOf(flag) + 1] : undefined);
 
-/** Output of aegis-bench; errors, with its own message, end this program. */
+const interrupt = new AbortController();
+process.once('SIGINT', () => interrupt.abort(new Error('interrupted')));
+
+/** Output of aegis-bench, which prints its own errors. */
 function bench(options) {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'inherit'] });
     let out = '';
     child.stdout.on('data', (chunk) => {
       if (json) out += chunk;
       else process.stdout.write(chunk);
     });
-    child.on('error', (error) => {
-      console.error(`error: ${program}: ${error.message}; run npm run setup`);
-      process.exit(1);
+    child.on('error', (error) => reject(new Error(`${program}: ${error.message}; run npm run setup`)));
+    child.on('close', (status) => {
+      if (status === 0) resolve(out);
+      else reject(new Error(`aegis-bench ended with status ${status}`, { cause: status }));
     });
-    child.on('close', (status) => (status === 0 ? resolve(out) : process.exit(status ?? 1)));
   });
 }
 
 async function bootstrapRow() {
   const folder = await mkdtemp(join(tmpdir(), 'aegis-bench-'));
-  process.once(
-    'SIGINT',
-    () => void rm(folder, { recursive: true, force: true }).then(() => process.exit(130)),
-  );
   try {
     console.error('bench: keys of the bootstrap, about 10 s');
     const parameters = bootstrapParameters({ levels: 9 });
-    const { plan } = await makeBootstrap(folder, parameters);
+    const { plan } = await makeBootstrap(folder, parameters, { signal: interrupt.signal });
     const x = Float64Array.from({ length: 2 * parameters.slots }, (_, i) => Math.sin(i));
     const request = join(folder, 'request.ct');
     await encrypt({ plan, key: join(folder, 'public.key'), inputs: { x }, out: request });
@@ -58,14 +57,13 @@ async function bootstrapRow() {
   }
 }
 
-const out = [await bench(args)];
 const whole = !args.includes('--plan') && valueOf('--backend') !== 'cuda-emulated';
-if (whole && !given.includes('--no-bootstrap')) out.push(await bootstrapRow());
-if (json)
-  console.log(
-    JSON.stringify(
-      out.flatMap((rows) => JSON.parse(rows)),
-      null,
-      1,
-    ),
-  );
+try {
+  const out = [await bench(args)];
+  if (whole && !given.includes('--no-bootstrap')) out.push(await bootstrapRow());
+  const rows = json ? out.flatMap((text) => JSON.parse(text)) : [];
+  if (json) console.log(JSON.stringify(rows, null, 1));
+} catch (error) {
+  console.error(`bench: ${error.message}`);
+  process.exitCode = interrupt.signal.aborted ? 130 : (error.cause ?? 1);
+}

@@ -28,8 +28,8 @@ export function bootstrapParameters({ ring = 'secure', levels = defaultUsableLev
   );
 }
 
-/** Writes plan.aegis and its keys. The input `x` has the real parts of all slots, then the imaginary ones. */
-export async function makeBootstrap(folder, parameters, threads) {
+/** Writes plan.aegis and its keys; `hooks`: `threads` and `signal` of keygen. The input `x` has the real parts of all slots, then the imaginary ones. */
+export async function makeBootstrap(folder, parameters, hooks) {
   const module = mergeDuplicates(lazyModDown(expandBootstrap(bootstrapModule(parameters))));
   assertVerified(module, 'bench');
   const { plan, weights, summary } = lowerToPlan(module, { compilerVersion });
@@ -37,7 +37,7 @@ export async function makeBootstrap(folder, parameters, threads) {
   await writeFile(path, plan);
   await writeFile(`${path}.weights`, weights);
   const start = performance.now();
-  await keygen({ plan: path, directory: folder, threads });
+  await keygen({ plan: path, directory: folder, ...hooks });
   return {
     plan: path,
     keygenSeconds: (performance.now() - start) / 1000,

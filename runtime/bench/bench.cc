@@ -117,7 +117,9 @@ nlohmann::ordered_json runPlan(const Options& options, const PlanRun& plan, std:
   std::sort(us.begin(), us.end());
   const PlanFile file = PlanFile::open(plan.plan, {kNoMemoryLimit});
   const plan::Parameters& p = *file.plan().parameters();
-  const uint32_t dnum = keyDigitCount(*p.key_classes()->Get(0), p.max_level());
+  uint32_t dnum = 0;  // of the keys that reach the top level
+  for (const plan::KeyClass* c : *p.key_classes())
+    if (c->level() == p.max_level()) dnum = keyDigitCount(*c, p.max_level());
   return {{"name", plan.name},
           {"backend", options.backend},
           {"logN", p.log_n()},

@@ -105,7 +105,8 @@ describe('the plan file', () => {
     expect(view.inputs).toMatchObject([{ name: 'x0', elements: 2, period: slotCount, level: 7, factor: 1 }]);
     expect(view.outputs.map((port) => port.level)).toEqual([6, 7]);
     expect(view.programs[0]!.outputs.map((part) => part.buffer)).toEqual([1, 2]);
-    expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: 2, level: 7 }]);
+    const top = toyParameters.keyClasses.findIndex(({ name }) => name === 'top');
+    expect(view.keys).toEqual([{ kind: 'galois', galois: 5, keyClass: top, level: 7 }]);
     expect(view.plaintexts.map((p) => [p.recipe.kind, p.elements, p.rowWords])).toEqual([
       ['residue', 1, 1],
       ['diagonals', 8, 8],

@@ -18,15 +18,15 @@ import {
   calibrated,
   classes,
   example,
+  floatModels,
   largestDifference,
   oneOfEach,
   oneOfEachSort,
   oneOfEachToken,
-  floatModels,
   samplesPath,
   sortModels,
-  tokenModels,
   textExample,
+  tokenModels,
 } from './models.js';
 
 /** Samples that calibrate. Of the sorting model there are 26 in all. */

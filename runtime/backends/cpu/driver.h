@@ -40,7 +40,8 @@ void forEachPiece(const RingContext& ring, ThreadPool& pool, const Launch& launc
   pool.parallelFor(count, grain, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++)
       visit(Piece{i % outer, uint32_t(i / outer / pieces), i / outer % pieces * words, words});
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // of streamed rows
+    // Streamed rows leave the write-combining buffers at a locked instruction or mfence, which this is.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
   });
 }
 

@@ -3,6 +3,7 @@
  * that reads x / P, is one division by P q_l with the bits of the two (keyswitch.ts, divideTwice).
  */
 import type { Block, Func, Op } from '../../ir/module.js';
+import { usesOf, type Uses } from '../../ir/rewrite.js';
 
 /** What a ct.rescale divides: `factor` times what `source` would have divided by P itself. */
 export interface MergedDivision {
@@ -20,24 +21,14 @@ export interface MergedDivisions {
 
 /** `slots`: rotations by multiples of it are none. */
 export function mergedDivisions(func: Func, slots: number): MergedDivisions {
-  const uses = new Map<number, number>();
-  countUses(func.body, uses);
+  const uses = usesOf(func);
   const found = { rescales: new Map<Op, MergedDivision>(), sources: new Set<Op>(), doublings: new Set<Op>() };
   visit(func.body, { uses, slots, found });
   return found;
 }
 
-function countUses(block: Block, uses: Map<number, number>): void {
-  const count = ({ id }: { readonly id: number }): unknown => uses.set(id, (uses.get(id) ?? 0) + 1);
-  for (const op of block.ops) {
-    op.operands.forEach(count);
-    op.regions.forEach((region) => countUses(region, uses));
-  }
-  block.results.forEach(count);
-}
-
 interface Search {
-  readonly uses: ReadonlyMap<number, number>;
+  readonly uses: Uses;
   readonly slots: number;
   readonly found: {
     readonly rescales: Map<Op, MergedDivision>;
@@ -67,14 +58,11 @@ function visit(block: Block, search: Search): void {
 }
 
 /** The op that made operand 0, if nothing but these `count` operands of `op` reads it. */
-function makerOf(
-  op: Op,
-  makers: ReadonlyMap<number, Op>,
-  uses: ReadonlyMap<number, number>,
-  count: number,
-): Op | undefined {
+function makerOf(op: Op, makers: ReadonlyMap<number, Op>, uses: Uses, count: number): Op | undefined {
   const [operand] = op.operands;
-  return operand !== undefined && uses.get(operand.id) === count ? makers.get(operand.id) : undefined;
+  if (operand === undefined || uses.yielded(operand) || uses.users(operand).length !== count)
+    return undefined;
+  return makers.get(operand.id);
 }
 
 /** Whether the last thing that an op does is one ModDown. */
