@@ -18,12 +18,14 @@ const args = given.filter((arg) => arg !== '--no-bootstrap');
 const valueOf = (flag) => (args.includes(flag) ? args[args.indexOf(flag) + 1] : undefined);
 
 const interrupt = new AbortController();
-process.once('SIGINT', () => interrupt.abort(new Error('interrupted')));
+// A second Ctrl-C must not end the program before the keys are gone.
+process.on('SIGINT', () => interrupt.abort(new Error('interrupted')));
 
-/** Output of aegis-bench, which prints its own errors. */
-function bench(options) {
+/** Output of aegis-bench, which prints its own errors and keeps its files in `folder`. */
+function bench(options, folder = tmpdir()) {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const env = { ...process.env, TMPDIR: folder };
+    const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'inherit'], env });
     let out = '';
     child.stdout.on('data', (chunk) => {
       if (json) out += chunk;
@@ -51,7 +53,7 @@ async function bootstrapRow() {
       return value === undefined ? [] : [flag, value];
     });
     const files = ['--plan', 'bootstrap', plan, join(folder, 'eval.keys'), request];
-    return await bench([...(json ? ['--json'] : []), ...machine, ...files]);
+    return await bench([...(json ? ['--json'] : []), ...machine, ...files], folder);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
