@@ -17,20 +17,17 @@ using Clock = std::chrono::steady_clock;
 constexpr double kTotalUs = 5e5;
 constexpr size_t kLeast = 5, kMost = 2000;
 
-// measure() gives the microseconds of one repetition.
-Timing repeat(const std::function<double()>& measure) {
-  std::vector<double> us;
-  double total = 0;
-  while (us.size() < kLeast || (us.size() < kMost && total < kTotalUs)) {
-    us.push_back(measure());
-    total += us.back();
-  }
-  std::sort(us.begin(), us.end());
-  return {us[us.size() / 2], us[0]};
-}
-
 double since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+// measure() gives the microseconds of one repetition, which may be a mean over several calls.
+Timing repeat(const std::function<double()>& measure) {
+  std::vector<double> us;
+  const auto start = Clock::now();
+  while (us.size() < kLeast || (us.size() < kMost && since(start) < kTotalUs)) us.push_back(measure());
+  std::sort(us.begin(), us.end());
+  return {us[us.size() / 2], us[0]};
 }
 
 class HostMachine : public Machine {

@@ -48,6 +48,9 @@ CudaDevice::CudaDevice(Setting s)
       reachable_(s.reachable), pool_(s.pool), profiles_(isSet("AEGIS_CUDA_PROFILE", "1")),
       capturesCalls_(!profiles_ && !isSet("AEGIS_CUDA_GRAPHS", "0") && !residents_.streaming().any()) {
   gpu_.use();
+  // A kernel that is loaded at its first launch waits for all that runs on the device, which may be a
+  // collective that waits for this rank.
+  check(gpu_.api.loadKernels());
   compute_ = gpu_.makeStream();
   communication_ = gpu_.makeStream();
   orderEvent_ = gpu_.makeEvent();

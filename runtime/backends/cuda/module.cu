@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "backends/cuda/launches.h"
 #include "backends/cuda/runtime.cuh"
@@ -11,12 +12,31 @@
 namespace aegis::cuda {
 namespace {
 
+// Blocks that a multiprocessor is to hold at least: registers are cut to fit.
 template <class Kernel>
-__global__ void __launch_bounds__(kBlockThreads) entry(const __grid_constant__ Kernel kernel) {
+constexpr uint32_t residentBlocks() {
+  if constexpr (requires { Kernel::kResidentBlocks; }) return Kernel::kResidentBlocks;
+  else return 1;
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(kBlockThreads, residentBlocks<Kernel>())
+    entry(const __grid_constant__ Kernel kernel) {
   extern __shared__ uint64_t shared[];
   DeviceBlock block{blockIdx.x, blockDim.x, shared};
   kernel.run(block);
 }
+
+// Those of this module (loadKernels).
+std::vector<const void*>& kernels() {
+  static std::vector<const void*> all;
+  return all;
+}
+
+template <class Kernel>
+struct Listed {
+  static inline const bool done = (kernels().push_back(reinterpret_cast<const void*>(entry<Kernel>)), true);
+};
 
 class StreamLauncher {
  public:
@@ -25,7 +45,7 @@ class StreamLauncher {
   // After a kernel that did not start, no other is started.
   template <class Kernel>
   void start(const Kernel& kernel, uint32_t blocks, uint32_t threads, uint32_t sharedWords) {
-    if (blocks == 0 || status_ != cudaSuccess) return;
+    if (!Listed<Kernel>::done || blocks == 0 || status_ != cudaSuccess) return;
     entry<Kernel><<<blocks, threads, sharedWords * sizeof(uint64_t), stream_>>>(kernel);
     status_ = cudaGetLastError();
   }
@@ -77,6 +97,15 @@ const char* describe(uint32_t device, AegisCudaDevice* out) {
 }
 
 const char* useDevice(uint32_t device) { return said("choosing a device", cudaSetDevice(int(device))); }
+
+// Of the device in use.
+const char* loadKernels() {
+  cudaFuncAttributes attributes;
+  cudaError_t status = cudaSuccess;
+  for (const void* kernel : kernels())
+    if (status == cudaSuccess) status = cudaFuncGetAttributes(&attributes, kernel);
+  return said("loading the kernels", status);
+}
 
 const char* allocate(uint64_t bytes, void** out) {
   return said("allocating device memory", cudaMalloc(out, bytes));
@@ -191,7 +220,7 @@ constexpr AegisCudaRuntime runtimeApi = {
 
 constexpr AegisCuda api = {
     kAegisCudaVersion, CUDART_VERSION, &runtimeApi,
-    driver,            deviceCount,    describe,      useDevice,
+    driver,            deviceCount,    describe,      useDevice,     loadKernels,
     allocate,          release,        createStream,  destroyStream, copyBytes, synchronise,
     zero,              copy,           add,           sub,         addPlain, contract,
     tensor,            ntt,            intt,          baseConvert, subScale, nttSubScale,

@@ -10,7 +10,7 @@
 
 extern "C" {
 
-constexpr uint32_t kAegisCudaVersion = 4;
+constexpr uint32_t kAegisCudaVersion = 5;
 
 struct AegisCudaDevice {
   char name[256];
@@ -36,6 +36,8 @@ struct AegisCuda {
   const char* (*deviceCount)(uint32_t* count);
   const char* (*describe)(uint32_t device, AegisCudaDevice* out);
   const char* (*useDevice)(uint32_t device);  // of the calling thread, from now on
+  // Onto the thread's device. What is loaded at its first launch instead waits for all that runs there.
+  const char* (*loadKernels)();
   const char* (*allocate)(uint64_t bytes, void** out);
   const char* (*release)(void* memory);
   const char* (*createStream)(void** out);

@@ -34,16 +34,16 @@ class Folder {
   Folder(const Rendezvous& rendezvous, uint32_t size)
       : rank_(rendezvous.rank), size_(size), path_(rendezvous.folder), heard_(size, 0),
         sent_(size, 0), received_(size, 0) {
-    if (rank_ == 0) {
-      std::error_code error;
-      std::filesystem::create_directories(path_, error);
-      if (error)
-        fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS cannot be made: " + error.message(),
-             "name a folder that all processes can write to");
-      if (!names().empty())
+    std::error_code error;
+    std::filesystem::create_directories(path_, error);
+    if (error)
+      fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS cannot be made: " + error.message(),
+           "name a folder that all processes can write to");
+    if (rank_ != 0) return;
+    for (const std::string& name : names())
+      if (!isSignOfOther(name))
         fail("R406", "the folder " + path_ + " of AEGIS_RENDEZVOUS holds files of a job",
              "wait for that job to end, or remove them if it was killed; every job needs its own folder");
-    }
   }
   ~Folder() {
     unlink(at("rank-" + std::to_string(rank_)).c_str());
@@ -142,6 +142,12 @@ class Folder {
     file.seekg(0);
     file.read(static_cast<char*>(data), std::streamsize(bytes));
     return bool(file);
+  }
+
+  // Ranks that started before rank 0 have left theirs.
+  static bool isSignOfOther(const std::string& name) {
+    const std::string sign = std::string(kPrefix) + "rank-";
+    return name.rfind(sign, 0) == 0 && name.rfind(sign + "0", 0) != 0;
   }
 
   std::vector<std::string> names() const {

@@ -15,8 +15,10 @@ constexpr auto kEndLimit = std::chrono::seconds(2);
 
 }  // namespace
 
-Group::Group(const Api& api, const UniqueId& id, uint32_t index, uint32_t size) : api_(api) {
+Group::Group(const Api& api, const UniqueId& id, uint32_t index, uint32_t size, std::optional<int> mostBlocks)
+    : api_(api) {
   Configuration configuration;
+  if (mostBlocks) configuration.maxCtas = *mostBlocks;
   demand(api_.commInitRankConfig(&handle_, int(size), id, int(index), &configuration));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "channels/nccl/api.h"
@@ -14,7 +15,7 @@ using Idle = std::function<void()>;
 class Group {
  public:
   // Begins to connect; the thread's device is the one that it is for.
-  Group(const Api& api, const UniqueId& id, uint32_t index, uint32_t size);
+  Group(const Api& api, const UniqueId& id, uint32_t index, uint32_t size, std::optional<int> mostBlocks);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;

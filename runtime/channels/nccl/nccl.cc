@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -25,6 +26,9 @@ using nccl::kSum;
 using nccl::kUint64;
 
 constexpr uint64_t kTestWords = 4096;
+// Blocks of a collective where ranks share a GPU: those of all ranks must fit on it at a time, each takes a
+// multiprocessor, and NCCL would take 64.
+constexpr int kSharedBlocks = 8;
 constexpr auto kHearing = std::chrono::milliseconds(500);
 
 // Of one process: what its ranks share.
@@ -39,6 +43,7 @@ struct Job {
   bool cut = false;                           // communicators were: the next run makes new ones
   uint64_t generation = 0;                    // of the ids
   std::vector<std::string> warnings;
+  std::optional<int> mostBlocks;              // of a collective; else as many as NCCL likes
 };
 
 class NcclChannel final : public Channel {
@@ -197,7 +202,7 @@ class NcclChannel final : public Channel {
       const auto own = std::find(ranks.begin(), ranks.end(), rank_);
       if (own == ranks.end()) continue;
       groups_[i] = std::make_unique<Group>(*job_->api, job_->ids[i], uint32_t(own - ranks.begin()),
-                                           uint32_t(ranks.size()));
+                                           uint32_t(ranks.size()), job_->mostBlocks);
     }
     for (auto& group : groups_)
       if (group != nullptr) group->settle(idle);
@@ -394,6 +399,7 @@ class NcclTransport final : public Transport {
       fail("R406", "several ranks share a GPU, which NCCL can from 2.30 on; this is " + ncclLibrary(),
            "use --channel local, a newer NCCL, or a GPU for each rank");
     setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
+    job_->mostBlocks = kSharedBlocks;
   }
 
   const std::shared_ptr<Job> job_;

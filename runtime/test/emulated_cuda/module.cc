@@ -106,6 +106,8 @@ const char* useDevice(uint32_t device) {
   return nullptr;
 }
 
+const char* loadKernels() { return nullptr; }
+
 const char* allocate(uint64_t bytes, void** out) {
   return said("allocating device memory", Machine::get().allocate(currentDevice, bytes, out));
 }
@@ -473,6 +475,7 @@ AegisCuda moduleApi() {
   api.deviceCount = deviceCount;
   api.describe = describe;
   api.useDevice = useDevice;
+  api.loadKernels = loadKernels;
   api.allocate = allocate;
   api.release = release;
   api.createStream = createStream;
