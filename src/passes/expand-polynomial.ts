@@ -11,6 +11,7 @@ import type { BlockBuilder } from '../ir/builder.js';
 import type { Attrs, Module, Value } from '../ir/module.js';
 import { canonicalScale, printScale, scalesEqual } from '../ir/scale.js';
 import { axisSize, type CtType } from '../ir/types.js';
+import { productSign, type ChebyshevBasis } from './approximation/chebyshev.js';
 import { depthOfPower, planSeries, type Leaf, type SeriesNode } from './approximation/paterson-stockmeyer.js';
 import { rewriteModule } from '../ir/rewrite.js';
 
@@ -25,15 +26,16 @@ export function expandPolynomial(module: Module): Module {
 
 /**
  * Emits sum_k coefficients[k] T_k(input); the result is ceil(log2(coefficients.length)) levels below the
- * input.
+ * input. Basis 'imaginary': sum_k coefficients[k] i^k T_k(input / i), for inputs i times a real vector.
  */
 export function emitPolynomial(
   builder: BlockBuilder,
   input: Value,
   coefficients: readonly number[],
   loc: string,
+  basis: ChebyshevBasis = 'real',
 ): Value {
-  return new SeriesEmitter(builder, input, loc).series(coefficients);
+  return new SeriesEmitter(builder, input, loc, basis).series(coefficients);
 }
 
 export function ctTypeOf(value: Value): CtType {
@@ -57,6 +59,7 @@ class SeriesEmitter {
     private readonly builder: BlockBuilder,
     private readonly input: Value,
     private readonly loc: string,
+    private readonly basis: ChebyshevBasis,
   ) {
     const type = ctTypeOf(input);
     this.top = levelOf(input);
@@ -67,7 +70,7 @@ class SeriesEmitter {
   }
 
   series(coefficients: readonly number[]): Value {
-    const plan = planSeries(coefficients);
+    const plan = planSeries(coefficients, this.basis);
     invariant(plan.depth <= this.top, `a series of depth ${plan.depth} needs more than level ${this.top}`);
     for (const { k, a, b } of plan.steps) this.powers.set(k, [this.power(k, a, b)]);
     return this.node(plan.root);
@@ -99,13 +102,15 @@ class SeriesEmitter {
     return value;
   }
 
-  /** 2 T_a T_b - T_(a-b). The doubling comes before the rescale, whose rounding error it would double. */
+  /** 2 T_a T_b -+ T_(a-b). The doubling comes before the rescale, whose rounding error it would double. */
   private power(k: number, a: number, b: number): Value {
     const level = this.top - depthOfPower(k);
     const [left, right] = [this.powerAt(a, level + 1), this.powerAt(b, level + 1)];
     const product = this.op('ct.relinearize', [this.op('ct.mul', [left, right], { over: [] })]);
     const doubled = this.op('ct.rescale', [this.op('ct.add', [product, product])]);
-    return a === b ? this.plus(doubled, -1) : this.op('ct.sub', [doubled, this.powerAt(a - b, level)]);
+    const sign = productSign(this.basis, b);
+    if (a === b) return this.plus(doubled, -sign);
+    return this.op(sign === 1 ? 'ct.sub' : 'ct.add', [doubled, this.powerAt(a - b, level)]);
   }
 
   private node(node: SeriesNode): Value {

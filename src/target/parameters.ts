@@ -33,7 +33,7 @@ export const largePrimeBits = 50;
 export const defaultScaleBits = 40;
 /** BERT-like layers need 10 to 13 levels between bootstraps (DESIGN section 4). */
 export const defaultUsableLevels = 13;
-/** Degree 30 Chebyshev (5) and three double angles (3). */
+/** Degree 30 Chebyshev (5) and three squarings (3). */
 export const evalModLevels = 8;
 /** What `evalModLevels` grows by where EvalMod ends with s + s^3/6, the arcsine to third order. */
 export const arcsineLevels = 2;
@@ -265,16 +265,36 @@ function makeKeyClasses(
 }
 
 /**
- * What EvalMod makes of x without noise, |x| <= R = 2^rangeLog2: unit s, s = sin(x / unit), unit = R ratio /
- * (2 pi), ratio = q_0 / D_0; with the arcsine step unit (s + s^3/6), whose error is 3 x^5 / (40 unit^4).
+ * log2 of what SlotsToCoeffs adds to the scale D_0. Noise is divided by it; the error of s + s^3/6 at |x| = R
+ * grows to 2^-25, that of a sine alone would be 2^-13.
+ */
+export const raisedScaleLog2 = (parameters: Parameters): number => (parameters.arcsine ? 2 : 0);
+
+/** q_0 / scale of the coefficients before ModRaise: 2^10, with the arcsine step 2^8. */
+export function messageRatio(parameters: Parameters): number {
+  const scale = defined(parameters.scales[0], 'D_0') * 2 ** raisedScaleLog2(parameters);
+  return Number(parameters.primes[0]) / scale;
+}
+
+/**
+ * The sine is taken steeper by 3/4 of its relative error (2 pi / ratio)^2 / 6 at |x| = R: the largest error,
+ * at R and R / 2, is a quarter of what the slope 1 at 0 would leave (minimax among odd multiples).
+ */
+export function sineGain(parameters: Parameters): number {
+  return parameters.arcsine ? 1 : 1 + ((2 * Math.PI) / messageRatio(parameters)) ** 2 / 8;
+}
+
+/**
+ * What EvalMod makes of x without noise, |x| <= R = 2^rangeLog2: gain unit s, s = sin(x / unit), unit = R
+ * ratio / (2 pi); with the arcsine step unit (s + s^3/6), whose error is 3 x^5 / (40 unit^4).
  */
 export function evalModModel(parameters: Parameters, rangeLog2: number): (x: number) => number {
-  const ratio = Number(parameters.primes[0]) / defined(parameters.scales[0], 'D_0');
-  const unit = (2 ** rangeLog2 * ratio) / (2 * Math.PI);
+  const unit = (2 ** rangeLog2 * messageRatio(parameters)) / (2 * Math.PI);
+  const gain = sineGain(parameters);
   const cubic = parameters.arcsine ? 1 / 6 : 0;
   return (x) => {
     const s = Math.sin(x / unit);
-    return unit * (s + cubic * s ** 3);
+    return gain * unit * (s + cubic * s ** 3);
   };
 }
 

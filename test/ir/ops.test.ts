@@ -143,8 +143,9 @@ describe.each([false, true])('ciphertext ops, complex %s', (complex) => {
 
   it('bootstraps with the error of the sine', () => {
     const ratio = Number(micro.primes[0]) / (micro.scales[0] as number);
+    const gain = 1 + ((2 * Math.PI) / ratio) ** 2 / 8;
     const sine = (x: number): number =>
-      ((4 * ratio) / (2 * Math.PI)) * Math.sin((2 * Math.PI * x) / (4 * ratio));
+      gain * ((4 * ratio) / (2 * Math.PI)) * Math.sin((2 * Math.PI * x) / (4 * ratio));
     expect(ratio).toBeGreaterThan(1000);
     const result = run('ct.bootstrap', [a], { rangeLog2: 2 }, micro.bootstrapInputLevel);
     expectSlots(result, 3, (e, s) => [sine(at(a, e, s)[0]), sine(at(a, e, s)[1])]);

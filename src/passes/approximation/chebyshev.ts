@@ -41,15 +41,23 @@ export function interpolate(f: RealFunction, degree: number): number[] {
   });
 }
 
-/** p = q T_g + r with deg r < g, from T_g T_j = (T_{g+j} + T_{|g-j|}) / 2; needs deg p < 2g. */
+/** `imaginary`: the basis is P_k(w) = i^k T_k(w / i), real polynomials of an imaginary argument w. */
+export type ChebyshevBasis = 'real' | 'imaginary';
+
+/** T_a T_b = (T_(a+b) + sign T_(a-b)) / 2, a >= b; for P_k the sign is i^2b. */
+export const productSign = (basis: ChebyshevBasis, b: number): 1 | -1 =>
+  basis === 'imaginary' && b % 2 === 1 ? -1 : 1;
+
+/** p = q T_g + r with deg r < g; needs deg p < 2g. */
 export function divideByChebyshev(
   p: readonly number[],
   g: number,
+  basis: ChebyshevBasis = 'real',
 ): { quotient: number[]; remainder: number[] } {
   const quotient = p.slice(g).map((c, j) => (j === 0 ? c : 2 * c));
   const remainder = p.slice(0, g);
   for (let j = 1; j < quotient.length; j++) {
-    remainder[g - j] = (remainder[g - j] ?? 0) - (quotient[j] ?? 0) / 2;
+    remainder[g - j] = (remainder[g - j] ?? 0) - (productSign(basis, j) * (quotient[j] ?? 0)) / 2;
   }
   return { quotient, remainder };
 }

@@ -1,12 +1,15 @@
 /**
- * EvalMod: t = I + eps, |I| <= 15 an integer, |eps| <= 2^-10, goes to c sin(2 pi t) / (2 pi) ~ c eps. A
- * polynomial approximates the cosine of an eighth of the angle, three double angles follow: Han and Ki,
- * "Better bootstrapping for approximate homomorphic encryption" (CT-RSA 2020); Bossuat et al. 2021, section
- * 4.
+ * EvalMod: t = I + eps, |I| <= 15 an integer, |eps| <= 1 / ratio, goes to c sin(2 pi t) / (2 pi) ~ c eps. A
+ * polynomial approximates exp(2 pi i t / 8), three squarings follow and the imaginary part is taken; fitted
+ * near the integers as in Han and Ki, "Better bootstrapping for approximate homomorphic encryption" (CT-RSA
+ * 2020); Bossuat et al. 2021, section 4.
  *
- * cos(2 pi (K x - 1/4) / 8), x = t / K, is fitted near the integers only: on all of [-1, 1] degree 30 leaves
- * 2^-32.7 of the cosine, which three double angles and the message ratio turn into 14.6 bits (NUMBERS section
- * 3).
+ * They double the angle of a cosine. An error d of cos(a) is an error d / sin(a) of the angle, 5 d for every
+ * fourth integer, and one of T_2 = 2 x^2 - 1 is divided by x where the polynomial is even. An error of
+ * exp(i a) is one of the angle as it is, and near x = 0 only the odd part, x times a function of T_2, counts.
+ *
+ * The fit is near the integers only: on all of [-1, 1] degree 30 leaves 2^-32.7 of the cosine, which three
+ * double angles and the message ratio turn into 14.6 bits (NUMBERS section 3).
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { evaluateChebyshev } from './chebyshev.js';
@@ -16,25 +19,22 @@ export const evalModBound = 16;
 const largestInteger = evalModBound - 1;
 export const evalModDegree = 30;
 export const doubleAngles = 3;
-/** log2 of q_0 / D(0): what |eps| may be is its inverse. */
-const messageRatioBits = 10;
-
-export interface EvalMod {
-  /** Chebyshev series in x = t / 16 of a_0 cos(2 pi (t - 1/4) / 8), a_0 = amplitude^(1/8). */
-  readonly coefficients: readonly number[];
-  /** y <- 2 y^2 - constants[i]: a_i = a_(i-1)^2 keeps y = a_i cos. */
-  readonly constants: readonly number[];
-}
 
 /**
- * The result is `slope` sin(2 pi t) / (2 pi); any factor wanted behind EvalMod is folded in here for nothing.
+ * Real series in P_k(w) = i^k T_k(w / i), w = i t / 16, of a exp(2 pi i t / 8); squared three times its
+ * imaginary part, doubled, is the sine.
  */
-export function evalMod(slope: number): EvalMod {
-  const amplitude = slope / (2 * Math.PI);
+export type EvalMod = readonly number[];
+
+/**
+ * Twice the imaginary part is `slope` sin(2 pi t) / (2 pi); any factor wanted behind EvalMod is folded in
+ * here for nothing. Fitted where |t - I| <= 1.05 / ratio.
+ */
+export function evalMod(slope: number, ratio: number): EvalMod {
+  const amplitude = slope / (4 * Math.PI);
   invariant(amplitude > 0, 'the slope of EvalMod is positive');
   const first = amplitude ** (1 / 2 ** doubleAngles);
-  const constants = Array.from({ length: doubleAngles }, (_, i) => first ** (2 ** (i + 1)));
-  return { coefficients: cosineSeries().map((c) => c * first), constants };
+  return exponentialSeries(Math.round(Math.log2(ratio))).map((c) => c * first);
 }
 
 export interface ArcsineStep {
@@ -53,24 +53,30 @@ export function arcsineStep(slope: number): ArcsineStep {
   return { slope: 2 * Math.PI * amplitude, constant: 6 * amplitude ** 2 };
 }
 
-/** What the polynomial and the double angles make of t, without noise. */
-export function evaluateEvalMod({ coefficients, constants }: EvalMod, t: number): number {
-  const cosine = evaluateChebyshev(coefficients, t / evalModBound);
-  return constants.reduce((y, constant) => 2 * y * y - constant, cosine);
+/** What the polynomial, the squarings and the imaginary part make of t, without noise. */
+export function evaluateEvalMod(coefficients: EvalMod, t: number): number {
+  const part = (odd: number): number => {
+    const own = coefficients.map((c, k) => (k % 2 === odd ? turned(c, k) : 0));
+    return evaluateChebyshev(own, t / evalModBound);
+  };
+  let [re, im] = [part(0), part(1)];
+  for (let i = 0; i < doubleAngles; i++) [re, im] = [re * re - im * im, 2 * re * im];
+  return 2 * im;
 }
 
-const wantedCosine = (x: number): number =>
-  Math.cos((2 * Math.PI * (evalModBound * x - 0.25)) / 2 ** doubleAngles);
+/** From T_k to P_k: the real part has T_k = i^k P_k, k even, the imaginary i T_k = i^(k-1) P_k, k odd. */
+const turned = (c: number, k: number): number => (k % 4 >= 2 ? -c : c);
 
-let cosineSeriesKnown: readonly number[] | undefined;
+const knownSeries = new Map<number, readonly number[]>();
 
-/** Weighted least squares over points near the integers; the same for every module. */
-function cosineSeries(): readonly number[] {
-  cosineSeriesKnown ??= fitCosine();
-  return cosineSeriesKnown;
+/** Weighted least squares over points near the integers; the same for every module of one message ratio. */
+function exponentialSeries(ratioBits: number): readonly number[] {
+  const known = knownSeries.get(ratioBits) ?? fitExponential(ratioBits);
+  knownSeries.set(ratioBits, known);
+  return known;
 }
 
-/** Points in each cluster |eps| <= 1.05 * 2^-10. */
+/** Points in each cluster |eps| <= 1.05 / ratio. */
 const clusterPoints = 9;
 /**
  * I is a sum of 33 uniform variables, variance 33/12 = 1.66^2: rare integers may be fitted less well. The
@@ -79,19 +85,28 @@ const clusterPoints = 9;
  */
 const [integerDeviation, flattening, weightFloor] = [1.66, 2.2, 1e-3];
 
-function fitCosine(): number[] {
+/**
+ * The error across exp(i a) turns the angle; the one along it only multiplies the sine, which is 2 pi / ratio
+ * at most.
+ */
+function fitExponential(ratioBits: number): number[] {
   const rows: number[][] = [];
   const values: number[] = [];
+  const along = (2 * Math.PI) / 2 ** ratioBits;
   for (let i = -largestInteger; i <= largestInteger; i++) {
     const weight = Math.max(Math.exp((-i * i) / (2 * integerDeviation ** 2 * flattening)), weightFloor);
     for (let p = 0; p < clusterPoints; p++) {
-      const eps = ((2 * p) / (clusterPoints - 1) - 1) * 1.05 * 2 ** -messageRatioBits;
-      const x = (i + eps) / evalModBound;
-      rows.push(chebyshevRow(x, evalModDegree).map((value) => weight * value));
-      values.push(weight * wantedCosine(x));
+      const eps = ((2 * p) / (clusterPoints - 1) - 1) * 1.05 * 2 ** -ratioBits;
+      const powers = chebyshevRow((i + eps) / evalModBound, evalModDegree);
+      const angle = (2 * Math.PI * (i + eps)) / 2 ** doubleAngles;
+      const [cosine, sine] = [Math.cos(angle), Math.sin(angle)];
+      rows.push(powers.map((value, k) => weight * value * (k % 2 === 0 ? -sine : cosine)));
+      values.push(0);
+      rows.push(powers.map((value, k) => weight * along * value * (k % 2 === 0 ? cosine : sine)));
+      values.push(weight * along);
     }
   }
-  return leastSquares(rows, values);
+  return leastSquares(rows, values).map(turned);
 }
 
 function chebyshevRow(x: number, degree: number): number[] {

@@ -8,7 +8,7 @@
  * a plaintext as well. p = sum_i q_i T_(g_i) + r, each g_i a power of two, is relinearized and rescaled once.
  */
 import { defined, invariant } from '../../support/invariant.js';
-import { degreeOf, divideByChebyshev } from './chebyshev.js';
+import { degreeOf, divideByChebyshev, type ChebyshevBasis } from './chebyshev.js';
 
 /** T_k = 2 T_a T_b - T_(a-b), a + b = k, a >= b >= 1. */
 export interface PowerStep {
@@ -64,13 +64,13 @@ export const depthOfPower = (k: number): number => Math.ceil(Math.log2(k));
 export const depthOfSeries = (coefficientCount: number): number => Math.ceil(Math.log2(coefficientCount));
 
 /** The cheapest plan over all numbers of baby steps that are powers of two. */
-export function planSeries(series: readonly number[]): SeriesPlan {
+export function planSeries(series: readonly number[], basis: ChebyshevBasis = 'real'): SeriesPlan {
   const depth = depthOfSeries(series.length);
   const largest = series.reduce((max, c) => Math.max(max, Math.abs(c)), 0);
   const trimmed = series.map((c) => (Math.abs(c) <= negligible * largest ? 0 : c));
   let best: SeriesPlan | undefined;
   for (let babies = 2; babies <= Math.max(2, 2 ** depth); babies *= 2) {
-    const root = divided(trimmed, depth, babies);
+    const root = divided(trimmed, depth, babies, basis);
     const steps = powerSteps(usedPowers(root));
     const counts = countsOf(root, steps.length);
     const plan = { depth, steps, root, counts };
@@ -91,17 +91,22 @@ function leafOf(p: readonly number[]): Leaf {
 const leafDepth = (degree: number): number => (degree === 0 ? 0 : depthOfPower(degree) + 1);
 
 /** Needs degree < 2^depth; every division keeps that true of the quotient at depth - 1. */
-function divided(series: readonly number[], depth: number, babies: number): SeriesNode {
+function divided(
+  series: readonly number[],
+  depth: number,
+  babies: number,
+  basis: ChebyshevBasis,
+): SeriesNode {
   invariant(degreeOf(series) < 2 ** depth, `degree ${degreeOf(series)} does not fit depth ${depth}`);
   const products: { quotient: SeriesNode; power: number }[] = [];
   const leaves: Leaf[] = [];
   let rest = series;
   for (let degree = degreeOf(rest); degree >= babies || leafDepth(degree) > depth; degree = degreeOf(rest)) {
     const power = 2 ** Math.floor(Math.log2(degree));
-    const { quotient, remainder } = divideByChebyshev(rest.slice(0, degree + 1), power);
+    const { quotient, remainder } = divideByChebyshev(rest.slice(0, degree + 1), power, basis);
     const constant = defined(quotient[0], 'quotient');
     if (degreeOf(quotient) === 0) leaves.push({ powers: [power], coefficients: [constant] });
-    else products.push({ quotient: divided(quotient, depth - 1, babies), power });
+    else products.push({ quotient: divided(quotient, depth - 1, babies, basis), power });
     rest = remainder;
   }
   const leaf = leafOf(rest);

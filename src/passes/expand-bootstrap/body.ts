@@ -3,14 +3,15 @@
  * Exported in its parts, because the clear interpreter can run each part but not ModRaise between them.
  *
  * Values, with R = 2^rangeLog2, D_l the canonical scales and x the slot value, |x| <= R:
- *   SlotsToCoeffs   coefficients m = D_0 x / R at level 0, scale D_0: slots become coefficients as they are
- *   ModRaise        m + q_0 I; at scale 16 q_0 this is t / 16, t = I + eps, eps = D_0 x / (R q_0), |t| < 16
- *   CoeffsToSlots   slots t / 16 at level evalModTop, scale canonical
+ *   SlotsToCoeffs   coefficients m = S x / R at level 0, scale S = D_0, with the arcsine step 4 D_0: slots
+ *                   become coefficients as they are
+ *   ModRaise        m + q_0 I; at scale 16 q_0 this is t / 16, t = I + eps, eps = S x / (R q_0), |t| < 16
+ *   CoeffsToSlots   slots t / 16, real and imaginary parts apart, at level evalModTop, scale canonical
  *   EvalMod         y = slope sin(2 pi t) / (2 pi) at level computeTop, scale E = D^2 / q of the level above
- *   reinterpret     E y / D_computeTop = x, which fixes slope = R (q_0 / D_0) (D_computeTop / E)
+ *   reinterpret     E y / D_computeTop = x, which fixes slope = R (q_0 / S) (D_computeTop / E), and the gain
  */
 import { defined, invariant } from '../../support/invariant.js';
-import type { Parameters } from '../../target/parameters.js';
+import { messageRatio, raisedScaleLog2, sineGain, type Parameters } from '../../target/parameters.js';
 import type { BlockBuilder } from '../../ir/builder.js';
 import type { Attrs, Value } from '../../ir/module.js';
 import {
@@ -20,9 +21,10 @@ import {
   powerOfTwoScale,
   primeScale,
   printScale,
+  type Scale,
 } from '../../ir/scale.js';
 import { axisSize } from '../../ir/types.js';
-import { arcsineStep, evalMod, evalModBound } from '../approximation/evalmod.js';
+import { arcsineStep, doubleAngles, evalMod, evalModBound } from '../approximation/evalmod.js';
 import { ctTypeOf, emitPolynomial, levelOf } from '../expand-polynomial.js';
 import { emitStageGroup, stageGroups, type LinearMapStage } from './linear-maps.js';
 
@@ -67,7 +69,10 @@ export class BootstrapBody {
     return this.concat(parts, pairAxis);
   }
 
-  /** The inverse of `pair` on twice the value: w + conj w, i (conj w - w). CoeffsToSlots has halved it. */
+  /**
+   * The inverse of `pair` on twice the value: w + conj w, i (conj w - w), then the rescale of CoeffsToSlots,
+   * whose error the sum would double. CoeffsToSlots has halved w.
+   */
   separate(w: Value, count: number): Value {
     const pairs = Math.floor(count / 2);
     const odd = 2 * pairs < count;
@@ -89,12 +94,12 @@ export class BootstrapBody {
       const last = count === 1 ? real : this.slice(real, pairAxis, pairs, 1);
       parts.push(this.reshape(last, [[realAxis, 1]]));
     }
-    return this.concat(parts, realAxis);
+    return this.op('ct.rescale', [this.concat(parts, realAxis)]);
   }
 
   /**
    * Level bootstrapInputLevel to 0. The range is divided out in equal shares, the last group sets the scale
-   * to D_0.
+   * of ModRaise.
    */
   slotsToCoeffs(input: Value): Value {
     const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.stcLevels);
@@ -104,26 +109,29 @@ export class BootstrapBody {
       const last = g === groups.length - 1;
       const current = defined(ctTypeOf(value).scale, 'scale');
       const plainScale = last
-        ? divScale(mulScale(canonicalScale(0), primeScale(level)), current)
+        ? divScale(mulScale(this.raisedScale(), primeScale(level)), current)
         : primeScale(level);
       const factor = 2 ** (share(g) - share(g + 1));
-      return this.group(value, { ...group, inverse: false, factor, plainScale });
+      return this.group(value, { ...group, inverse: false, factor, plainScale, rescaled: true });
     }, input);
   }
 
-  /** Level 0 to maxLevel; from m / D_0 to t / 16. */
+  private raisedScale(): Scale {
+    return mulScale(canonicalScale(0), powerOfTwoScale(raisedScaleLog2(this.parameters)));
+  }
+
+  /** Level 0 to maxLevel; from m / S to t / 16. */
   modRaise(input: Value): Value {
-    const { primes, scales } = this.parameters;
     const sparse = this.op('ct.switch_secret', [input], { to: 'sparse' });
     const raised = this.op('ct.switch_secret', [this.op('ct.mod_raise', [sparse])], { to: 'dense' });
     const scale = mulScale(primeScale(0), powerOfTwoScale(boundLog2));
-    const factor = defined(scales[0], 'D_0') / (Number(primes[0]) * evalModBound);
+    const factor = 1 / (messageRatio(this.parameters) * evalModBound);
     return this.op('ct.reinterpret', [raised], { scale: printScale(scale), factor });
   }
 
   /**
-   * Level maxLevel to evalModTop: half the inverse transform; the factor 16 of the scale goes in equal
-   * shares.
+   * Level maxLevel to evalModTop + 1, before the last rescale: half the inverse transform; the factor 16 of
+   * the scale goes in equal shares.
    */
   coeffsToSlots(input: Value): Value {
     const groups = stageGroups(this.parameters.logN - 1, this.parameters.literal.ctsLevels).reverse();
@@ -135,7 +143,13 @@ export class BootstrapBody {
       const plainScale = last
         ? divScale(mulScale(target, primeScale(level)), current)
         : mulScale(primeScale(level), powerOfTwoScale(-Math.round(boundLog2 / groups.length)));
-      return this.group(value, { ...group, inverse: true, factor: last ? 0.5 : 1, plainScale });
+      return this.group(value, {
+        ...group,
+        inverse: true,
+        factor: last ? 0.5 : 1,
+        plainScale,
+        rescaled: !last,
+      });
     }, input);
   }
 
@@ -146,12 +160,12 @@ export class BootstrapBody {
     const top = parameters.computeTop;
     const endScale = scaleOf(top + 1) * (scaleOf(top + 1) / Number(parameters.primes[top + 1]));
     const factor = endScale / scaleOf(top);
-    const ratio = Number(parameters.primes[0]) / scaleOf(0);
-    const slope = (2 ** this.rangeLog2 * ratio) / factor;
+    const ratio = messageRatio(parameters);
+    const slope = (2 ** this.rangeLog2 * ratio * sineGain(parameters)) / factor;
     const arcsine = parameters.arcsine ? arcsineStep(slope) : undefined;
-    const { coefficients, constants } = evalMod(arcsine?.slope ?? slope);
-    const cosine = emitPolynomial(this.builder, input, coefficients, this.loc);
-    const sine = constants.reduce((y, constant) => this.doubleAngle(y, constant), cosine);
+    const coefficients = evalMod(arcsine?.slope ?? slope, ratio);
+    const turned = this.op('ct.mul_i', [input]);
+    const sine = this.squarings(emitPolynomial(this.builder, turned, coefficients, this.loc, 'imaginary'));
     const result = arcsine === undefined ? sine : this.arcsine(sine, arcsine.constant);
     invariant(levelOf(result) === top, `EvalMod ends at level ${levelOf(result)}, not ${top}`);
     return this.op('ct.reinterpret', [result], { scale: printScale(canonicalScale(top)), factor });
@@ -168,14 +182,20 @@ export class BootstrapBody {
   }
 
   private product(a: Value, b: Value): Value {
-    return this.op('ct.rescale', [this.op('ct.relinearize', [this.op('ct.mul', [a, b], { over: [] })])]);
+    return this.op('ct.rescale', [this.relinearized(a, b)]);
   }
 
-  /** 2 y^2 - constant. */
-  private doubleAngle(y: Value, constant: number): Value {
-    const square = this.op('ct.relinearize', [this.op('ct.mul', [y, y], { over: [] })]);
-    const doubled = this.op('ct.rescale', [this.op('ct.add', [square, square])]);
-    return this.op('ct.add_plain', [doubled, this.op('pt.constant', [], { axes: [], values: [-constant] })]);
+  private relinearized(a: Value, b: Value): Value {
+    return this.op('ct.relinearize', [this.op('ct.mul', [a, b], { over: [] })]);
+  }
+
+  /** 2 Im z^8; the imaginary part is taken before the last rescale, whose error it would double. */
+  private squarings(z: Value): Value {
+    let power = z;
+    for (let i = 1; i < doubleAngles; i++) power = this.product(power, power);
+    const last = this.relinearized(power, power);
+    const twice = this.op('ct.sub', [this.op('ct.conjugate', [last]), last]);
+    return this.op('ct.rescale', [this.op('ct.mul_i', [twice])]);
   }
 
   private group(value: Value, stage: LinearMapStage): Value {

@@ -99,6 +99,8 @@ export interface LinearMapStage extends StageGroup {
   readonly factor: number;
   /** Scale at which the diagonals are encoded. */
   readonly plainScale: Scale;
+  /** False: the rescale is left to what follows. */
+  readonly rescaled: boolean;
 }
 
 /**
@@ -113,7 +115,8 @@ export function emitStageGroup(
   keyCost: number,
   loc: string,
 ): Value {
-  const { inverse, first, count, factor } = stage;
+  const { inverse, first, count, factor, rescaled } = stage;
+  const finished = (sum: Value): Value => (rescaled ? builder.op('ct.rescale', [sum], {}, loc) : sum);
   const { baby, giant, chain } = groupSteps(stage, parameters.slots, keyCost);
   const lazy = keyClassFor(parameters, levelOf(input)).name;
   const rotated = builder.op('ct.rotate', [input], { axis: 'baby', steps: baby, lazy }, loc);
@@ -127,11 +130,11 @@ export function emitStageGroup(
   const parts = builder.op('ct.mod_down', [product], {}, loc);
   if (chain !== undefined) {
     const sum = chainedSum(builder, parts, 'giant', chain, parameters.slots, loc);
-    return builder.op('ct.rescale', [sum], {}, loc);
+    return finished(sum);
   }
   const sum =
     giant.length === 1
       ? builder.op('ct.index', [parts], { axis: 'giant', index: 0 }, loc)
       : builder.op('ct.rotate_each', [parts], { axis: 'giant', steps: giant, sum: true }, loc);
-  return builder.op('ct.rescale', [sum], {}, loc);
+  return finished(sum);
 }

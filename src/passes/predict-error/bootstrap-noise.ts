@@ -1,12 +1,12 @@
 /**
  * Error of a bootstrap, by simulation: the EvalMod part of its body runs in the clear interpreter on I + eps
  * with the noise of its own ops. What comes before adds little, because SlotsToCoeffs goes first (NUMBERS
- * section 3): the noise of CoeffsToSlots is added to the input, that of SlotsToCoeffs and of the sparse
- * secret stays 2^-5 below the rest.
+ * section 3): the last rescale of CoeffsToSlots is added to the input, the noise before it, of SlotsToCoeffs
+ * and of the sparse secret stays 2^-5 below the rest.
  */
 import { defined, invariant } from '../../support/invariant.js';
 import { ephemeralHammingWeight } from '../../target/security.js';
-import { evalModModel, type Parameters } from '../../target/parameters.js';
+import { evalModModel, messageRatio, type Parameters } from '../../target/parameters.js';
 import { BlockBuilder, Ids } from '../../ir/builder.js';
 import { runCipherFunction, type CipherValue } from '../../ir/interpreter/cipher.js';
 import { Gaussian } from '../../ir/interpreter/gaussian.js';
@@ -17,12 +17,6 @@ import { erfc } from '../../support/special-functions.js';
 import { evalModBound } from '../approximation/evalmod.js';
 import { BootstrapBody } from '../expand-bootstrap/body.js';
 import { opNoise } from './noise-model.js';
-
-/**
- * Variance at EvalMod's input, in rescales: w + conj w doubles the deviation of the last group's rescale and
- * of its ModDown (2 * 4), the conjugation adds its own ModDown.
- */
-const inputRescales = 9;
 
 /** Deviation of slots bootstrapped with |x| <= 2^rangeLog2. */
 export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: number): number {
@@ -45,7 +39,7 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
     outputs: [],
   };
 
-  const ratio = Number(parameters.primes[0]) / defined(parameters.scales[0], 'D_0');
+  const ratio = messageRatio(parameters);
   const model = evalModModel(parameters, rangeLog2);
   const gaussian = new Gaussian(seed);
   // The distribution function makes a uniform of a normal deviate.
@@ -54,7 +48,7 @@ export function bootstrapNoise(parameters: Parameters, rangeLog2: number, seed: 
   const stdDev = (op: Op): number =>
     opNoise(op, 0, { parameters, magnitude: () => 1, bootstrap: () => 0, modelledRange: () => undefined });
   // The first rescale is one level below the input; both scales are those of EvalMod primes.
-  const inputNoise = stdDev(defined(rescale, 'rescale')) * Math.sqrt(inputRescales);
+  const inputNoise = stdDev(defined(rescale, 'rescale'));
 
   const { slots } = parameters;
   const x = Float64Array.from({ length: slots }, () => 2 ** rangeLog2 * (2 * uniform() - 1));
