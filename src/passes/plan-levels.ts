@@ -21,7 +21,7 @@ import { iterationsOf } from './lazy-mod-down.js';
 
 export { type ValueBounds } from './plan-levels/attributes.js';
 
-/** How a plan was found: without any relaxation, with a lower bound beside it, or by the local search. */
+/** How a plan was found: without any relaxation, with a lower bound beside it, or by the greedy walk. */
 export type LevelMethod = 'exact' | 'bounded' | 'greedy';
 
 export interface LevelReport {
@@ -34,10 +34,10 @@ export interface LevelReport {
   readonly boundSeconds: number;
   /** (seconds - boundSeconds) / seconds. */
   readonly gap: number;
-  /** Of the local search, whose ops run at the lowest levels that their users take; null if it found none. */
+  /** Of the greedy plan, whose ops run at the lowest levels that their users take; null if it found none. */
   readonly greedySeconds: number | null;
   readonly greedyBootstraps: number | null;
-  /** Of building and solving the problem, without the local search. */
+  /** Of building and solving the problem, without the greedy plan. */
   readonly solveSeconds: number;
   readonly variables: number;
   /** Entries of the largest table of the elimination; 0 if it did not fit. */
@@ -109,8 +109,8 @@ function planExactly(module: Module, bounds: ValueBounds, prices: LevelPrices, l
     }
     if (solution.value === Infinity) {
       // Throws: its plans are among those that there are none of.
-      planGreedily(module, bounds);
-      invariant(false, 'the local search has a plan where there is none');
+      planGreedily(module, bounds, prices);
+      invariant(false, 'the greedy walk has a plan where there is none');
     }
     const planned = priced(buildPlanned(module, model.levelsOf(solution.choice), bounds), prices);
     best = {
@@ -131,10 +131,10 @@ function priced(module: Module, prices: LevelPrices): Priced {
   return { module, seconds: prices.module(module) };
 }
 
-/** With the levels that drop-levels would find for it; undefined if the search finds no plan. */
+/** With the levels that drop-levels would find for it; undefined if the walk finds no plan. */
 function pricedGreedy(module: Module, bounds: ValueBounds, prices: LevelPrices): Priced | undefined {
   try {
-    const planned = planGreedily(module, bounds);
+    const planned = planGreedily(module, bounds, prices);
     const [asPlanned, dropped] = [priced(planned, prices), priced(dropLevels(planned), prices)];
     return dropped.seconds < asPlanned.seconds ? dropped : asPlanned;
   } catch (error) {

@@ -47,10 +47,10 @@ function planned(module: Module, options: PlanLevelsOptions = {}): { module: Mod
   return { module: result, report: defined(report, 'report') };
 }
 
-/** Undefined where the local search finds no plan. */
+/** Undefined where the greedy walk finds no plan. */
 function greedySeconds(module: Module): number | undefined {
   try {
-    return prices.module(planGreedily(module, unitBounds(module)));
+    return prices.module(planGreedily(module, unitBounds(module), prices));
   } catch (error) {
     if (error instanceof AegisError) return undefined;
     throw error;
@@ -90,7 +90,7 @@ async function packedModel(model: string, samplesPath: string): Promise<{ module
 
 describe('plan-levels of models', () => {
   const models = process.env.AEGIS_TEST_FULL === undefined ? [example] : [example, ...corpusModels];
-  it.each(models)('%s: less than the local search, within 1 %% of the least', async (model, samples) => {
+  it.each(models)('%s: less than the greedy plan, within 1 %% of the least', async (model, samples) => {
     if (!existsSync(defined(model, 'model'))) return console.log(`skipped: no ${String(model)}`);
     const { module, ranges } = await packedModel(defined(model, 'model'), defined(samples, 'samples'));
     let report: LevelReport | undefined;
@@ -122,7 +122,7 @@ describe('plan-levels', () => {
     expect(bootstraps).toBeGreaterThan(0);
   });
 
-  it.each(shapes)('never takes more than the local search, and computes the same: %s', (_, shape) => {
+  it.each(shapes)('never takes more than the greedy plan, and computes the same: %s', (_, shape) => {
     let better = 0;
     for (let seed = 101; seed <= 130; seed++) {
       const module = randomModule(parameters, { ...shape, ops: 2 * shape.ops }, seed);
@@ -136,7 +136,7 @@ describe('plan-levels', () => {
       const [wanted, found] = [module, result].map((one) => defined(runCipher(one, { x })['y'], 'output'));
       wanted?.forEach((value, i) => expect(Math.abs(value - (found?.[i] ?? NaN))).toBeLessThan(sineError));
     }
-    // A layer's boundary is searched by both; inside there is little to choose in so few ops.
+    // A layer's boundary is chosen by both; inside there is little to choose in so few ops.
     if (shape.calls === undefined) expect(better).toBeGreaterThan(0);
   });
 

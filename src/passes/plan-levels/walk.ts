@@ -109,8 +109,6 @@ export class LevelFacts {
 export interface WalkOptions {
   readonly parameters: Parameters;
   readonly facts: LevelFacts;
-  /** Values to bootstrap where they are made. */
-  readonly flagged: ReadonlySet<number>;
   readonly boundaries?: Boundaries;
 }
 
@@ -142,18 +140,13 @@ export class LevelWalk<H> {
   block(block: Block): readonly H[] {
     for (const op of block.ops) {
       const results = op.kind === 'loop' ? this.loop(op) : op.kind === 'call' ? this.call(op) : [this.op(op)];
-      op.results.forEach((result, i) => this.define(result, defined(results[i], 'result'), op));
+      op.results.forEach((result, i) => this.values.set(result.id, defined(results[i], 'result')));
     }
     return block.results.map((value) => this.handle(value));
   }
 
   private handle(value: Value): H {
     return defined(this.values.get(value.id), `handle of %${value.id}`);
-  }
-
-  private define(value: Value, handle: H, op: Op): void {
-    const wanted = this.options.flagged.has(value.id) && this.options.facts.canonical.has(value.id);
-    this.values.set(value.id, wanted ? this.bootstrapped(value, handle, op) : handle);
   }
 
   private bootstrapped(value: Value, handle: H, op: Op): H {
@@ -272,9 +265,9 @@ export function levelCarrier(
       return parameters.computeTop;
     },
     emit: (op, _operands, level) => {
-      onEmit(op, level);
       const after = levelAfter(op, level);
       if (after < 0) throw new InfeasibleLevels(op, level);
+      onEmit(op, level);
       return after;
     },
     call: (op, _operands, boundary) => op.results.map(() => boundary),

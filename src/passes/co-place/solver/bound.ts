@@ -73,12 +73,15 @@ export class Bound {
       const [step, stride] = pair.a === v ? [others, 1] : [1, costs.length];
       for (let i = 0; i < costs.length; i++) {
         let smallest = Infinity;
-        for (let j = 0; j < others; j++) smallest = Math.min(smallest, at(table, i * step + j * stride));
+        for (let j = 0, k = i * step; j < others; j++, k += stride) {
+          const cost = table[k] as number;
+          if (cost < smallest) smallest = cost;
+        }
         if (smallest === Infinity) costs[i] = Infinity;
         else if (smallest !== 0) {
           costs[i] = at(costs, i) + smallest;
-          for (let j = 0; j < others; j++)
-            table[i * step + j * stride] = at(table, i * step + j * stride) - smallest;
+          for (let j = 0, k = i * step; j < others; j++, k += stride)
+            table[k] = (table[k] as number) - smallest;
         }
       }
     }
@@ -93,8 +96,9 @@ export class Bound {
       const others = size(this.problem, pair.a === v ? pair.b : pair.a);
       const [step, stride] = pair.a === v ? [others, 1] : [1, costs.length];
       for (let i = 0; i < costs.length; i++) {
-        for (let j = 0; j < others; j++)
-          table[i * step + j * stride] = at(table, i * step + j * stride) + at(share, i);
+        const part = at(share, i);
+        if (part === 0) continue;
+        for (let j = 0, k = i * step; j < others; j++, k += stride) table[k] = (table[k] as number) + part;
       }
     }
     for (let i = 0; i < costs.length; i++) costs[i] = at(costs, i) - pairs.length * at(share, i);

@@ -89,9 +89,11 @@ export function restrict(problem: Problem, kept: readonly (readonly number[])[])
   const of = (v: number): readonly number[] => defined(kept[v], 'variable');
   const unary = problem.unary.map((costs, v) => Float64Array.from(of(v), (i) => at(costs, i)));
   const pairs = problem.pairs.map(({ a, b, table }) => {
-    const columns = size(problem, b);
-    const values = of(a).flatMap((i) => of(b).map((j) => at(table, i * columns + j)));
-    return { a, b, table: Float64Array.from(values) };
+    const [columns, rows, others] = [size(problem, b), of(a), of(b)];
+    const smaller = new Float64Array(rows.length * others.length);
+    let next = 0;
+    for (const i of rows) for (const j of others) smaller[next++] = at(table, i * columns + j);
+    return { a, b, table: smaller };
   });
   return { unary, pairs };
 }
