@@ -7,6 +7,7 @@ import { calibrateModule } from '../../src/passes/calibrate.js';
 import { measureBounds } from '../../src/passes/measure-bounds.js';
 import { cipherPipeline, defaultPack } from '../../src/passes/pipeline.js';
 import { planGreedily } from '../../src/passes/plan-levels/greedy.js';
+import { pricesFor } from '../../src/passes/plan-levels/price.js';
 import { axesCount } from '../../src/ir/types.js';
 import { axis, ct, mainModule, randomValues, tiny, tokenPort } from '../ir/build.js';
 import { randomInput, tinyTransformer } from './tiny-transformer.js';
@@ -157,12 +158,14 @@ describe('drop-levels', () => {
       [1, 2, 3].map((seed) => ({ x: randomInput(shape, seed) })),
     );
     const context = { parameters: tiny, ranges, pack: { ...defaultPack, ...pack } };
-    // The exact planner leaves little to drop: levels of the local search.
+    // The exact planner leaves little to drop: levels of the greedy walk.
     let before: Module = module;
     for (const pass of cipherPipeline) {
       if (pass.name === 'drop-levels') break;
       const greedy = pass.name === 'plan-levels';
-      before = greedy ? planGreedily(before, measureBounds(before, ranges)) : pass.run(before, context);
+      before = greedy
+        ? planGreedily(before, measureBounds(before, ranges), pricesFor(tiny, undefined))
+        : pass.run(before, context);
     }
     const after = dropLevels(before);
     const x = randomInput(shape, 9);
