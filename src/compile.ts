@@ -11,6 +11,7 @@ import {
   type PlacedModule,
   type PlacementOptions,
 } from './compile/place.js';
+import { ChainChoice, type ChainReport } from './compile/chain.js';
 import { withinGoal, type ErrorGoal } from './compile/error-goal.js';
 import type { Samples } from './data/index.js';
 import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
@@ -21,7 +22,8 @@ import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
 import { affordableRuns, probesOf } from './passes/measure-bounds.js';
 import { layerBlocks } from './passes/layer-blocks.js';
-import { describeLevels, type LevelReport } from './passes/plan-levels.js';
+import { describeLevels, type LevelReport, type ValueBounds } from './passes/plan-levels.js';
+import { chainOf } from './passes/plan-levels/chain.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
 import type { PackOptions } from './passes/pack/context.js';
 import {
@@ -56,6 +58,8 @@ export interface ShapeOptions {
 export interface CompileOptions extends ShapeOptions, PlacementOptions {
   readonly ring: RingName;
   readonly security?: SecurityBits | undefined;
+  /** Usable levels between bootstraps; those of the fastest chain unless given. */
+  readonly levels?: number | undefined;
   /** Accept parameters below the security level; the plan and all made from it say INSECURE. */
   readonly insecure?: boolean | undefined;
   /** Calibrated ranges; or samples to calibrate on; without either, seeded random inputs and a warning. */
@@ -80,6 +84,8 @@ export interface CompileSummary extends PlanSummary {
   readonly passes: readonly PassReport[];
   /** Of plan-levels. */
   readonly levelPlan: LevelReport;
+  /** Prime chains that were tried, the first one to be taken first; empty with `levels`. */
+  readonly chains: readonly ChainReport[];
 }
 
 export interface CompileResult {
@@ -135,8 +141,9 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
   const tensor = withShortest(imported, ranges);
 
   const parameters = parametersFor(options, tensor);
+  const chain = new ChainChoice(options.levels !== undefined, options.profile);
   const { module, passes, dumped, levelPlan } = await step('passes', () =>
-    withinBudget({ tensor, ranges, parameters }, options),
+    withinBudget({ tensor, ranges, parameters, chain }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
   const others = tried - passes.reduce((sum, one) => sum + one.seconds, 0);
@@ -153,7 +160,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     poly: lowered.poly,
     plan: lowered.plan,
     weights: lowered.weights,
-    summary: { ...lowered.summary, passes: reports, levelPlan },
+    summary: { ...lowered.summary, passes: reports, levelPlan, chains: chain.report },
     warnings,
   };
 }
@@ -181,21 +188,26 @@ interface Candidate {
 
 /**
  * The fastest module whose keys, and on one device all of whose memory, are within their limits, found by
- * pricing keys higher and higher. The smallest one where only memory exceeds its limit. Error B112 where the
- * fewest keys are too large.
+ * taking prime chains with smaller keys and by pricing keys higher and higher. The smallest one where only
+ * memory exceeds its limit. Error B112 where the fewest keys are too large.
  */
 function fastestWithKeys(source: Source, options: CompileOptions): Candidate {
-  const { keyMemory = Infinity, devices = 1 } = options;
-  const memoryLimit = devices === 1 ? (options.memoryLimit ?? Infinity) : Infinity;
+  const { keyMemory = Infinity, memoryLimit = Infinity, devices = 1 } = options;
   if (keyMemory === Infinity && memoryLimit === Infinity) return fastest(source, options);
+  const prices = keyMemory === Infinity && devices > 1 ? [defaultPack.newKey] : keyPrices;
   let smallest: { candidate: Candidate; keyBytes: number; peakBytes: number } | undefined;
-  for (const newKey of keyPrices) {
-    const candidate = fastest(source, { ...options, pack: { ...options.pack, newKey } });
-    const { keyBytes, peakBytes } = lowerPlaced(candidate.module, options).summary;
-    if (keyBytes <= keyMemory && peakBytes <= memoryLimit) return candidate;
-    if (peakBytes < (smallest?.peakBytes ?? Infinity)) smallest = { candidate, keyBytes, peakBytes };
+  for (const newKey of prices) {
+    let onlyRest = false;
+    // Higher prices keep the chain with the smallest keys.
+    do {
+      const candidate = fastest(source, { ...options, pack: { ...options.pack, newKey } });
+      const { keyBytes, peakBytes } = sizesOf(candidate, options);
+      if (keyBytes <= keyMemory && peakBytes <= memoryLimit) return candidate;
+      if (peakBytes < (smallest?.peakBytes ?? Infinity)) smallest = { candidate, keyBytes, peakBytes };
+      onlyRest = keyBytes <= keyMemory && peakBytes - keyBytes > memoryLimit;
+    } while (source.chain.lighter());
     // Fewer keys do not help where the rest is too large.
-    if (keyBytes <= keyMemory && peakBytes - keyBytes > memoryLimit) break;
+    if (onlyRest) break;
   }
   const { candidate, keyBytes } = defined(smallest, 'candidate');
   if (keyBytes <= keyMemory) return candidate;
@@ -204,6 +216,19 @@ function fastestWithKeys(source: Source, options: CompileOptions): Candidate {
     message: `evaluation keys take ${keyBytes} bytes at least but the limit allows ${keyMemory}`,
     help: 'raise --key-memory',
   });
+}
+
+/** Of one rank; on several devices of the placement that keeps the memory limit, if there is one. */
+function sizesOf({ module }: Candidate, options: CompileOptions): { keyBytes: number; peakBytes: number } {
+  const { devices = 1, memoryLimit = Infinity } = options;
+  const lowered = lowerPlaced(module, options).summary;
+  if (devices === 1 || lowered.peakBytes <= memoryLimit) return lowered;
+  try {
+    return lowerWithin(module, options).summary;
+  } catch (error) {
+    if (error instanceof AegisError && error.diagnostics.every(({ code }) => code === 'B110')) return lowered;
+    throw error;
+  }
 }
 
 /**
@@ -248,7 +273,9 @@ function chooseWithin(
 interface Source {
   readonly tensor: Module;
   readonly ranges: Ranges;
+  /** That packing counts with. */
   readonly parameters: Parameters;
+  readonly chain: ChainChoice;
 }
 
 interface PackedModule {
@@ -260,11 +287,10 @@ interface PackedModule {
 }
 
 /** The cipher module for each number of token blocks; numbers that the tokens do not allow are left out. */
-function packedModules(
-  { tensor, ranges, parameters }: Source,
-  options: CompileOptions,
-  counts: readonly number[],
-): PackedModule[] {
+function packedModules(source: Source, options: CompileOptions, counts: readonly number[]): PackedModule[] {
+  const { tensor, ranges, parameters } = source;
+  const chain = (module: Module, bounds: ValueBounds): Parameters =>
+    source.chain.parametersFor(module, bounds);
   const blocks = layerBlocks(tensor);
   return counts.flatMap((tokenBlocks) => {
     const pack = { ...defaultPack, ...options.pack, tokenBlocks };
@@ -274,7 +300,7 @@ function packedModules(
       options.onProgress?.(`plan-levels: ${describeLevels(report)}`, levelsProgress);
     };
     const { outline, profile, witnesses } = options;
-    const context = { parameters, ranges, pack, outline, profile, witnesses, now: seconds, onLevels };
+    const context = { parameters, ranges, pack, outline, profile, witnesses, now: seconds, onLevels, chain };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
@@ -302,7 +328,9 @@ export async function packVariants(
   await new Promise((resolve) => setImmediate(resolve));
   const ranges = options.ranges ?? calibrateOn(tensor, options.samples, [], options);
   checkRanges(ranges, tensor, options);
-  return packedModules({ tensor, ranges, parameters: parametersFor(options, tensor) }, options, counts);
+  const parameters = parametersFor(options, tensor);
+  const chain = new ChainChoice(options.levels !== undefined, options.profile);
+  return packedModules({ tensor, ranges, parameters, chain }, options, counts);
 }
 
 /** Ways to cut tokens into blocks that are tried. */
@@ -390,10 +418,10 @@ function sampleValues({ name, shape }: ClientInput, samples: Samples, i: number)
  * tokens.
  */
 export function parametersFor(
-  options: Pick<CompileOptions, 'ring' | 'security' | 'insecure'>,
+  options: Pick<CompileOptions, 'ring' | 'security' | 'insecure' | 'levels'>,
   tensor: Module,
 ): Parameters {
-  const { ring, security = 128, insecure = false } = options;
+  const { ring, security = 128, insecure = false, levels } = options;
   if (ring !== 'secure' && !insecure) {
     throw new AegisError({
       code: 'S102',
@@ -411,7 +439,8 @@ export function parametersFor(
   );
   const logTokens = Math.ceil(Math.log2(tokens));
   const logN = ring === 'small' && logTokens > ringLogN.small - 5 ? ringLogN.small + 1 : ringLogN[ring];
-  return makeParameters(defaultLiteral(ring, insecure, { security, logN }));
+  const literal = defaultLiteral(ring, insecure, { security, logN });
+  return levels === undefined ? makeParameters(literal) : chainOf(literal, levels);
 }
 
 function checkRanges(ranges: Ranges, tensor: Module, { noPadding = false }: ShapeOptions): void {

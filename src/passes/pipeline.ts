@@ -18,7 +18,7 @@ import { nodeRanges, valueRanges } from './calibrate.js';
 import { defaultOutline, outlineLayers } from './outline-layers.js';
 import { defaultPackOptions, savesKeys, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
-import { planLevels, type LevelReport } from './plan-levels.js';
+import { planLevels, type LevelReport, type ValueBounds } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
 import { unifyRanges } from './unify-ranges.js';
 
@@ -33,6 +33,8 @@ export interface PassContext {
   /** Seconds, for reports. */
   readonly now?: (() => number) | undefined;
   readonly onLevels?: ((report: LevelReport) => void) | undefined;
+  /** The prime chain for a packed module; its own unless given. */
+  readonly chain?: ((module: Module, bounds: ValueBounds) => Parameters) | undefined;
   /** Arguments of polynomials are outputs too. */
   readonly witnesses?: boolean | undefined;
 }
@@ -89,9 +91,12 @@ export const cipherPipeline: readonly Pass[] = [
     name: 'plan-levels',
     from: 'cipher',
     to: 'cipher',
-    summary: 'the level of every value and where to bootstrap, at the least predicted time',
-    run: (module, { ranges, profile, now, onLevels }) =>
-      planLevels(module, measureBounds(module, ranges), { profile, now, onReport: onLevels }),
+    summary: 'the prime chain, the level of every value and where to bootstrap, at the least predicted time',
+    run: (module, { ranges, profile, now, onLevels, chain }) => {
+      const bounds = measureBounds(module, ranges);
+      const parameters = chain?.(module, bounds) ?? module.parameters;
+      return planLevels({ ...module, parameters }, bounds, { profile, now, onReport: onLevels });
+    },
   },
   {
     name: 'add-witnesses',

@@ -100,7 +100,7 @@ function planExactly(module: Module, bounds: ValueBounds, prices: LevelPrices, l
   for (const sharers of sharersTried) {
     const options = { prices, sharers, known: (value: Value) => hasRange(value, bounds) };
     let model = buildLevelProblem(module, options);
-    if (best !== undefined && !fits(model.problem, limits)) break;
+    if (best !== undefined && !fits(model.problem, againWithin(limits))) break;
     let solution = solveLevels(model.problem, limits);
     if (solution.value === Infinity) {
       // Only to say which node needs a range.
@@ -120,6 +120,11 @@ function planExactly(module: Module, bounds: ValueBounds, prices: LevelPrices, l
     if (best.planned.seconds - best.solution.bound <= wantedGap * best.planned.seconds) break;
   }
   return defined(best, 'plan');
+}
+
+/** The first problem may take a while; those that only narrow its gap are small or left alone. */
+function againWithin(limits: SolverLimits): SolverLimits {
+  return { ...limits, tableEntries: Math.min(limits.tableEntries, 1.6e7) };
 }
 
 interface Priced {

@@ -191,7 +191,7 @@ function checkSpecials(literal: ParametersLiteral): void {
     message:
       `${literal.security}-bit security leaves room for ${literal.specials} special primes beside a chain of `
       + `${literal.usableLevels} usable levels, 2 are needed`,
-    help: 'use a lower --security',
+    help: 'use fewer --levels, or a lower --security',
   });
 }
 

@@ -100,6 +100,7 @@ describe('compile', () => {
     for (const suffix of ['', '.weights', '.cipher']) rmSync(file(`keys.aegis${suffix}`));
     expect(codesOf(await compileWith(1000))).toEqual(['B112']);
     expect((await aegis('compile', model, '--key-memory', 'much', '-o', file('keys.aegis'))).status).toBe(2);
+    expect((await aegis('compile', model, '--levels', '1.5', '-o', file('keys.aegis'))).status).toBe(2);
   }, 300_000);
 
   it('refuses by code, and writes nothing then', async () => {

@@ -30,6 +30,7 @@ export class LevelPrices {
   private readonly costing: Costing;
   private readonly polynomials = new Map<string, number>();
   private readonly bootstraps = new Map<number, number>();
+  private readonly adjustments = new Map<string, number>();
 
   constructor(
     readonly parameters: Parameters,
@@ -49,8 +50,13 @@ export class LevelPrices {
 
   /** Of the array down to `level`, from anywhere above. */
   adjust(type: CtType, level: number): number {
+    const key = `${level} ${axesCount(type.axes)}`;
+    const known = this.adjustments.get(key);
+    if (known !== undefined) return known;
     const above = at(type, level + 1);
-    return this.leveled(syntheticOp('ct.adjust', [above], at(type, level)), level + 1);
+    const seconds = this.leveled(syntheticOp('ct.adjust', [above], at(type, level)), level + 1);
+    this.adjustments.set(key, seconds);
+    return seconds;
   }
 
   /** From the input level of a bootstrap to its top; batches are priced by their number of ciphertexts. */

@@ -201,6 +201,10 @@ class LevelModel {
     const flags = sources.some(({ bootstrapped }) => bootstrapped);
     const shared = this.sharedLevels(users, flags);
     const exact = users.length <= (this.options.sharers ?? defaultSharers);
+    const prices = Array.from(
+      { length: this.top },
+      (_, to) => made.times * this.prices.adjust(ctTypeOf(made.value), to),
+    );
     if (!exact && shared.size > 0) this.relaxed++;
     for (const user of users) {
       const levels = this.statesAt(user);
@@ -208,11 +212,11 @@ class LevelModel {
         const [from, to] = [at(sources, i), at(levels, j).level];
         if (to > from.made && !from.bootstrapped) return Infinity;
         if (this.isAt(from, to) || (exact && shared.has(to))) return 0;
-        return (made.times * this.prices.adjust(ctTypeOf(made.value), to)) / (exact ? 1 : users.length);
+        return at(prices, to) / (exact ? 1 : users.length);
       });
     }
     const entering = (from: LevelState): boolean => from.bootstrapped && from.made > this.entry;
-    const toEntry = made.times * this.prices.adjust(ctTypeOf(made.value), this.entry);
+    const toEntry = at(prices, this.entry);
     const alone = exact && !shared.has(this.entry);
     this.builder.pair(variable, variable, (i) => (alone && entering(at(sources, i)) ? toEntry : 0));
     if (exact) for (const level of shared) this.sharedAdjust(made, users, level);
