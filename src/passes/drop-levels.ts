@@ -10,12 +10,23 @@ import { defined, invariant } from '../support/invariant.js';
 import { LevelNeeds } from './drop-levels/needs.js';
 import { levelOf } from './expand-polynomial.js';
 import { removeUnused } from './merge-duplicates.js';
+import type { LevelPrices } from './plan-levels/price.js';
 
 /** Takes a cipher module with levels and without ct.polynomial. Models of bootstraps keep their levels. */
 export function dropLevels(module: Module): Module {
   const ids = new Ids();
   // What nobody uses is needed at no level.
   const functions = removeUnused(module).functions.map((func) => new Dropper(module, ids, func).run());
+  return { ...module, functions };
+}
+
+/** Only in functions that are then faster: levels given by price may need more adjustments lower down. */
+export function dropLevelsWhereCheaper(module: Module, prices: LevelPrices): Module {
+  const [kept, dropped] = [removeUnused(module), dropLevels(module)];
+  const functions = kept.functions.map((func, i) => {
+    const other = defined(dropped.functions[i], 'function');
+    return prices.once(other) < prices.once(func) ? other : func;
+  });
   return { ...module, functions };
 }
 

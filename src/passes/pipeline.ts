@@ -5,10 +5,11 @@
 import { assertVerified } from '../ir/verifier.js';
 import { walkOps, type Module } from '../ir/module.js';
 import type { Phase } from '../ir/types.js';
+import { defined } from '../support/invariant.js';
 import type { Parameters } from '../target/parameters.js';
 import type { DeviceProfile } from '../target/profile.js';
 import { addWitnesses } from './add-witnesses.js';
-import { dropLevels } from './drop-levels.js';
+import { dropLevelsWhereCheaper } from './drop-levels.js';
 import { expandBootstrap } from './expand-bootstrap.js';
 import { expandPolynomial } from './expand-polynomial.js';
 import { lazyModDown } from './lazy-mod-down.js';
@@ -18,6 +19,7 @@ import { nodeRanges, valueRanges } from './calibrate.js';
 import { defaultOutline, outlineLayers } from './outline-layers.js';
 import { defaultPackOptions, savesKeys, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
+import { pricesFor } from './plan-levels/price.js';
 import { planLevels, type LevelReport, type ValueBounds } from './plan-levels.js';
 import type { Ranges } from './ranges.js';
 import { unifyRanges } from './unify-ranges.js';
@@ -126,8 +128,10 @@ export const cipherPipeline: readonly Pass[] = [
     name: 'drop-levels',
     from: 'cipher',
     to: 'cipher',
-    summary: 'values are made at the lowest level that their users take, and adjusted outside of loops',
-    run: (module) => dropLevels(module),
+    summary:
+      'where it is cheaper, values are made at the lowest level that their users take, not adjusted in loops',
+    run: (module, { profile }) =>
+      dropLevelsWhereCheaper(module, pricesFor(defined(module.parameters, 'parameters'), profile)),
   },
   {
     name: 'lazy-mod-down',

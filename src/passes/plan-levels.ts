@@ -9,7 +9,7 @@ import { defined, invariant } from '../support/invariant.js';
 import type { DeviceProfile } from '../target/profile.js';
 import type { Solution, SolverLimits } from './co-place/solver/solve.js';
 import { fits, levelLimits, solveLevels } from './plan-levels/solve.js';
-import { dropLevels } from './drop-levels.js';
+import { dropLevelsWhereCheaper } from './drop-levels.js';
 import { hasRange, type ValueBounds } from './plan-levels/attributes.js';
 import { buildPlanned } from './plan-levels/build.js';
 import { planGreedily } from './plan-levels/greedy.js';
@@ -139,9 +139,7 @@ function priced(module: Module, prices: LevelPrices): Priced {
 /** With the levels that drop-levels would find for it; undefined if the walk finds no plan. */
 function pricedGreedy(module: Module, bounds: ValueBounds, prices: LevelPrices): Priced | undefined {
   try {
-    const planned = planGreedily(module, bounds, prices);
-    const [asPlanned, dropped] = [priced(planned, prices), priced(dropLevels(planned), prices)];
-    return dropped.seconds < asPlanned.seconds ? dropped : asPlanned;
+    return priced(dropLevelsWhereCheaper(planGreedily(module, bounds, prices), prices), prices);
   } catch (error) {
     if (error instanceof AegisError && error.diagnostics.every(({ code }) => code.startsWith('L')))
       return undefined;

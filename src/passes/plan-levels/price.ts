@@ -87,10 +87,11 @@ export class LevelPrices {
   /** A module with levels, with all that it calls; polynomials and bootstraps may be expanded or not. */
   module(module: Module): number {
     const calls = callTimes(module);
-    return module.functions.reduce((sum, func) => sum + (calls.get(func.name) ?? 0) * this.function(func), 0);
+    return module.functions.reduce((sum, func) => sum + (calls.get(func.name) ?? 0) * this.once(func), 0);
   }
 
-  private function(func: Func): number {
+  /** One run of a function with levels, without what it calls. */
+  once(func: Func): number {
     const [uses, iterations] = [usesOf(func), iterationsOf(func)];
     let total = 0;
     walkOps(func.body, (op) => {
