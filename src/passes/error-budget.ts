@@ -9,7 +9,7 @@ import { entryName, type Module, type Op } from '../ir/module.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined } from '../support/invariant.js';
 import { depthOfSeries } from './approximation/paterson-stockmeyer.js';
-import { inverseSeries, planSoftmax } from './pack/attention.js';
+import { fitInverse, planSoftmax } from './pack/attention.js';
 import { activationOf } from './pack/activation-of.js';
 import { fitInverseSqrt } from './pack/inverse-sqrt.js';
 import { approximateActivation } from './pack/nonlinear.js';
@@ -193,6 +193,8 @@ function depthOf(module: Module, op: Op, range: NodeRange, tolerance: number): n
     capped: cappedScore(op),
   };
   const softmax = planSoftmax(spec, 2 ** Math.ceil(Math.log2(tokens)));
-  const inverses = softmax.denominators.map((one) => depthOfSeries(inverseSeries(one, tolerance).length));
+  const inverses = softmax.denominators.map((one) =>
+    depthOfSeries(fitInverse(one, tolerance).coefficients.length),
+  );
   return depthOfSeries(softmax.exponential.length) + inverses.reduce((a, b) => a + b, 0) + 2 * softmax.rounds;
 }

@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { CompileSummary } from '../../src/compile.js';
 import { aegis, codesOf, type Outcome } from './fake-context.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'aegis-compile-'));
@@ -52,6 +53,21 @@ describe('compile', () => {
     expect(summary).toMatchObject({ insecure: true, logN: 12 });
     for (const pass of summary['passes'] as unknown[]) {
       expect(pass).toEqual({ name: expect.any(String), seconds: expect.any(Number) });
+    }
+  });
+
+  it('says how every nonlinear function is computed', () => {
+    const { approximations } = JSON.parse(first.out) as Pick<CompileSummary, 'approximations'>;
+    const names = approximations.map((one) => one.function).sort();
+    const [twice, fourTimes] = [['exp', 'gelu', 'inverse'], 'inverse square root'];
+    expect(names).toEqual([...twice.flatMap((name) => [name, name]), ...Array<string>(4).fill(fourTimes)]);
+    for (const { node, interval, degrees, levels, steps, error } of approximations) {
+      expect(node).toMatch(/^node_(gelu|layer_norm|scaled_dot_product_attention)/);
+      expect(interval.min).toBeLessThan(interval.max);
+      expect(steps).toBe(0);
+      expect(levels).toBe(Math.ceil(Math.log2((degrees[0] ?? NaN) + 1)));
+      expect(error).toBeGreaterThan(0);
+      expect(error).toBeLessThan(1e-4);
     }
   });
 

@@ -189,6 +189,20 @@ function cipherText(module: Module): Uint8Array {
   return Buffer.concat(lines);
 }
 
+/** `2 gelu of degree 59, 2 exp of degree 27, ...`; degrees from the least to the greatest. */
+function describeApproximations(all: CompileSummary['approximations']): string {
+  const groups = new Map<string, number[]>();
+  for (const one of all) {
+    const degree = one.degrees.reduce((sum, d) => sum + d, 0);
+    groups.set(one.function, [...(groups.get(one.function) ?? []), degree]);
+  }
+  const texts = [...groups].map(([name, degrees]) => {
+    const [least, most] = [Math.min(...degrees), Math.max(...degrees)];
+    return `${degrees.length} ${name} of degree ${least === most ? least : `${least} to ${most}`}`;
+  });
+  return texts.length === 0 ? 'none' : texts.join(', ');
+}
+
 /** `17 usable levels, 6 special primes, of 8 chains, others up to 26.0 % slower`. */
 function describeChain({ parameters }: Module, [first, ...others]: CompileSummary['chains']): string {
   const { usableLevels, specials } = defined(parameters, 'parameters').literal;
@@ -221,6 +235,7 @@ function summaryText(path: string, { summary, cipher }: CompileResult, { style }
           + `${summary.ctMultiplications} products of ciphertexts`,
       ],
       ['levels', describeLevels(summary.levelPlan)],
+      ['approximations', describeApproximations(summary.approximations)],
       ['chain', describeChain(cipher, summary.chains)],
       ['memory of a run', `${formatBytes(summary.peakBytes)}, keys ${formatBytes(summary.keyBytes)} of it`],
       ['predicted error', errors.join(', ')],

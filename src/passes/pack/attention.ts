@@ -46,9 +46,10 @@ import type { Value } from '../../ir/module.js';
 import { axisSize, type Axis } from '../../ir/types.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
-import { evaluateChebyshev, fitChebyshev } from '../approximation/index.js';
+import { evaluateChebyshev, fitChebyshev, type ChebyshevFit } from '../approximation/index.js';
+import { depthOfSeries } from '../approximation/paterson-stockmeyer.js';
 import { maxSoftmaxRounds, shorterRequests, type Interval } from '../ranges.js';
-import { normalisation, widen, widenLog } from './approximate.js';
+import { argumentOf, normalisation, widen, widenLog } from './approximate.js';
 import { carriedLoop, turnedLoop, type OffsetLoop } from './attention-loop.js';
 import {
   maskAtStart,
@@ -89,6 +90,8 @@ export interface SoftmaxPlan {
   /** Argument of exp' at score s: t = argument.scale * s + argument.shift. */
   readonly argument: { scale: number; shift: number };
   readonly exponential: readonly number[];
+  /** Of exp', relative to its smallest sum. */
+  readonly exponentialError: number;
   /** exp'(0), what a padded key adds to den. */
   readonly atZero: number;
   /** Interval of den before each inversion, rounds + 1 of them. */
@@ -178,9 +181,9 @@ export function planSoftmax(spec: SoftmaxSpec, groups: number): SoftmaxPlan {
   const exp = (t: number) =>
     Math.exp(spec.capped((t - argument.shift) / argument.scale) / 2 ** rounds - logSum.max);
   const smallest = Math.exp(logSum.min - logSum.max);
-  const exponential = fitChebyshev(exp, -1, 1, {
+  const { coefficients: exponential, maxError } = fitChebyshev(exp, -1, 1, {
     maxError: (spec.tolerance ?? softmaxRelativeError) * smallest,
-  }).coefficients;
+  });
   const squares = Array.from({ length: rounds }, (_, r) => {
     const range = defined(spec.ranges.logSquareSum[rounds - 1 - r], 'square-sum range');
     const wide = { min: range.min, max: range.max + shorter };
@@ -195,6 +198,7 @@ export function planSoftmax(spec: SoftmaxSpec, groups: number): SoftmaxPlan {
     rounds,
     argument,
     exponential,
+    exponentialError: maxError / smallest,
     atZero: evaluateChebyshev(exponential, argument.shift),
     denominators: [{ min: smallest, max: 1 }, ...squares],
   };
@@ -284,6 +288,16 @@ function scoresToWeights(
       ? ctx.realConstant(shift, loc)
       : offsetVector(ctx, spec, head, axes, biasOf(spec, bias, scale, shift));
   const shifted = ctx.builder.op('ct.add_plain', [scores, plain], {}, loc);
+  ctx.approximates({
+    node: loc,
+    function: 'exp',
+    interval: argumentOf(softmax.argument),
+    degrees: [softmax.exponential.length - 1],
+    steps: softmax.rounds,
+    levels: depthOfSeries(softmax.exponential.length),
+    error: softmax.exponentialError,
+    relative: true,
+  });
   let weights = ctx.builder.op('ct.polynomial', [shifted], { coefficients: softmax.exponential }, loc);
   if (keep !== undefined) {
     weights = ctx.timesPlain(weights, offsetVector(ctx, spec, head, axes, keepOf(spec, keep)), [], loc);
@@ -456,16 +470,26 @@ function invert(
     {},
     loc,
   );
-  const coefficients = inverseSeries(interval, spec.tolerance);
+  const { coefficients, maxError } = fitInverse(interval, spec.tolerance);
+  ctx.approximates({
+    node: loc,
+    function: 'inverse',
+    interval,
+    degrees: [coefficients.length - 1],
+    steps: 0,
+    levels: depthOfSeries(coefficients.length),
+    error: maxError,
+    relative: true,
+  });
   return ctx.builder.op('ct.polynomial', [argument], { coefficients }, loc);
 }
 
 /** 1 / x on the interval, as a series of t in [-1, 1]. */
-export function inverseSeries(interval: Interval, tolerance: number | undefined): readonly number[] {
+export function fitInverse(interval: Interval, tolerance: number | undefined): ChebyshevFit {
   const { scale, shift } = normalisation(interval);
   const maxError = tolerance ?? softmaxRelativeError;
   const options = { maxError, relative: true, name: 'inverse' };
-  return fitChebyshev((t) => scale / (t - shift), -1, 1, options).coefficients;
+  return fitChebyshev((t) => scale / (t - shift), -1, 1, options);
 }
 
 /** scale * sum over v of den at every (h, v), by a matrix of ones and zeros. */

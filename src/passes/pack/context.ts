@@ -9,6 +9,7 @@ import type { Axis } from '../../ir/types.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NodeRanges } from '../ranges.js';
+import type { Approximation } from './approximate.js';
 
 export interface PackOptions {
   /**
@@ -75,6 +76,7 @@ interface Shared {
   readonly tables: Map<string, Int32Array>;
   readonly steps: Set<number>;
   readonly tableNames: Map<string, string>;
+  readonly approximations: Map<string, Approximation>;
 }
 
 export class PackContext {
@@ -93,6 +95,7 @@ export class PackContext {
       tables: new Map(),
       steps: new Set(options.steps),
       tableNames: new Map(),
+      approximations: new Map(),
     },
   ) {}
 
@@ -108,6 +111,15 @@ export class PackContext {
 
   get tables(): ReadonlyMap<string, Int32Array> {
     return this.shared.tables;
+  }
+
+  get approximations(): readonly Approximation[] {
+    return [...this.shared.approximations.values()];
+  }
+
+  /** For the report. Nodes that are packed in several parts say the same of each. */
+  approximates(one: Approximation): void {
+    this.shared.approximations.set(`${one.function} ${one.interval.min} ${one.node}`, one);
   }
 
   /** Rotation steps that some op uses already: their keys are there. */

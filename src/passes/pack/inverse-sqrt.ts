@@ -8,6 +8,8 @@ export const inverseSqrtRelativeError = 1e-5;
 /** Relative errors that a polynomial may leave to steps, tried in turn. */
 const coarseErrors = [2.5e-3, 0.04, 0.15, 0.3, 0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.992];
 const mostSteps = 9;
+/** Products of a step, one after another. */
+export const levelsOfStep = 2;
 
 /** p <- linear p - cubic p^3 w */
 export interface InverseSqrtStep {
@@ -19,6 +21,8 @@ export interface InverseSqrtFit {
   /** Chebyshev series of t in [-1, 1]. */
   readonly coefficients: readonly number[];
   readonly steps: readonly InverseSqrtStep[];
+  /** Relative, after the steps. */
+  readonly maxError: number;
 }
 
 /** Of 1 / sqrt(t - shift) on [-1, 1], shift < -1. Error: A101 where the interval is too wide. */
@@ -29,7 +33,9 @@ export function fitInverseSqrt(shift: number, tolerance: number | undefined, loc
       const options = { maxError, relative: true, name: 'inverse square root' };
       const fit = fitChebyshev((t) => 1 / Math.sqrt(t - shift), -1, 1, options);
       const steps = maxError === target ? [] : stepsFrom(fit.maxError, target);
-      if (steps !== undefined) return { steps, coefficients: fit.coefficients };
+      if (steps === undefined) continue;
+      const { coefficients } = fit;
+      return { steps, coefficients, maxError: steps.length === 0 ? fit.maxError : target };
     } catch (error) {
       if (!(error instanceof AegisError)) throw error;
     }

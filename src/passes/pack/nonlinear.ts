@@ -18,10 +18,11 @@ import {
   type NonlinearFunction,
 } from '../approximation/index.js';
 import type { Interval } from '../ranges.js';
-import { normalisation, widen, widenPositive } from './approximate.js';
+import { depthOfSeries } from '../approximation/paterson-stockmeyer.js';
+import { argumentOf, normalisation, widen, widenPositive } from './approximate.js';
 import type { PackContext } from './context.js';
 import { sumCost, sumRotations } from './group-sums.js';
-import { fitInverseSqrt } from './inverse-sqrt.js';
+import { fitInverseSqrt, levelsOfStep } from './inverse-sqrt.js';
 import { blocksOf, elementAxes, elementsOf, type Packed } from './layout.js';
 import { addBias, applyMatrix, linearCost } from './linear.js';
 
@@ -40,6 +41,7 @@ const cornerError = 2.1e-4;
 const cornerDegree = 511;
 
 export interface Activation {
+  readonly name: string;
   /** Affine map that the producer of the argument applies: t = scale * x + shift. */
   readonly argument: { readonly scale: number; readonly shift: number };
   /** Series that are applied one after another. */
@@ -62,11 +64,15 @@ export function approximateActivation(
   const corner = fn.kind === 'relu' || named?.corner === true;
   if (corner) return fitCorner(fn, f, interval, tolerance);
   const fit = fitSmooth(fn, f, interval, tolerance);
-  return single(interval, fit);
+  return single(nameOf(fn), interval, fit);
 }
 
-function single(interval: Interval, { coefficients, maxError }: ChebyshevFit): Activation {
-  return { argument: normalisation(interval), stages: [coefficients], timesArgument: false, maxError };
+function nameOf(fn: NonlinearFunction): string {
+  return fn.kind === 'named' ? fn.name : fn.kind;
+}
+
+function single(name: string, interval: Interval, { coefficients, maxError }: ChebyshevFit): Activation {
+  return { name, argument: normalisation(interval), stages: [coefficients], timesArgument: false, maxError };
 }
 
 /** f(x) = linear x + absolute |x|, where it has that form. */
@@ -95,7 +101,7 @@ function fitCorner(
   const bound = Math.max(-interval.min, interval.max);
   const tolerance = given ?? (form === undefined ? 0 : cornerError * bound);
   const fit = (degree: number): Activation => {
-    return single(interval, fitChebyshev(f, interval.min, interval.max, { degree }));
+    return single(nameOf(fn), interval, fitChebyshev(f, interval.min, interval.max, { degree }));
   };
   if (form === undefined && given === undefined) return fit(cornerDegree);
   const kink = Math.abs(form?.absolute ?? 0) * (interval.max - interval.min);
@@ -112,6 +118,7 @@ function fitCorner(
   const last = defined(sign.stages.at(-1), 'stage').map((c) => absolute * bound * c);
   last[0] = (last[0] ?? 0) + linear * bound;
   return {
+    name: nameOf(fn),
     argument: { scale: 1 / bound, shift: 0 },
     stages: [...sign.stages.slice(0, -1), last],
     timesArgument: true,
@@ -204,6 +211,16 @@ export function zeroPadding(ctx: PackContext, x: Packed, rest: number, loc: stri
 /** The activation of an argument that has been mapped already. */
 export function activate(ctx: PackContext, t: Value, activation: Activation, loc: string): Value {
   const { stages, timesArgument } = activation;
+  ctx.approximates({
+    node: loc,
+    function: activation.name,
+    interval: argumentOf(activation.argument),
+    degrees: stages.map((stage) => stage.length - 1),
+    steps: 0,
+    levels: stages.reduce((sum, { length }) => sum + depthOfSeries(length), timesArgument ? 1 : 0),
+    error: activation.maxError,
+    relative: false,
+  });
   const result = stages.reduce((value, stage) => polynomial(ctx, value, stage, loc), t);
   return timesArgument ? ctx.multiply(t, result, [], loc) : result;
 }
@@ -275,7 +292,17 @@ function inverseSqrt(
   loc: string,
 ): Value {
   const t = ctx.builder.op('ct.add_plain', [w, ctx.realConstant(shift, loc)], {}, loc);
-  const { steps, coefficients } = fitInverseSqrt(shift, tolerance, loc);
+  const { steps, coefficients, maxError } = fitInverseSqrt(shift, tolerance, loc);
+  ctx.approximates({
+    node: loc,
+    function: 'inverse square root',
+    interval: argumentOf({ scale, shift }),
+    degrees: [coefficients.length - 1],
+    steps: steps.length,
+    levels: depthOfSeries(coefficients.length) + levelsOfStep * steps.length,
+    error: maxError,
+    relative: true,
+  });
   const root = Math.sqrt(scale);
   const first = steps.length === 0 ? root : 1;
   let p = polynomial(
