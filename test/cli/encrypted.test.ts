@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import {
   copyFileSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -29,31 +30,25 @@ async function ok(...argv: string[]): Promise<Outcome> {
   return outcome;
 }
 
-const runArguments = (response: string) => [
-  'run',
-  plan,
-  '--keys',
-  file('eval.keys'),
-  '--in',
-  file('request.ct'),
-  '-o',
-  file(response),
+const runArguments = (response: string, at = folder) => [
+  ...['run', join(at, 'digits.aegis'), '--keys', join(at, 'eval.keys')],
+  ...['--in', join(at, 'request.ct'), '-o', file(response)],
+];
+
+const compiled = [
+  'compile',
+  model,
+  '--samples',
+  samplesFile,
+  '--take',
+  '0:16',
+  '--ring',
+  'small',
+  '--insecure',
 ];
 
 beforeAll(async () => {
-  await ok(
-    'compile',
-    model,
-    '--samples',
-    samplesFile,
-    '--take',
-    '0:16',
-    '--ring',
-    'small',
-    '--insecure',
-    '-o',
-    plan,
-  );
+  await ok(...compiled, '-o', plan);
   const samples = await readSamples(samplesFile);
   writeFileSync(file('x.npz'), formatNpz(sampleAt(samples, shown)));
   const keys = await ok('keygen', plan, '-o', folder, '--seed', '1');
@@ -239,9 +234,20 @@ describe('files', () => {
 });
 
 describe('Ctrl-C', () => {
+  // In blocks the model takes seconds longer than the first line of progress.
+  const long = file('long');
+  beforeAll(async () => {
+    mkdirSync(long);
+    const blocks = join(long, 'digits.aegis');
+    await ok(...compiled, '--levels', '13', '--token-blocks', '4', '-o', blocks);
+    await ok('keygen', blocks, '-o', long, '--seed', '1');
+    const ports = ['--in', file('x.npz'), '-o', join(long, 'request.ct')];
+    await ok('encrypt', blocks, '--key', join(long, 'public.key'), ...ports);
+  });
+
   it('ends a run with 130 and leaves no file', async () => {
     const before = readdirSync(folder).sort();
-    const argv = ['dist/cli/main.js', ...runArguments('interrupted.ct'), '--threads', '1'];
+    const argv = ['dist/cli/main.js', ...runArguments('interrupted.ct', long), '--threads', '1'];
     const child = spawn(process.execPath, argv, { stdio: 'pipe' });
     let err = '';
     const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
