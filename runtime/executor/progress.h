@@ -16,8 +16,7 @@ class ProgressMeter {
 
   // Between pieces of work: R401 if cancelled; a report if the last one is long ago.
   void step(uint64_t work, std::string_view node) {
-    if (options_.cancel != nullptr && options_.cancel->load(std::memory_order_relaxed))
-      fail("R401", "cancelled");
+    if (options_.isCancelled()) fail("R401", "cancelled");
     done_ += work;
     if (!options_.progress) return;
     const auto now = std::chrono::steady_clock::now();

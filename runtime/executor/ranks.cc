@@ -121,10 +121,6 @@ void startThreads(const std::shared_ptr<Shared>& shared, const std::vector<Rank*
   }
 }
 
-bool isCancelled(const RunOptions& options) {
-  return options.cancel != nullptr && options.cancel->load(std::memory_order_relaxed);
-}
-
 std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const std::vector<Rank*>& ranks,
                                        const RunOptions& options, const std::optional<Fault>& fault,
                                        bool& stuck) {
@@ -135,7 +131,7 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
   shared->resume = options.resume;
   shared->ranks.resize(ranks.size());
   shared->running = uint32_t(ranks.size());
-  shared->cancelled = isCancelled(options);
+  shared->cancelled = options.isCancelled();
   uint64_t total = 0;
   for (const Rank* rank : ranks) total += rank->program().entry().rowCost;
   std::vector<std::thread> threads;
@@ -145,7 +141,7 @@ std::vector<RankStatistics> runThreads(const std::shared_ptr<void>& owner, const
   std::unique_lock<std::mutex> lock(shared->mutex);
   while (shared->running > 0) {
     shared->changed.wait_for(lock, kReportPeriod);
-    if (isCancelled(options)) shared->cancelled = true;
+    if (options.isCancelled()) shared->cancelled = true;
     if (!shared->failed.empty() && !firstError) firstError = Clock::now();
     if (firstError && Clock::now() - *firstError > kGrace) break;
     if (!options.progress || shared->running == 0) continue;

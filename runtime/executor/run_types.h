@@ -26,6 +26,7 @@ struct RunOptions {
   // this process, `node` an ONNX node name.
   std::function<void(uint64_t done, uint64_t total, std::string_view node)> progress;
   const std::atomic<bool>* cancel = nullptr;  // R401 once it is true
+  bool isCancelled() const { return cancel != nullptr && cancel->load(std::memory_order_relaxed); }
   Checkpoints* checkpoints = nullptr;         // of this run (executor/checkpoint.h); none: none are made
   const CheckpointSource* resume = nullptr;   // the state to go on from; none: from the start
 };

@@ -189,16 +189,18 @@ function cipherText(module: Module): Uint8Array {
   return Buffer.concat(lines);
 }
 
-/** `2 gelu of degree 59, 2 exp of degree 27, ...`; degrees from the least to the greatest. */
+/** `2 gelu of degree 59, 1 relu of degree 15, 15, 7 in turn, ...`; with the least and the greatest degree. */
 function describeApproximations(all: CompileSummary['approximations']): string {
   const groups = new Map<string, number[]>();
   for (const one of all) {
-    const degree = one.degrees.reduce((sum, d) => sum + d, 0);
-    groups.set(one.function, [...(groups.get(one.function) ?? []), degree]);
+    const turns = one.degrees.length > 1 ? `${one.degrees.join(', ')} in turn` : '';
+    const [name, degree] = [`${one.function} of degree ${turns}`, one.degrees[0] ?? 0];
+    groups.set(name, [...(groups.get(name) ?? []), degree]);
   }
   const texts = [...groups].map(([name, degrees]) => {
     const [least, most] = [Math.min(...degrees), Math.max(...degrees)];
-    return `${degrees.length} ${name} of degree ${least === most ? least : `${least} to ${most}`}`;
+    const range = least === most ? least : `${least} to ${most}`;
+    return `${degrees.length} ${name.endsWith(' ') ? `${name}${range}` : name}`;
   });
   return texts.length === 0 ? 'none' : texts.join(', ');
 }

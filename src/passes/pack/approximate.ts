@@ -17,7 +17,7 @@ export interface Approximation {
   readonly degrees: readonly number[];
   /** After the series: cubic steps of an inverse square root, squarings of a softmax. */
   readonly steps: number;
-  /** Products one after another, those of the steps included. */
+  /** That the series and the cubic steps take; squarings of a softmax come with its inverses. */
   readonly levels: number;
   /** Largest error on the interval; relative to the result where `relative`. */
   readonly error: number;
