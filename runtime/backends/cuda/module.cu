@@ -12,11 +12,12 @@
 namespace aegis::cuda {
 namespace {
 
-// Blocks that a multiprocessor is to hold at least: registers are cut to fit.
+// Blocks that a multiprocessor is to hold at least: registers are cut to fit. 0: no matter, and 1 is not the
+// same, it lets every kernel take more registers.
 template <class Kernel>
 constexpr uint32_t residentBlocks() {
   if constexpr (requires { Kernel::kResidentBlocks; }) return Kernel::kResidentBlocks;
-  else return 1;
+  else return 0;
 }
 
 template <class Kernel>
