@@ -91,6 +91,7 @@ inline Prime makePrime(uint64_t q) {
   p.r104Shoup = shoup52(p.r104, q);
   p.r50 = (uint64_t(1) << 50) % q;
   p.r98 = uint64_t((uint128(1) << 98) % q);
+  p.inverse = 1 / double(q);
   return p;
 }
 

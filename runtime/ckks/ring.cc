@@ -50,8 +50,8 @@ class RingContext::TableMemory {
 // Twiddles as integers, shared by both Shoup forms; the other arrays only exist once a kernel of that form
 // asks.
 struct RingContext::PrimeTables {
-  std::once_flag once[3], wordsOnce;
-  NttTable table[3];
+  std::once_flag once[kTwiddleForms], wordsOnce;
+  NttTable table[kTwiddleForms];
   uint64_t *forward = nullptr, *inverse = nullptr;
   double* floats[4] = {};  // forward, its companion, inverse, its companion
 
@@ -89,6 +89,15 @@ struct RingContext::PrimeTables {
                   floats[2],        floats[3],
                   double(nInverse), double(nInverse) / double(q),
                   double(last),     double(last) / double(q)};
+      return;
+    }
+    if (form == TwiddleForm::kCentred) {
+      const auto centred = [q](uint64_t w) { return w > q / 2 ? -double(q - w) : double(w); };
+      double* const forwardOf = memory.allocate<double>(n);
+      double* const inverseOf = memory.allocate<double>(n);
+      std::transform(forward, forward + n, forwardOf, centred);
+      std::transform(inverse, inverse + n, inverseOf, centred);
+      t.floats = {forwardOf, nullptr, inverseOf, nullptr, centred(nInverse), 0, centred(last), 0};
       return;
     }
     const auto companion = form == TwiddleForm::kShoup64 ? shoup64 : shoup52;

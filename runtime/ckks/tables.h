@@ -22,6 +22,8 @@ struct Prime {
   uint64_t r104 = 0, r104Shoup = 0;  // 2^104 mod q
   // AVX2: 25-bit halves, reduced in double precision
   uint64_t r50 = 0, r98 = 0;  // 2^50 mod q, 2^98 mod q
+  // CUDA, double precision
+  double inverse = 0;  // the nearest double to 1 / q
 };
 
 // What accompanies a twiddle w in an NTT table.
@@ -29,7 +31,9 @@ enum class TwiddleForm : uint32_t {
   kShoup64,  // uint64_t floor(w 2^64 / q)
   kShoup52,  // uint64_t floor(w 2^52 / q)
   kFloat,    // both as double: w and the nearest double to w / q
+  kCentred,  // w as double in (-q / 2, q / 2), without companions
 };
+constexpr uint32_t kTwiddleForms = 4;
 
 // Twiddles of one prime in bit-reversed order: forward[k] = psi^brv(k), inverse[k] = forward[k]^-1, k in [1,
 // N). Layer with m blocks (m = 1, 2, ..., N/2) uses entry m + i for block i. The last inverse layer (m = 1)
@@ -50,7 +54,7 @@ struct NttTable {
   TwiddleForm form = TwiddleForm::kShoup64;
   Prime prime;
   Twiddles<uint64_t> words;  // kShoup64, kShoup52
-  Twiddles<double> floats;   // kFloat
+  Twiddles<double> floats;   // kFloat, kCentred
 };
 
 // Centred base conversion from primes q_i with product D to primes p_j. With h_i = (q_i - 1) / 2 the centred

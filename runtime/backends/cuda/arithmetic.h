@@ -18,6 +18,9 @@ inline namespace AEGIS_CUDA_MULTIPLY {
 
 using Multiplication = Multiply<MultiplyForm::AEGIS_CUDA_MULTIPLY>;
 
+// Of the twiddles that transforms read.
+constexpr TwiddleForm kTwiddles = twiddlesOf(MultiplyForm::AEGIS_CUDA_MULTIPLY);
+
 AEGIS_DEVICE uint64_t multiplyHigh(uint64_t a, uint64_t b) { return Multiplication::high(a, b); }
 
 AEGIS_DEVICE uint64_t addMod(uint64_t a, uint64_t b, uint64_t q) {
@@ -31,12 +34,6 @@ AEGIS_DEVICE uint64_t subMod(uint64_t a, uint64_t b, uint64_t q) { return a >= b
 // (Shoup). 10 IMAD.
 AEGIS_DEVICE uint64_t mulShoupLazy(uint64_t x, uint64_t w, uint64_t companion, uint64_t q) {
   return Multiplication::lazy(x, w, companion, q);
-}
-
-// Below 4q -> below 2q, for words that the next product wants narrow (fp64); else unchanged.
-AEGIS_DEVICE uint64_t narrowed(uint64_t x, uint64_t q) {
-  if constexpr (Multiplication::kNarrow) return x >= 2 * q ? x - 2 * q : x;
-  else return x;
 }
 
 AEGIS_DEVICE uint64_t mulShoup(uint64_t x, uint64_t w, uint64_t companion, uint64_t q) {

@@ -65,7 +65,8 @@ class CudaBackend final : public Backend {
     for (auto& [ordinal, on] : gpus_) {
       on.gpu = std::make_unique<Gpu>(*api, ordinal);
       on.gpu->use();
-      on.residents = std::make_unique<Residents>(plan_, on.ranks, s.keys);
+      on.residents = std::make_unique<Residents>(
+          plan_, on.ranks, s.keys, cuda::twiddlesOf(cuda::MultiplyForm(api->multiply)));
       for (const uint32_t rank : on.ranks)
         tables_[rank] = std::make_unique<ProgramTables>(plan_, rank, *on.residents);
       shareMemory(on);

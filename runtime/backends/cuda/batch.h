@@ -12,7 +12,7 @@ namespace aegis::cuda {
 struct RingView {
   uint32_t logN = 0;
   const Prime* primes = nullptr;  // of every prime index
-  const NttTable* ntt = nullptr;  // the same, of form kShoup64; null where no transform is launched
+  const NttTable* ntt = nullptr;  // the same, of form kTwiddles; null where no transform is launched
 };
 
 // Memory for plaintexts that are expanded ahead of a kernel.

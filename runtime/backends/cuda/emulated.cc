@@ -22,7 +22,7 @@ class Emulation {
       : launcher_(pool), tables_(transforms ? ring.primeCount() : 0) {
     for (uint32_t i = 0; i < ring.primeCount(); i++) primes_.push_back(ring.prime(i));
     for (uint32_t j = 0; transforms && j < launch.limbCount; j++)
-      tables_[launch.limbs[j]] = ring.nttTable(launch.limbs[j], TwiddleForm::kShoup64);
+      tables_[launch.limbs[j]] = ring.nttTable(launch.limbs[j], kTwiddles);
     view_ = {ring.logN(), primes_.data(), tables_.data()};
     AEGIS_INVARIANT(fitsGrid(view_, launch));
   }

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "backends/cuda/launches.h"
@@ -14,14 +15,17 @@ namespace {
 
 // Blocks that a multiprocessor is to hold at least: registers are cut to fit. 0: no matter, and 1 is not the
 // same, it lets every kernel take more registers.
+template <class Kernel, class = void>
+struct ResidentBlocks {
+  static constexpr uint32_t kCount = 0;
+};
 template <class Kernel>
-constexpr uint32_t residentBlocks() {
-  if constexpr (requires { Kernel::kResidentBlocks; }) return Kernel::kResidentBlocks;
-  else return 0;
-}
+struct ResidentBlocks<Kernel, std::void_t<decltype(Kernel::kResidentBlocks)>> {
+  static constexpr uint32_t kCount = Kernel::kResidentBlocks;
+};
 
 template <class Kernel>
-__global__ void __launch_bounds__(kBlockThreads, residentBlocks<Kernel>())
+__global__ void __launch_bounds__(kBlockThreads, ResidentBlocks<Kernel>::kCount)
     entry(const __grid_constant__ Kernel kernel) {
   extern __shared__ uint64_t shared[];
   DeviceBlock block{blockIdx.x, blockDim.x, shared};

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backends/cuda/launches.h"
+#include "backends/cuda/twiddles.h"
 #include "ckks/ring.h"
 #include "support/error.h"
 
@@ -205,11 +206,8 @@ void ModuleKernels::addTransforms(Ring& kept, const RingContext& ring, const Lau
   for (uint32_t j = 0; j < launch.limbCount; j++) {
     NttTable& table = kept.tables[launch.limbs[j]];
     if (table.logN != 0) continue;
-    table = ring.nttTable(launch.limbs[j], TwiddleForm::kShoup64);
-    for (const uint64_t* Twiddles<uint64_t>::* words :
-         {&Twiddles<uint64_t>::forward, &Twiddles<uint64_t>::forwardCompanion, &Twiddles<uint64_t>::inverse,
-          &Twiddles<uint64_t>::inverseCompanion})
-      table.words.*words = keep(table.words.*words, ring.degree());
+    table = ring.nttTable(launch.limbs[j], cuda::twiddlesOf(cuda::MultiplyForm(api_.multiply)));
+    cuda::moveTwiddles(table, [&](const auto* words) { return keep(words, ring.degree()); });
     added = true;
   }
   if (!added) return;

@@ -6,20 +6,26 @@
 //   split32  the same, the high word from four 32-bit products with 64-bit addends (IMAD.WIDE): 4 and some
 //            additions that do not depend on how a compiler expands __umul64hi.
 //   fp64     quotient and remainder in double precision (Dekker's product by FMA). 4 multiplications or FMA
-//            and 4 additions of 64 bits; 2 more additions where w is new. Its x lies below 2^52, so the
-//            transforms keep their words below 4q. Sums of products stay in integers: a product has 100
-//            bits, and a double would need a reduction for each term.
+//            and 4 additions of 64 bits; 2 more additions where w is new. Its x lies below 2^52.
+//            Transforms have a form of it without companions, on signed words (butterfly.h).
+//            Sums of products stay in integers: a product has 100 bits, and a double would need a reduction
+//            for each term.
 #pragma once
 
 #include <cstring>
 
 #include "backends/cuda/block.h"
+#include "ckks/tables.h"
 
 namespace aegis::cuda {
 
 // Named as the values of -DAEGIS_CUDA_MULTIPLY.
 enum class MultiplyForm : uint32_t { shoup64, split32, fp64 };
 constexpr uint32_t kMultiplyForms = 3;
+
+constexpr TwiddleForm twiddlesOf(MultiplyForm form) {
+  return form == MultiplyForm::fp64 ? TwiddleForm::kCentred : TwiddleForm::kShoup64;
+}
 
 template <MultiplyForm form>
 struct Multiply;
@@ -75,12 +81,14 @@ namespace floating {
 
 #if defined(__CUDACC__)
 AEGIS_DEVICE double add(double a, double b) { return __dadd_rn(a, b); }
+AEGIS_DEVICE double sub(double a, double b) { return __dsub_rn(a, b); }
 AEGIS_DEVICE double mul(double a, double b) { return __dmul_rn(a, b); }
 AEGIS_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 AEGIS_DEVICE double ofBits(uint64_t bits) { return __longlong_as_double(static_cast<long long>(bits)); }
 AEGIS_DEVICE uint64_t bitsOf(double x) { return uint64_t(__double_as_longlong(x)); }
 #else
 inline double add(double a, double b) { return a + b; }
+inline double sub(double a, double b) { return a - b; }
 inline double mul(double a, double b) { return a * b; }
 inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 inline double ofBits(uint64_t bits) {
@@ -98,8 +106,11 @@ inline uint64_t bitsOf(double x) {
 constexpr double kTwo52 = 4503599627370496;
 constexpr uint64_t kTwo52Bits = 0x4330000000000000;  // of kTwo52; its mantissa is an integer below 2^52
 constexpr uint64_t kOneBits = 0x3ff0000000000000;
+constexpr double kRounding = 1.5 * kTwo52;  // x + it - it rounds to an integer, for |x| < 2^51
 
-AEGIS_DEVICE double ofWord(uint64_t x) { return add(ofBits(kTwo52Bits | x), -kTwo52); }  // x < 2^52
+// x < 2^52.
+AEGIS_DEVICE double ofWord(uint64_t x) { return add(ofBits(kTwo52Bits | x), -kTwo52); }
+AEGIS_DEVICE uint64_t toWord(double x) { return bitsOf(add(x, kTwo52)) ^ kTwo52Bits; }
 
 // x w mod q in (0, 2q), for x < 2^52 and |ratio - w / q| <= 2^-53: the quotient c = round(x ratio) is off by
 // less than 1, since x 2^-53 < 1/2; x w = h + l; h - c q and its sum with l are integers below 2^52: exact.

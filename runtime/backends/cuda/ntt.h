@@ -9,11 +9,8 @@
 // row or, if rows are short, of several. Inside a pass a thread takes 2^R words through R layers in
 // registers, R <= 4: two phases for 8 layers.
 //
-// Ranges (q < 2^50, no corrections inside a pass). Forward (Cooley-Tukey, Harvey 2014): layer l of a row
-// leaves words below (2 l + 1) q, 35 q < 2^56 after 17 layers. Inverse (Gentleman-Sande): l layers of a
-// pass leave words below 2^l q <= 2^62. In form fp64 (multiply.h) every layer corrects once: forward words
-// stay below 4q, inverse ones below 2q. Words are made canonical when a row leaves its last pass, and
-// between the passes of the inverse.
+// What words are inside a transform, and their bounds: butterfly.h. They become canonical when a row leaves
+// its last pass.
 //
 // Floors of one row of N words: 5 N log2 N IMAD (N/2 log2 N butterflies of one Shoup product) and 7 N for
 // the last reduction; 16 N bytes a pass, 32 N in two. Twiddles (32 N bytes with companions, most of them
@@ -22,11 +19,12 @@
 //
 // nttSubScale: 21 N IMAD and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt and then subScale move
 // 56 N (1.10 us).
-// On that H100 a row in a batch of 120 takes 1.84 us, inverse 2.07 us (docs/measurements.md).
+// On that H100 a row in a batch of 120 takes 1.38 us, inverse 1.54 us, in form fp64; 1.80 and 2.07 us in
+// shoup64 (docs/measurements.md).
 #pragma once
 
-#include "backends/cuda/arithmetic.h"
 #include "backends/cuda/batch.h"
+#include "backends/cuda/butterfly.h"
 
 namespace aegis::cuda {
 inline namespace AEGIS_CUDA_MULTIPLY {
@@ -124,34 +122,38 @@ struct NttPass {
     }
   }
 
-  AEGIS_DEVICE uint64_t read(const uint64_t* from, const Prime& prime) const {
-    return kind == Transform::kForwardSigned && firstLayer == 0 ? reduceSigned(*from, prime) : *from;
+  using Row = Butterfly<MultiplyForm::AEGIS_CUDA_MULTIPLY>;
+  using Word = typename Row::Word;
+
+  AEGIS_DEVICE Row rowOfLimb(uint16_t limb) const { return {ring.ntt[limb], ring.primes[limb]}; }
+  AEGIS_DEVICE bool first() const { return kInverse ? firstLayer + layers == logRow : firstLayer == 0; }
+  AEGIS_DEVICE bool last() const { return kInverse ? firstLayer == 0 : firstLayer + layers == logRow; }
+
+  AEGIS_DEVICE Word read(const uint64_t* from, const Prime& prime) const {
+    if (!first()) return Row::unpacked(*from);
+    return Row::ofResidue(kind == Transform::kForwardSigned ? reduceSigned(*from, prime) : *from);
   }
   // A column's words of an operand that lies as the output does.
   struct Target {
     uint64_t* to;
     const uint64_t* a;
-    uint64_t scalar;
+    typename Row::SubScale subScale;
   };
-  AEGIS_DEVICE Target target(const Column& column, uint32_t first, const Prime& prime) const {
-    const uint32_t begin = column.begin + (first << logStride());
-    Target result{rowOf(launch, cut, out, column.place) + begin, nullptr, 0};
+  AEGIS_DEVICE Target target(const Column& column, uint32_t element, const Row& row) const {
+    const uint32_t begin = column.begin + (element << logStride());
+    Target result{rowOf(launch, cut, out, column.place) + begin, nullptr, {}};
     if constexpr (kind == Transform::kForwardSubScale) {
       result.a = rowOf(launch, cut, operands.a, column.place) + begin;
-      result.scalar = reduce(operands.scalars[column.place.limb], prime);
+      result.subScale = typename Row::SubScale(operands.scalars[column.place.limb], row);
     }
     return result;
   }
-  // The inverse's last layer is canonical by itself (nInverse).
-  AEGIS_DEVICE void write(const Target& target, uint32_t at, uint64_t word, const Prime& prime) const {
-    const bool last = kInverse ? firstLayer != 0 : firstLayer + layers == logRow;
-    uint64_t result = last ? reduce(word, prime) : word;
-    if constexpr (kind == Transform::kForwardSubScale) {
-      Wide product;
-      product.addProduct(target.a[at] + prime.q - result, target.scalar);
-      result = reduce(product, prime);
-    }
-    target.to[at] = result;
+  AEGIS_DEVICE void write(const Target& target, uint32_t at, Word word, const Row& row) const {
+    if constexpr (kind == Transform::kInverse)
+      target.to[at] = last() ? row.ofLast(word) : Row::packed(row.betweenInverses(word));
+    else if constexpr (kind == Transform::kForwardSubScale)
+      target.to[at] = target.subScale(target.a[at], word, row);
+    else target.to[at] = last() ? row.canonical(word) : Row::packed(word);
   }
 
   AEGIS_DEVICE void loadTile(const Tile& tile, uint32_t thread, uint32_t threads) const {
@@ -161,8 +163,8 @@ struct NttPass {
       if (tile.firstColumn + index >= columns) continue;
       const Column column = columnOf(tile.firstColumn + index);
       tile.shared[sharedIndex(index, element)] =
-          read(rowOf(launch, cut, in, column.place) + column.begin + (element << logStride()),
-               ring.primes[launch.limbs[column.place.limb]]);
+          Row::packed(read(rowOf(launch, cut, in, column.place) + column.begin + (element << logStride()),
+                           ring.primes[launch.limbs[column.place.limb]]));
     }
   }
 
@@ -172,8 +174,8 @@ struct NttPass {
       split(i, layers, index, element);
       if (tile.firstColumn + index >= columns) continue;
       const Column column = columnOf(tile.firstColumn + index);
-      const Prime& prime = ring.primes[launch.limbs[column.place.limb]];
-      write(target(column, element, prime), 0, tile.shared[sharedIndex(index, element)], prime);
+      const Row row = rowOfLimb(launch.limbs[column.place.limb]);
+      write(target(column, element, row), 0, Row::unpacked(tile.shared[sharedIndex(index, element)]), row);
     }
   }
 
@@ -188,31 +190,31 @@ struct NttPass {
       if (tile.firstColumn + index >= columns) continue;
       const Column column = columnOf(tile.firstColumn + index);
       const uint16_t limb = launch.limbs[column.place.limb];
-      const Prime& prime = ring.primes[limb];
+      const Row row = rowOfLimb(limb);
       const uint32_t block = group >> logDistance;  // among the 2^layer blocks of the column
-      const uint32_t first = (block << (logDistance + R)) + (group & ((1u << logDistance) - 1));
-      uint64_t x[1u << R];
+      const uint32_t element = (block << (logDistance + R)) + (group & ((1u << logDistance) - 1));
+      Word x[1u << R];
       if (load) {
-        const uint64_t* from = rowOf(launch, cut, in, column.place) + column.begin + (first << logStride());
+        const uint64_t* from = rowOf(launch, cut, in, column.place) + column.begin + (element << logStride());
         AEGIS_UNROLL
-        for (uint32_t j = 0; j < 1u << R; j++) x[j] = read(from + (j << (logDistance + logStride())), prime);
+        for (uint32_t j = 0; j < 1u << R; j++)
+          x[j] = read(from + (j << (logDistance + logStride())), ring.primes[limb]);
       } else {
         AEGIS_UNROLL
         for (uint32_t j = 0; j < 1u << R; j++)
-          x[j] = tile.shared[sharedIndex(index, first + (j << logDistance))];
+          x[j] = Row::unpacked(tile.shared[sharedIndex(index, element + (j << logDistance))]);
       }
-      const NttTable& table = ring.ntt[limb];
       const uint32_t rowBlock = (column.block << layer) + block;
-      if (kInverse) inverseGroup<R>(x, table, prime.q, layer, rowBlock);
-      else forwardGroup<R>(x, table, prime.q, layer, rowBlock);
+      if (kInverse) inverseGroup<R>(x, row, layer, rowBlock);
+      else forwardGroup<R>(x, row, layer, rowBlock);
       if (store) {
-        const Target to = target(column, first, prime);
+        const Target to = target(column, element, row);
         AEGIS_UNROLL
-        for (uint32_t j = 0; j < 1u << R; j++) write(to, j << (logDistance + logStride()), x[j], prime);
+        for (uint32_t j = 0; j < 1u << R; j++) write(to, j << (logDistance + logStride()), x[j], row);
       } else {
         AEGIS_UNROLL
         for (uint32_t j = 0; j < 1u << R; j++)
-          tile.shared[sharedIndex(index, first + (j << logDistance))] = x[j];
+          tile.shared[sharedIndex(index, element + (j << logDistance))] = Row::packed(x[j]);
       }
     }
   }
@@ -221,58 +223,43 @@ struct NttPass {
   // 2^(firstLayer + layer) blocks of the row. Layer l of a row uses twiddle 2^l + block. s is a template
   // argument so that x stays in registers.
   template <uint32_t R, uint32_t s = 0>
-  AEGIS_DEVICE void forwardGroup(uint64_t* x, const NttTable& table, uint64_t q, uint32_t layer,
-                                 uint32_t rowBlock) const {
+  AEGIS_DEVICE void forwardGroup(Word* x, const Row& row, uint32_t layer, uint32_t rowBlock) const {
     constexpr uint32_t half = 1u << (R - 1 - s);
     const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s);
     AEGIS_UNROLL
     for (uint32_t b = 0; b < 1u << s; b++) {
-      const uint64_t w = table.words.forward[entry + b], companion = table.words.forwardCompanion[entry + b];
+      const auto twiddle = row.forwardTwiddle(entry + b);
       AEGIS_UNROLL
       for (uint32_t k = 0; k < half; k++) {
-        uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
-        const uint64_t x0 = narrowed(u, q), y = mulShoupLazy(v, w, companion, q);
-        v = x0 + 2 * q - y;
-        u = x0 + y;
+        Word &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
+        row.forward(u, v, twiddle);
+        if constexpr (s + 1 == R) row.settleForward(u), row.settleForward(v);
       }
     }
-    if constexpr (s + 1 < R) forwardGroup<R, s + 1>(x, table, q, layer, rowBlock);
+    if constexpr (s + 1 < R) forwardGroup<R, s + 1>(x, row, layer, rowBlock);
   }
 
   // Layer `layer` + s of the pass and those before it.
   template <uint32_t R, uint32_t s = R - 1>
-  AEGIS_DEVICE void inverseGroup(uint64_t* x, const NttTable& table, uint64_t q, uint32_t layer,
-                                 uint32_t rowBlock) const {
+  AEGIS_DEVICE void inverseGroup(Word* x, const Row& row, uint32_t layer, uint32_t rowBlock) const {
     constexpr uint32_t half = 1u << (R - 1 - s);
-    const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s);
-    // Words are below it.
-    const uint64_t bound = Multiplication::kNarrow ? 2 * q : q << (layers - 1 - layer - s);
-    if (s == 0 && firstLayer + layer == 0) return lastLayer<R>(x, table, q, bound);
+    const uint32_t entry = (1u << (firstLayer + layer + s)) + (rowBlock << s), done = layers - 1 - layer - s;
+    if (s == 0 && firstLayer + layer == 0) {
+      AEGIS_UNROLL
+      for (uint32_t k = 0; k < half; k++) row.last(x[k], x[k + half], done);
+      return;
+    }
     AEGIS_UNROLL
     for (uint32_t b = 0; b < 1u << s; b++) {
-      const uint64_t w = table.words.inverse[entry + b], companion = table.words.inverseCompanion[entry + b];
+      const auto twiddle = row.inverseTwiddle(entry + b);
       AEGIS_UNROLL
       for (uint32_t k = 0; k < half; k++) {
-        uint64_t &u = x[2 * b * half + k], &v = x[2 * b * half + k + half];
-        const uint64_t difference = u + bound - v;
-        u = narrowed(u + v, q);
-        v = mulShoupLazy(difference, w, companion, q);
+        Word& u = x[2 * b * half + k];
+        row.inverse(u, x[2 * b * half + k + half], twiddle, done);
+        if constexpr (s == 0 || R - s == 2) row.settleSum(u);
       }
     }
-    if constexpr (s > 0) inverseGroup<R, s - 1>(x, table, q, layer, rowBlock);
-  }
-
-  // The inverse's layer 0 carries the division by N. Canonical.
-  template <uint32_t R>
-  AEGIS_DEVICE void lastLayer(uint64_t* x, const NttTable& table, uint64_t q, uint64_t bound) const {
-    const Twiddles<uint64_t>& w = table.words;
-    constexpr uint32_t half = 1u << (R - 1);
-    AEGIS_UNROLL
-    for (uint32_t k = 0; k < half; k++) {
-      const uint64_t u = x[k], v = x[k + half];
-      x[k] = mulShoup(u + v, w.nInverse, w.nInverseCompanion, q);
-      x[k + half] = mulShoup(u + bound - v, w.nInverseTwiddle, w.nInverseTwiddleCompanion, q);
-    }
+    if constexpr (s > 0) inverseGroup<R, s - 1>(x, row, layer, rowBlock);
   }
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "backends/cuda/twiddles.h"
 #include "ckks/ring.h"
 #include "executor/plaintext_store.h"
 #include "executor/progress.h"
@@ -11,8 +12,6 @@
 
 namespace aegis {
 namespace {
-
-constexpr uint32_t kTwiddleArrays = 4;
 
 void addTransforms(const std::vector<CommandSpec>& commands, std::vector<bool>& primes) {
   for (const CommandSpec& command : commands) {
@@ -37,8 +36,9 @@ T* at(const CudaHandle& block, uint64_t offset) {
 
 }  // namespace
 
-Residents::Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, const KeyLookup& keys)
-    : plan_(plan), ranks_(ranks), used_(plaintextsOf(plan, ranks)),
+Residents::Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, const KeyLookup& keys,
+                     TwiddleForm twiddles)
+    : plan_(plan), ranks_(ranks), twiddles_(twiddles), used_(plaintextsOf(plan, ranks)),
       transforms_(plan.ring().primeCount(), false) {
   const uint64_t rowBytes = uint64_t(plan.ring().degree()) * sizeof(uint64_t);
   const std::vector<std::vector<uint16_t>> held = plan.keyRowsOf(ranks);
@@ -58,8 +58,9 @@ Residents::Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, c
       keyOf_[part.key] = &key;
     }
   }
-  bytes_.ring = uint64_t(std::count(transforms_.begin(), transforms_.end(), true)) * kTwiddleArrays * rowBytes
-                + plan.ring().primeCount() * (sizeof(Prime) + sizeof(NttTable));
+  bytes_.ring = uint64_t(std::count(transforms_.begin(), transforms_.end(), true)) *
+                    cuda::twiddleArrays(twiddles_) * rowBytes +
+                plan.ring().primeCount() * (sizeof(Prime) + sizeof(NttTable));
   for (const auto& [base, key] : keys_)
     bytes_.keys += key.words(plan.ring().degree()) * sizeof(uint64_t) + key.wholeRows * sizeof(uint16_t);
   for (uint32_t i = 0; i < used_.size(); i++)
@@ -99,23 +100,21 @@ void Residents::loadRing(const Gpu& gpu, Stager& stager, ThreadPool& pool) {
   for (uint32_t i = 0; i < transforms_.size(); i++)
     if (transforms_[i]) used.push_back(i);
   pool.parallelFor(used.size(), 1, [&](size_t begin, size_t end) {
-    for (size_t i = begin; i < end; i++) ring.nttTable(used[i], TwiddleForm::kShoup64);
+    for (size_t i = begin; i < end; i++) ring.nttTable(used[i], twiddles_);
   });
-  twiddles_ = gpu.allocate(used.size() * kTwiddleArrays * rowBytes);
+  twiddleRows_ = gpu.allocate(used.size() * cuda::twiddleArrays(twiddles_) * rowBytes);
   std::vector<NttTable> tables(ring.primeCount());
   std::vector<Prime> primes;
   for (uint32_t i = 0; i < ring.primeCount(); i++) primes.push_back(ring.prime(i));
   uint64_t next = 0;
   for (const uint32_t i : used) {
-    tables[i] = ring.nttTable(i, TwiddleForm::kShoup64);
-    Twiddles<uint64_t>& words = tables[i].words;
-    for (const uint64_t** array :
-         {&words.forward, &words.forwardCompanion, &words.inverse, &words.inverseCompanion}) {
-      uint64_t* const to = at<uint64_t>(twiddles_, next);
-      stager.upload(to, *array, rowBytes);
-      *array = to;
+    tables[i] = ring.nttTable(i, twiddles_);
+    cuda::moveTwiddles(tables[i], [&](const auto* words) {
+      auto* const to = at<std::decay_t<decltype(*words)>>(twiddleRows_, next);
+      stager.upload(to, words, rowBytes);
       next += rowBytes;
-    }
+      return to;
+    });
   }
   const uint64_t primeBytes = primes.size() * sizeof(Prime), tableBytes = tables.size() * sizeof(NttTable);
   ringTables_ = gpu.allocate(primeBytes + tableBytes);

@@ -30,7 +30,8 @@ struct Streaming {
 class Residents {
  public:
   // Nothing is allocated yet. References are kept.
-  Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, const KeyLookup& keys);
+  Residents(const PlanFile& plan, const std::vector<uint32_t>& ranks, const KeyLookup& keys,
+            TwiddleForm twiddles);
 
   struct Bytes {
     uint64_t ring = 0, keys = 0, plaintexts = 0;
@@ -64,13 +65,14 @@ class Residents {
 
   const PlanFile& plan_;
   const std::vector<uint32_t> ranks_;
+  const TwiddleForm twiddles_;
   std::vector<bool> used_;        // plaintexts
   std::vector<bool> transforms_;  // primes of some transform
   std::map<const uint64_t*, GpuKey> keys_;  // by where they lie on the host: entries may share one
   std::map<uint32_t, GpuKey*> keyOf_;       // by index into Plan.keys
   Bytes bytes_;
   Streaming streaming_;
-  CudaHandle twiddles_, ringTables_, keyRows_, keyPlaces_, plaintextRows_;
+  CudaHandle twiddleRows_, ringTables_, keyRows_, keyPlaces_, plaintextRows_;
   cuda::RingView ring_;
   std::vector<EncodedPlaintext> plaintexts_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cuda/twiddles.h"
 #include "test/emulated_cuda/machine.h"
 
 namespace aegis::emulated {
@@ -54,9 +55,11 @@ void Inspection::transforms() {
     const NttTable* table = ring_.ntt + launch_.limbs[j];
     bytes("NTT tables", table, sizeof(NttTable));
     if (!good()) return;
-    for (const uint64_t* words : {table->words.forward, table->words.forwardCompanion, table->words.inverse,
-                                  table->words.inverseCompanion})
+    NttTable seen = *table;
+    cuda::moveTwiddles(seen, [&](const auto* words) {
       bytes("twiddles", words, uint64_t(8) << ring_.logN);
+      return words;
+    });
   }
 }
 
