@@ -1,6 +1,5 @@
 /** The compiler's public functions: from an ONNX file to a plan, and from samples to calibrated ranges. */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import type { PlanSummary } from './backend/index.js';
@@ -13,8 +12,9 @@ import {
 } from './compile/place.js';
 import { ChainChoice, type ChainReport } from './compile/chain.js';
 import { withinGoal, type ErrorGoal } from './compile/error-goal.js';
+import { clientOf, randomInputs, sampleInputs, seenIn } from './compile/inputs.js';
 import type { Samples } from './data/index.js';
-import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
+import { importModel, requireKept } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
 import type { Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
@@ -45,6 +45,7 @@ import {
 } from './target/parameters.js';
 import type { SecurityBits } from './target/security.js';
 
+export { clientOf, sampleInputs } from './compile/inputs.js';
 export { compilerVersion } from './compile/place.js';
 
 export interface ShapeOptions {
@@ -107,9 +108,6 @@ const keyPrices = [defaultPack.newKey, 10, 30, 60, 200, 1000];
 /** Blocks that DESIGN section 4 allows. */
 const maxTokenBlocks = 8;
 
-/** Random inputs for models compiled without samples: enough to find ranges, and no more than that. */
-const randomSamples = 8;
-
 /** Share of the passes that are over once levels are planned. */
 const levelsProgress = 0.4;
 
@@ -133,7 +131,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const dump = makeDump(options.dumpIr);
   const { module: imported } = await step('import', () =>
-    importModel(modelPath, { ...options, shapes: shapesOf(options) }),
+    importModel(modelPath, { ...options, ...seenIn(options) }),
   );
   assertVerified(imported, 'import');
   dump('import', imported);
@@ -335,7 +333,7 @@ export async function packVariants(
   options: CompileOptions,
   counts: readonly number[],
 ): Promise<readonly PackedModule[]> {
-  const { module: tensor } = importModel(modelPath, { ...options, shapes: shapesOf(options) });
+  const { module: tensor } = importModel(modelPath, { ...options, ...seenIn(options) });
   await new Promise((resolve) => setImmediate(resolve));
   const ranges = options.ranges ?? calibrateOn(tensor, options.samples, [], options);
   checkRanges(ranges, tensor, options);
@@ -370,58 +368,9 @@ export async function calibrate(
   samples: Samples,
   options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
 ): Promise<Ranges> {
-  const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
+  const { module } = importModel(modelPath, { ...options, ...seenIn({ samples }) });
   await new Promise((resolve) => setImmediate(resolve));
   return calibrateOn(module, samples, [], options, (done) => options.onProgress?.(done / samples.count));
-}
-
-/** What the data owner computes in the clear. */
-export function clientOf(module: Pick<Module, 'client' | 'inputs' | 'outputs'>): ClientProgram {
-  return new ClientProgram(module.client, module.inputs, module.outputs);
-}
-
-function sampleShapes(samples: Samples): Record<string, readonly number[]> {
-  return Object.fromEntries([...samples.inputs].map(([name, input]) => [name, input.shape]));
-}
-
-/** Dimensions that the model leaves open are those of the calibration inputs. */
-function shapesOf(options: CompileOptions): Readonly<Record<string, readonly number[]>> | undefined {
-  return (
-    options.ranges?.shapes ?? (options.samples === undefined ? undefined : sampleShapes(options.samples))
-  );
-}
-
-/**
- * Values of the module's input ports out of samples of the model's inputs. Errors: D110 (missing input), D111
- * (wrong size), F115, F302 (refused by the client part).
- */
-export function sampleInputs(module: Module, samples: Samples): Record<string, Float64Array>[] {
-  const client = clientOf(module);
-  return Array.from({ length: samples.count }, (_, i) =>
-    client.encode(
-      Object.fromEntries(client.inputs.map((input) => [input.name, sampleValues(input, samples, i)])),
-    ),
-  );
-}
-
-function sampleValues({ name, shape }: ClientInput, samples: Samples, i: number): Float64Array {
-  const input = samples.inputs.get(name);
-  const names = [...samples.inputs.keys()].join(', ');
-  if (input === undefined) {
-    throw new AegisError({
-      code: 'D110',
-      message: `${samples.source} has no input "${name}", only ${names}`,
-      help: 'name the arrays after the inputs of the model',
-    });
-  }
-  const data = defined(input.data[i], 'sample');
-  const size = shape.reduce((a, b) => a * b, 1);
-  if (data.length === size) return data;
-  throw new AegisError({
-    code: 'D111',
-    message: `input "${name}" has ${size} values but sample ${i} has ${data.length}`,
-    help: 'give samples of the shape the model was imported at',
-  });
 }
 
 /**
@@ -485,40 +434,16 @@ function calibrateOn(
       help: 'give --samples or --ranges; real inputs may leave these ranges',
     });
   }
-  const inputs = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
-  const ranges = calibrateModule(tensor, inputs, onSample);
-  const shapes = Object.fromEntries(clientOf(tensor).inputs.map(({ name, shape }) => [name, shape]));
+  const values = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
+  const ranges = calibrateModule(tensor, values, onSample);
+  const { inputs } = clientOf(tensor);
+  const shapes = Object.fromEntries(inputs.map(({ name, shape }) => [name, shape]));
   const masks = noPadding === true ? { noPadding } : {};
-  return { ...ranges, ...masks, shapes: { ...shapes, ...ranges.shapes } };
-}
-
-/**
- * From SHA-256 in counter mode, the same everywhere: reals uniform in [-1, 1), rows of a table uniform, other
- * integers 1, as in a mask that leaves nothing out.
- */
-function randomInputs(tensor: Module): Record<string, Float64Array>[] {
-  const client = clientOf(tensor);
-  return Array.from({ length: randomSamples }, (_, sample) =>
-    client.encode(
-      Object.fromEntries(
-        client.inputs.map(({ name, shape, dtype, limit }) => {
-          const size = shape.reduce((a, b) => a * b, 1);
-          const values = uniform(`${sample} ${name}`, size);
-          if (/^(float|bfloat)/.test(dtype)) return [name, values];
-          return [name, values.map((x) => (limit === undefined ? 1 : Math.floor(((x + 1) / 2) * limit)))];
-        }),
-      ),
-    ),
+  const open = Object.fromEntries(
+    inputs.flatMap(({ name, open }) => (open === undefined ? [] : [[name, Array.from(open)]])),
   );
-}
-
-/** In [-1, 1). */
-function uniform(seed: string, size: number): Float64Array {
-  const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
-    const digest = createHash('sha256').update(`${seed} ${block}`).digest();
-    return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
-  });
-  return Float64Array.from(words.flat().slice(0, size));
+  const shown = Object.keys(open).length === 0 ? {} : { masks: open };
+  return { ...ranges, ...masks, ...shown, shapes: { ...shapes, ...ranges.shapes } };
 }
 
 /** The client refuses requests that keep fewer tokens than the denominators' intervals allow. */
