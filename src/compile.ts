@@ -16,7 +16,7 @@ import { clientOf, randomInputs, sampleInputs, seenIn } from './compile/inputs.j
 import type { Samples } from './data/index.js';
 import { importModel, requireKept } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
-import type { Module } from './ir/module.js';
+import type { Approximation, Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
 import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
@@ -25,7 +25,6 @@ import { layerBlocks } from './passes/layer-blocks.js';
 import { describeLevels, type LevelReport, type ValueBounds } from './passes/plan-levels.js';
 import { chainOf } from './passes/plan-levels/chain.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
-import type { Approximation } from './passes/pack/approximate.js';
 import type { PackOptions } from './passes/pack/context.js';
 import {
   defaultPredictOptions,
@@ -143,7 +142,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const parameters = parametersFor(options, tensor);
   const chain = new ChainChoice(options.levels !== undefined, options.profile);
-  const { module, passes, dumped, levelPlan, approximations } = await step('passes', () =>
+  const { module, passes, dumped, levelPlan } = await step('passes', () =>
     withinBudget({ tensor, ranges, parameters, chain }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
@@ -161,7 +160,13 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     poly: lowered.poly,
     plan: lowered.plan,
     weights: lowered.weights,
-    summary: { ...lowered.summary, passes: reports, levelPlan, approximations, chains: chain.report },
+    summary: {
+      ...lowered.summary,
+      passes: reports,
+      levelPlan,
+      approximations: cipher.approximations ?? [],
+      chains: chain.report,
+    },
     warnings,
   };
 }
@@ -183,7 +188,6 @@ function withinBudget(source: Source, options: CompileOptions): Candidate {
 interface Candidate {
   readonly module: PlacedModule;
   readonly levelPlan: LevelReport;
-  readonly approximations: readonly Approximation[];
   readonly passes: readonly PassReport[];
   readonly dumped: readonly (readonly [string, Module])[];
 }
@@ -239,14 +243,13 @@ function sizesOf({ module }: Candidate, options: CompileOptions): { keyBytes: nu
  */
 function fastest(source: Source, options: CompileOptions): Candidate {
   const made = packedModules(source, options, blockCounts(options)).map(
-    ({ cipher, passes, dumped, levelPlan, approximations }): Candidate => {
+    ({ cipher, passes, dumped, levelPlan }): Candidate => {
       const start = seconds();
       const module = place(cipher, options);
       return {
         module,
         dumped,
         levelPlan,
-        approximations,
         passes: [...passes, { name: 'co-place', seconds: seconds() - start }],
       };
     },
@@ -286,7 +289,6 @@ interface PackedModule {
   readonly cipher: Module;
   readonly passes: readonly PassReport[];
   readonly levelPlan: LevelReport;
-  readonly approximations: readonly Approximation[];
   readonly dumped: readonly (readonly [string, Module])[];
 }
 
@@ -299,23 +301,19 @@ function packedModules(source: Source, options: CompileOptions, counts: readonly
   return counts.flatMap((tokenBlocks) => {
     const pack = { ...defaultPack, ...options.pack, tokenBlocks };
     let levelPlan: LevelReport | undefined;
-    let approximations: readonly Approximation[] = [];
     const onLevels = (report: LevelReport): void => {
       levelPlan = report;
       options.onProgress?.(`plan-levels: ${describeLevels(report)}`, levelsProgress);
     };
     const { outline, profile, witnesses } = options;
-    const onApproximations = (made: readonly Approximation[]): void => {
-      approximations = made;
-    };
-    const reports = { now: seconds, onLevels, onApproximations };
+    const reports = { now: seconds, onLevels };
     const context = { parameters, ranges, pack, outline, profile, witnesses, chain, ...reports };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
       const levels = defined(levelPlan, 'report of plan-levels');
       const cipher = { ...run.module, blocks };
-      return [{ tokenBlocks, cipher, passes: run.reports, dumped, levelPlan: levels, approximations }];
+      return [{ tokenBlocks, cipher, passes: run.reports, dumped, levelPlan: levels }];
     } catch (error) {
       if (tokenBlocks > 1 && counts.length > 1 && error instanceof AegisError) return [];
       throw error;
