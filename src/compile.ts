@@ -1,6 +1,5 @@
 /** The compiler's public functions: from an ONNX file to a plan, and from samples to calibrated ranges. */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import type { PlanSummary } from './backend/index.js';
@@ -13,10 +12,11 @@ import {
 } from './compile/place.js';
 import { ChainChoice, type ChainReport } from './compile/chain.js';
 import { withinGoal, type ErrorGoal } from './compile/error-goal.js';
+import { clientOf, randomInputs, sampleInputs, seenIn } from './compile/inputs.js';
 import type { Samples } from './data/index.js';
-import { ClientProgram, importModel, requireKept, type ClientInput } from './frontend/index.js';
+import { importModel, requireKept } from './frontend/index.js';
 import { runTensor } from './ir/interpreter/tensor.js';
-import type { Module } from './ir/module.js';
+import type { Approximation, Module } from './ir/module.js';
 import { printModule } from './ir/printer.js';
 import { assertVerified } from './ir/verifier.js';
 import { calibrateModule } from './passes/calibrate.js';
@@ -25,7 +25,6 @@ import { layerBlocks } from './passes/layer-blocks.js';
 import { describeLevels, type LevelReport, type ValueBounds } from './passes/plan-levels.js';
 import { chainOf } from './passes/plan-levels/chain.js';
 import { cipherPipeline, defaultPack, runPipeline, type PassReport } from './passes/pipeline.js';
-import type { Approximation } from './passes/pack/approximate.js';
 import type { PackOptions } from './passes/pack/context.js';
 import {
   defaultPredictOptions,
@@ -45,6 +44,7 @@ import {
 } from './target/parameters.js';
 import type { SecurityBits } from './target/security.js';
 
+export { clientOf, sampleInputs } from './compile/inputs.js';
 export { compilerVersion } from './compile/place.js';
 
 export interface ShapeOptions {
@@ -107,9 +107,6 @@ const keyPrices = [defaultPack.newKey, 10, 30, 60, 200, 1000];
 /** Blocks that DESIGN section 4 allows. */
 const maxTokenBlocks = 8;
 
-/** Random inputs for models compiled without samples: enough to find ranges, and no more than that. */
-const randomSamples = 8;
-
 /** Share of the passes that are over once levels are planned. */
 const levelsProgress = 0.4;
 
@@ -133,7 +130,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const dump = makeDump(options.dumpIr);
   const { module: imported } = await step('import', () =>
-    importModel(modelPath, { ...options, shapes: shapesOf(options) }),
+    importModel(modelPath, { ...options, ...seenIn(options) }),
   );
   assertVerified(imported, 'import');
   dump('import', imported);
@@ -145,7 +142,7 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
 
   const parameters = parametersFor(options, tensor);
   const chain = new ChainChoice(options.levels !== undefined, options.profile);
-  const { module, passes, dumped, levelPlan, approximations } = await step('passes', () =>
+  const { module, passes, dumped, levelPlan } = await step('passes', () =>
     withinBudget({ tensor, ranges, parameters, chain }, options),
   );
   const tried = defined(reports.pop(), 'report of all passes').seconds;
@@ -163,7 +160,13 @@ export async function compile(modelPath: string, options: CompileOptions): Promi
     poly: lowered.poly,
     plan: lowered.plan,
     weights: lowered.weights,
-    summary: { ...lowered.summary, passes: reports, levelPlan, approximations, chains: chain.report },
+    summary: {
+      ...lowered.summary,
+      passes: reports,
+      levelPlan,
+      approximations: cipher.approximations ?? [],
+      chains: chain.report,
+    },
     warnings,
   };
 }
@@ -185,7 +188,6 @@ function withinBudget(source: Source, options: CompileOptions): Candidate {
 interface Candidate {
   readonly module: PlacedModule;
   readonly levelPlan: LevelReport;
-  readonly approximations: readonly Approximation[];
   readonly passes: readonly PassReport[];
   readonly dumped: readonly (readonly [string, Module])[];
 }
@@ -241,14 +243,13 @@ function sizesOf({ module }: Candidate, options: CompileOptions): { keyBytes: nu
  */
 function fastest(source: Source, options: CompileOptions): Candidate {
   const made = packedModules(source, options, blockCounts(options)).map(
-    ({ cipher, passes, dumped, levelPlan, approximations }): Candidate => {
+    ({ cipher, passes, dumped, levelPlan }): Candidate => {
       const start = seconds();
       const module = place(cipher, options);
       return {
         module,
         dumped,
         levelPlan,
-        approximations,
         passes: [...passes, { name: 'co-place', seconds: seconds() - start }],
       };
     },
@@ -288,7 +289,6 @@ interface PackedModule {
   readonly cipher: Module;
   readonly passes: readonly PassReport[];
   readonly levelPlan: LevelReport;
-  readonly approximations: readonly Approximation[];
   readonly dumped: readonly (readonly [string, Module])[];
 }
 
@@ -301,23 +301,19 @@ function packedModules(source: Source, options: CompileOptions, counts: readonly
   return counts.flatMap((tokenBlocks) => {
     const pack = { ...defaultPack, ...options.pack, tokenBlocks };
     let levelPlan: LevelReport | undefined;
-    let approximations: readonly Approximation[] = [];
     const onLevels = (report: LevelReport): void => {
       levelPlan = report;
       options.onProgress?.(`plan-levels: ${describeLevels(report)}`, levelsProgress);
     };
     const { outline, profile, witnesses } = options;
-    const onApproximations = (made: readonly Approximation[]): void => {
-      approximations = made;
-    };
-    const reports = { now: seconds, onLevels, onApproximations };
+    const reports = { now: seconds, onLevels };
     const context = { parameters, ranges, pack, outline, profile, witnesses, chain, ...reports };
     const dumped: [string, Module][] = [];
     try {
       const run = runPipeline(tensor, context, seconds, (pass, module) => dumped.push([pass.name, module]));
       const levels = defined(levelPlan, 'report of plan-levels');
       const cipher = { ...run.module, blocks };
-      return [{ tokenBlocks, cipher, passes: run.reports, dumped, levelPlan: levels, approximations }];
+      return [{ tokenBlocks, cipher, passes: run.reports, dumped, levelPlan: levels }];
     } catch (error) {
       if (tokenBlocks > 1 && counts.length > 1 && error instanceof AegisError) return [];
       throw error;
@@ -335,7 +331,7 @@ export async function packVariants(
   options: CompileOptions,
   counts: readonly number[],
 ): Promise<readonly PackedModule[]> {
-  const { module: tensor } = importModel(modelPath, { ...options, shapes: shapesOf(options) });
+  const { module: tensor } = importModel(modelPath, { ...options, ...seenIn(options) });
   await new Promise((resolve) => setImmediate(resolve));
   const ranges = options.ranges ?? calibrateOn(tensor, options.samples, [], options);
   checkRanges(ranges, tensor, options);
@@ -370,58 +366,9 @@ export async function calibrate(
   samples: Samples,
   options: ShapeOptions & { onProgress?: (fraction: number) => void } = {},
 ): Promise<Ranges> {
-  const { module } = importModel(modelPath, { ...options, shapes: sampleShapes(samples) });
+  const { module } = importModel(modelPath, { ...options, ...seenIn({ samples }) });
   await new Promise((resolve) => setImmediate(resolve));
   return calibrateOn(module, samples, [], options, (done) => options.onProgress?.(done / samples.count));
-}
-
-/** What the data owner computes in the clear. */
-export function clientOf(module: Pick<Module, 'client' | 'inputs' | 'outputs'>): ClientProgram {
-  return new ClientProgram(module.client, module.inputs, module.outputs);
-}
-
-function sampleShapes(samples: Samples): Record<string, readonly number[]> {
-  return Object.fromEntries([...samples.inputs].map(([name, input]) => [name, input.shape]));
-}
-
-/** Dimensions that the model leaves open are those of the calibration inputs. */
-function shapesOf(options: CompileOptions): Readonly<Record<string, readonly number[]>> | undefined {
-  return (
-    options.ranges?.shapes ?? (options.samples === undefined ? undefined : sampleShapes(options.samples))
-  );
-}
-
-/**
- * Values of the module's input ports out of samples of the model's inputs. Errors: D110 (missing input), D111
- * (wrong size), F115, F302 (refused by the client part).
- */
-export function sampleInputs(module: Module, samples: Samples): Record<string, Float64Array>[] {
-  const client = clientOf(module);
-  return Array.from({ length: samples.count }, (_, i) =>
-    client.encode(
-      Object.fromEntries(client.inputs.map((input) => [input.name, sampleValues(input, samples, i)])),
-    ),
-  );
-}
-
-function sampleValues({ name, shape }: ClientInput, samples: Samples, i: number): Float64Array {
-  const input = samples.inputs.get(name);
-  const names = [...samples.inputs.keys()].join(', ');
-  if (input === undefined) {
-    throw new AegisError({
-      code: 'D110',
-      message: `${samples.source} has no input "${name}", only ${names}`,
-      help: 'name the arrays after the inputs of the model',
-    });
-  }
-  const data = defined(input.data[i], 'sample');
-  const size = shape.reduce((a, b) => a * b, 1);
-  if (data.length === size) return data;
-  throw new AegisError({
-    code: 'D111',
-    message: `input "${name}" has ${size} values but sample ${i} has ${data.length}`,
-    help: 'give samples of the shape the model was imported at',
-  });
 }
 
 /**
@@ -485,40 +432,16 @@ function calibrateOn(
       help: 'give --samples or --ranges; real inputs may leave these ranges',
     });
   }
-  const inputs = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
-  const ranges = calibrateModule(tensor, inputs, onSample);
-  const shapes = Object.fromEntries(clientOf(tensor).inputs.map(({ name, shape }) => [name, shape]));
+  const values = samples === undefined ? randomInputs(tensor) : sampleInputs(tensor, samples);
+  const ranges = calibrateModule(tensor, values, onSample);
+  const { inputs } = clientOf(tensor);
+  const shapes = Object.fromEntries(inputs.map(({ name, shape }) => [name, shape]));
   const masks = noPadding === true ? { noPadding } : {};
-  return { ...ranges, ...masks, shapes: { ...shapes, ...ranges.shapes } };
-}
-
-/**
- * From SHA-256 in counter mode, the same everywhere: reals uniform in [-1, 1), rows of a table uniform, other
- * integers 1, as in a mask that leaves nothing out.
- */
-function randomInputs(tensor: Module): Record<string, Float64Array>[] {
-  const client = clientOf(tensor);
-  return Array.from({ length: randomSamples }, (_, sample) =>
-    client.encode(
-      Object.fromEntries(
-        client.inputs.map(({ name, shape, dtype, limit }) => {
-          const size = shape.reduce((a, b) => a * b, 1);
-          const values = uniform(`${sample} ${name}`, size);
-          if (/^(float|bfloat)/.test(dtype)) return [name, values];
-          return [name, values.map((x) => (limit === undefined ? 1 : Math.floor(((x + 1) / 2) * limit)))];
-        }),
-      ),
-    ),
+  const open = Object.fromEntries(
+    inputs.flatMap(({ name, open }) => (open === undefined ? [] : [[name, Array.from(open)]])),
   );
-}
-
-/** In [-1, 1). */
-function uniform(seed: string, size: number): Float64Array {
-  const words = Array.from({ length: Math.ceil(size / 8) }, (_, block) => {
-    const digest = createHash('sha256').update(`${seed} ${block}`).digest();
-    return Array.from({ length: 8 }, (_, i) => digest.readInt32LE(4 * i) / 2 ** 31);
-  });
-  return Float64Array.from(words.flat().slice(0, size));
+  const shown = Object.keys(open).length === 0 ? {} : { masks: open };
+  return { ...ranges, ...masks, ...shown, shapes: { ...shapes, ...ranges.shapes } };
 }
 
 /** The client refuses requests that keep fewer tokens than the denominators' intervals allow. */

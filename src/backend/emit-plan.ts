@@ -104,6 +104,7 @@ export function emitPlan(
     },
     collectives: collectives.infos,
     client: poly.client,
+    approximations: poly.approximations ?? [],
   };
   return { view, weights };
 }

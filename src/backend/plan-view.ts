@@ -2,13 +2,13 @@
  * A plan as plain readonly records, field by field what runtime/plan/plan.fbs says (units and meaning are
  * stated there). The backend builds one, verifies it, and writes it; `readPlan` gives the same records back.
  */
-import type { ClientParts, LayerBlock } from '../ir/module.js';
+import type { Approximation, ClientParts, LayerBlock } from '../ir/module.js';
 import { kernelKinds, type KernelKind } from '../target/profile.js';
 
 export type { LayerBlock };
 
 export const formatMajor = 2;
-export const formatMinor = 2;
+export const formatMinor = 3;
 
 export type Opcode = KernelKind | 'loop' | 'call' | 'collective' | 'wait';
 
@@ -293,4 +293,5 @@ export interface PlanView {
   readonly summary: SummaryCounts;
   readonly collectives: readonly CollectiveInfo[];
   readonly client?: ClientParts | undefined;
+  readonly approximations: readonly Approximation[];
 }

@@ -4,7 +4,7 @@
  * B102).
  */
 import * as flatbuffers from 'flatbuffers';
-import type { ClientParts } from '../ir/module.js';
+import type { Approximation, ClientParts } from '../ir/module.js';
 import { AegisError } from '../support/diagnostics.js';
 import { defined, unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
@@ -88,6 +88,24 @@ export function readPlan(bytes: Uint8Array): PlanView {
     },
     collectives: list(plan.collectivesLength(), (i) => present(plan.collectives(i)), readCollective),
     client: readClient(plan.client()),
+    approximations: list(
+      plan.approximationsLength(),
+      (i) => present(plan.approximations(i)),
+      readApproximation,
+    ),
+  };
+}
+
+function readApproximation(one: fb.Approximation): Approximation {
+  return {
+    node: present(one.node()),
+    function: present(one.functionName()),
+    interval: { min: one.min(), max: one.max() },
+    degrees: Array.from(one.degreesArray() ?? []),
+    steps: one.steps(),
+    levels: one.levels(),
+    error: one.error(),
+    relative: one.relative(),
   };
 }
 

@@ -3,7 +3,7 @@
  * bytes.
  */
 import * as flatbuffers from 'flatbuffers';
-import type { ClientParts } from '../ir/module.js';
+import type { Approximation, ClientParts } from '../ir/module.js';
 import { unreachable } from '../support/invariant.js';
 import * as fb from './generated/plan_generated.js';
 import {
@@ -72,6 +72,7 @@ export function writePlan(plan: PlanView): Uint8Array {
       plan.collectives.map((collective) => writeCollective(b, collective)),
     ),
     client: writeClient(b, plan.client),
+    approximations: writeApproximations(b, plan.approximations),
   };
   fb.Plan.startPlan(b);
   fb.Plan.addFormatMajor(b, plan.formatMajor);
@@ -93,6 +94,7 @@ export function writePlan(plan: PlanView): Uint8Array {
   fb.Plan.addSummary(b, fields.summary);
   fb.Plan.addCollectives(b, fields.collectives);
   fb.Plan.addClient(b, fields.client);
+  fb.Plan.addApproximations(b, fields.approximations);
   fb.Plan.finishPlanBuffer(b, fb.Plan.endPlan(b));
   return b.asUint8Array().slice();
 }
@@ -111,6 +113,18 @@ function writeClient(b: B, client: ClientParts | undefined): Offset {
   const first = prologue === null ? 0 : C.createPrologueVector(b, prologue);
   const last = epilogue === null ? 0 : C.createEpilogueVector(b, epilogue);
   return C.createClientParts(b, first, last);
+}
+
+function writeApproximations(b: B, all: readonly Approximation[]): Offset {
+  const A = fb.Approximation;
+  const offsets = all.map((one) => {
+    const [node, name] = [b.createString(one.node), b.createString(one.function)];
+    const degrees = A.createDegreesVector(b, [...one.degrees]);
+    const { min, max } = one.interval;
+    const { steps, levels, error, relative } = one;
+    return A.createApproximation(b, node, name, min, max, degrees, steps, levels, error, relative);
+  });
+  return fb.Plan.createApproximationsVector(b, offsets);
 }
 
 function writeProgram(b: B, program: PlanProgram): Offset {

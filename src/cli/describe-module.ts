@@ -1,7 +1,8 @@
 /**
  * What `inspect` says about a module: of a model (tensor phase), of a cipher text file, or lowered to polys.
  */
-import { walkOps, type Module, type Op } from '../ir/module.js';
+import { walkOps, type Approximation, type Module, type Op } from '../ir/module.js';
+import { describeApproximations } from './approximations.js';
 import { printType } from '../ir/printer.js';
 import { bold, formatError, formatFields, formatTable, insecureNotice, type Style } from './format.js';
 
@@ -16,6 +17,8 @@ export interface ModuleDescription {
   readonly securityBits: number | null;
   readonly inputs: readonly { name: string; shape: readonly number[] }[];
   readonly outputs: readonly { name: string; shape: readonly number[]; predictedError: number | null }[];
+  /** Of a cipher module. */
+  readonly approximations: readonly Approximation[];
   readonly functions: readonly { name: string; ops: number }[];
   /** Ops in the text, loops counted once. */
   readonly ops: Readonly<Record<string, number>>;
@@ -48,6 +51,7 @@ export function describeModule(module: Module, file: ModuleDescription['file']):
       shape,
       predictedError: predictedError ?? null,
     })),
+    approximations: module.approximations ?? [],
     functions,
     ops: Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1))),
     constantElements: [...module.constants.values()].reduce((sum, { data }) => sum + data.length, 0),
@@ -69,6 +73,7 @@ export function moduleText(path: string, d: ModuleDescription, style: Style): st
     ['weights', `${d.constantElements} values`],
   ];
   if (d.logN !== null) rows.unshift(['ring', `N = 2^${d.logN}, log2(QP) = ${(d.logQP ?? 0).toFixed(1)}`]);
+  if (d.file === 'cipher') rows.push(['approximations', describeApproximations(d.approximations)]);
   const errors = d.outputs.filter((port) => port.predictedError !== null);
   if (errors.length > 0) {
     const texts = errors.map((port) => `${port.name} ${formatError(port.predictedError ?? 0)}`);

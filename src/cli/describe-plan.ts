@@ -8,8 +8,10 @@ import {
   type PlanFunction,
   type PlanView,
 } from '../backend/plan-view.js';
+import type { Approximation } from '../ir/module.js';
 import { peakBytes } from '../backend/rank-memory.js';
 import { defined } from '../support/invariant.js';
+import { describeApproximations } from './approximations.js';
 import {
   bold,
   formatBytes,
@@ -47,6 +49,7 @@ export interface PlanDescription {
   readonly outputs: readonly PortDescription[];
   /** What the data owner computes in the clear. */
   readonly client: readonly ClientDescription[];
+  readonly approximations: readonly Approximation[];
   readonly functions: readonly { name: string; commands: number; launches: number }[];
   /** Kernel launches of one run of rank 0 by kernel: loops times their trips, callees once per call. */
   readonly launches: Readonly<Record<string, number>>;
@@ -117,6 +120,7 @@ export function describePlan(
     inputs: ports(plan.inputs),
     outputs: ports(plan.outputs),
     client,
+    approximations: plan.approximations,
     functions: functions.map((func, i) => ({
       name: func.name,
       commands: countCommands(func.commands),
@@ -251,6 +255,7 @@ export function planText(path: string, plan: PlanView, d: PlanDescription, style
         'ciphertexts',
         `${d.bootstraps} bootstraps, ${d.rotations} rotations, ` + `${d.ctMultiplications} products`,
       ],
+      ['approximations', describeApproximations(d.approximations)],
       ['commands', d.functions.map((func) => `${func.name} ${func.commands}`).join(', ')],
       [
         'launches',

@@ -1,6 +1,6 @@
 /** What a model computes in the clear: ONNX Runtime, or our own interpreter of the tensor phase. */
 import type { Samples } from '../data/index.js';
-import type { ClientInput } from '../frontend/index.js';
+import type { ClientInput, DimensionOptions } from '../frontend/index.js';
 import { AegisError } from '../support/diagnostics.js';
 
 export type Inputs = ReadonlyMap<
@@ -14,7 +14,7 @@ export type Oracle = (inputs: Inputs) => Promise<Float64Array>;
 export async function openOracle(
   kind: 'ort' | 'tensor',
   modelPath: string,
-  shapes: { seqLen?: number | undefined; dims?: Readonly<Record<string, number>> | undefined },
+  shapes: Pick<DimensionOptions, 'seqLen' | 'dims' | 'masks'>,
 ): Promise<Oracle> {
   if (kind === 'tensor') {
     const { ClientProgram, importModel } = await import('../frontend/index.js');
@@ -79,14 +79,14 @@ export function randomSamples(inputs: readonly RandomInput[], count: number, see
     logits: null,
     labels: null,
     inputs: new Map(
-      inputs.map(({ name, shape, bound, dtype, limit }) => {
+      inputs.map(({ name, shape, bound, dtype, limit, open }) => {
         const size = shape.reduce((a, b) => a * b, 1);
         const isReal = /^(float|bfloat)/.test(dtype);
         const value = (): number => {
           if (isReal) return Math.min(1, bound) * uniform();
           return limit === undefined ? 1 : Math.min(limit - 1, Math.floor(((uniform() + 1) / 2) * limit));
         };
-        const one = () => Float64Array.from({ length: size }, value);
+        const one = () => open ?? Float64Array.from({ length: size }, value);
         const data = Array.from({ length: count }, one);
         const sampled = isReal ? 'float32' : dtype === 'bool' || dtype === 'int32' ? dtype : 'int64';
         return [name, { dtype: sampled, shape, data }];

@@ -37,7 +37,10 @@ export function parseRanges(text: string, source: string): Ranges {
   nodes.forEach((node, i) => {
     if (!isNode(node)) throw bad(source, `nodes[${i}] is not a calibrated range`);
   });
-  const { values, noPadding } = root;
+  const { values, noPadding, masks } = root;
+  if (masks !== undefined && !(isRecord(masks) && Object.values(masks).every(isNumbers))) {
+    throw bad(source, '"masks" are not lists of numbers');
+  }
   if (noPadding !== undefined && typeof noPadding !== 'boolean') {
     throw bad(source, '"noPadding" is neither true nor false');
   }

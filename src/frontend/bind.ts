@@ -1,6 +1,7 @@
 /** Sizes for the dynamic dimensions of the inputs. */
 import { AegisError } from '../support/diagnostics.js';
 import type { GraphInput } from './evaluate.js';
+import type { MaskSamples } from './lower/mask-probes.js';
 import type { InputDecl, OnnxModel } from './model.js';
 
 export interface DimensionOptions {
@@ -11,6 +12,8 @@ export interface DimensionOptions {
   readonly dims?: Readonly<Record<string, number>> | undefined;
   /** Masks are taken as open everywhere: requests have no padding, and the client refuses others. */
   readonly noPadding?: boolean | undefined;
+  /** Values by input name: what a mask that is an input itself may look like. */
+  readonly masks?: MaskSamples | undefined;
   /** Shapes by input name, such as those of samples: they fill what the options above leave open. */
   readonly shapes?: Readonly<Record<string, readonly number[]>> | undefined;
 }

@@ -17,6 +17,7 @@ import {
 import { kernelOf } from './kernels/table.js';
 import { elementCount, isFloat, refuse, type DType, type Known, type Tensor } from './model.js';
 import { readOnnx } from './onnx.js';
+import { isOpenMask, openName } from './write-onnx.js';
 
 /** Values of one run, 8 bytes each: far above any embedding, and a bound for hostile plans. */
 const maxValues = 2 ** 27;
@@ -31,6 +32,8 @@ export interface ClientInput {
   readonly dtype: DType;
   /** Integers below this, where they choose rows of a table. */
   readonly limit: number | undefined;
+  /** Values that drop no token, of an input that is a mask itself. */
+  readonly open: Float64Array | undefined;
 }
 
 export interface ClientOutput {
@@ -74,7 +77,13 @@ export class ClientProgram {
       ...(this.prologue === undefined
         ? []
         : this.prologue.inputs.map((one) => withLimit(this.prologue, one))),
-      ...direct.map(({ name, shape }) => ({ name, shape, dtype: 'float32' as const, limit: undefined })),
+      ...direct.map(({ name, shape }) => ({
+        name,
+        shape,
+        dtype: 'float32' as const,
+        limit: undefined,
+        open: undefined,
+      })),
     ];
   }
 
@@ -102,7 +111,7 @@ export class ClientProgram {
         {
           part,
           inputs: graph.inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-          outputs: graph.model.outputs,
+          outputs: graph.model.outputs.filter((name) => !isOpenMask(name)),
           operators,
           constants: constants.reduce((sum, { shape }) => sum + elementCount(shape), 0),
         },
@@ -115,7 +124,8 @@ export class ClientProgram {
     const made = this.prologue === undefined ? new Map<string, Tensor>() : run(this.prologue, values);
     const ports = new Set(this.inputPorts.map(({ name }) => name));
     for (const [name, { data }] of made) {
-      if (ports.has(name) || data.every((value: number | bigint) => Number(value) === 1)) continue;
+      if (ports.has(name) || isOpenMask(name)) continue;
+      if (data.every((value: number | bigint) => Number(value) === 1)) continue;
       refuse({
         code: 'F302',
         message: `the input does not keep to: ${name}`,
@@ -248,5 +258,6 @@ export function withLimit(graph: ShapedGraph | undefined, { name, shape, dtype }
     const size = table.at(axis);
     if (size !== undefined) limit = Math.min(limit ?? Infinity, size);
   }
-  return { name, shape, dtype, limit };
+  const open = graph?.values.get(openName(name))?.data ?? undefined;
+  return { name, shape, dtype, limit, open: open && Float64Array.from(open as ArrayLike<number>, Number) };
 }

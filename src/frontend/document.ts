@@ -45,6 +45,10 @@ const clusters = [
     + 'for each token. A product of hidden states with such a mask, and a division by the number of kept '
     + 'tokens, are masked pooling. Beside a constant mask (causal, windows) or bias both hold; the '
     + 'client then refuses requests in which a query sees no key (F302)',
+  'masks that are inputs themselves: float inputs that meet scores before a softmax (added, or 0 and 1), and '
+    + 'integers or booleans of more than two dimensions, such as [B, 1, 1, S] and [B, 1, S, S]. They keep or '
+    + 'drop keys for all queries alike; what samples show besides (causal, windows, position biases) is '
+    + 'taken as constant. The client refuses requests with other masks (F302)',
   '`tensor.attention`: any Reshape, Transpose, Split, Slice, Gather between the projections and products; '
     + 'scale on q, on k, on the scores, or live (Shape, Cast, Sqrt); safe softmax (IsNaN, Where); constant '
     + 'masks (causal, windows) and position biases; rotary embeddings; items of a batch as tokens',
@@ -74,7 +78,8 @@ export function onnxSupportPage(): string {
       + 'and external files.',
     '',
     'Nodes that do not depend on an input are evaluated away first, with every operator below. So are, by '
-      + 'the client, nodes that depend on integer and boolean inputs alone (token ids, token types, '
+      + 'the client, nodes that depend on integer and boolean inputs and masks alone (token ids, token '
+      + 'types, '
       + 'positions, masks), up to the first linear map or convolution; and, after decryption, nodes that '
       + 'cannot run encrypted and that only outputs depend on. On encrypted values:',
     '',

@@ -31,8 +31,8 @@ export interface ShapedGraph {
   readonly values: ReadonlyMap<string, Known>;
   /** Nodes that an output needs and that depend on an input, in order. */
   readonly nodes: readonly Node[];
-  /** Inputs that are taken to be 1 everywhere. */
-  readonly ones: readonly string[];
+  /** Values that inputs are taken to have. */
+  readonly fixed: ReadonlyMap<string, Tensor>;
 }
 
 /**
@@ -168,26 +168,20 @@ class Folder {
   }
 }
 
-function oneEverywhere(dtype: DType, shape: readonly number[]): Data {
-  const data = containerOf(dtype, elementCount(shape));
-  return data instanceof BigInt64Array ? data.fill(1n) : data.fill(1);
-}
-
 /** Gives every value a shape and evaluates what does not depend on the inputs. */
 export function shapeGraph(
   model: OnnxModel,
   inputs: readonly GraphInput[],
   problems: Diagnostics,
-  ones: readonly string[] = [],
+  fixed: ReadonlyMap<string, Tensor> = new Map(),
 ): ShapedGraph {
   const folder = new Folder(model, problems);
   model.initializers.forEach((tensor, name) => folder.values.set(name, tensor));
   inputs.forEach(({ name, dtype, shape }) => {
-    const one = ones.includes(name) ? oneEverywhere(dtype, shape) : null;
-    folder.values.set(name, { dtype, shape, data: one });
+    folder.values.set(name, fixed.get(name) ?? { dtype, shape, data: null });
   });
   for (const node of folder.live) folder.visit(node);
-  return { model, inputs, values: folder.values, nodes: folder.nodes, ones };
+  return { model, inputs, values: folder.values, nodes: folder.nodes, fixed };
 }
 
 export type InputData = ArrayLike<number> | ArrayLike<bigint>;

@@ -13,11 +13,13 @@ import {
 } from './evaluate.js';
 import { folderLoader, readBounded, type ExternalLoader } from './external.js';
 import { finishModule } from './lower/finish.js';
-import { lowerGraph } from './lower/lower.js';
-import { refuse, type Tensor } from './model.js';
+import { lowerGraph, type Lowered } from './lower/lower.js';
+import type { MaskSamples } from './lower/mask-probes.js';
+import { containerOf, elementCount, refuse, type Tensor } from './model.js';
 import { maxModelBytes, readOnnx } from './onnx.js';
 
 export type { DimensionOptions } from './bind.js';
+export type { MaskSamples } from './lower/mask-probes.js';
 export type { ExternalLoader } from './external.js';
 export type { GraphInput, InputData } from './evaluate.js';
 export { requireKept } from './write-onnx.js';
@@ -31,6 +33,7 @@ export class RawGraph {
   constructor(
     private readonly graph: ShapedGraph,
     private readonly problems: readonly Diagnostic[],
+    private readonly samples: MaskSamples,
   ) {}
 
   get inputs(): readonly GraphInput[] {
@@ -52,23 +55,29 @@ export class RawGraph {
     return Object.fromEntries(runGraph(this.graph, given));
   }
 
-  /** Inputs that are masks and nothing else. */
-  maskInputs(): string[] {
-    const { maskSources } = lowerGraph(this.graph, this.problems);
-    return this.inputs
-      .filter((input) => maskSources.has(input.name) && withLimit(this.graph, input).limit === undefined)
-      .map(({ name }) => name);
+  /** Inputs that are masks and nothing else, with values that drop no token. */
+  openMasks(): Map<string, Tensor> {
+    const { maskSources, openMasks } = this.lowered();
+    return new Map(
+      this.inputs
+        .filter((input) => maskSources.has(input.name) && withLimit(this.graph, input).limit === undefined)
+        .map((input) => [input.name, openMasks.get(input.name) ?? oneEverywhere(input)]),
+    );
   }
 
   /** The canonical module; throws one AegisError with all that is not supported. */
   lower(): Module {
-    return finishModule(this.graph, lowerGraph(this.graph, this.problems));
+    return finishModule(this.graph, this.lowered());
+  }
+
+  private lowered(): Lowered {
+    return lowerGraph(this.graph, this.problems, this.samples);
   }
 }
 
 /**
  * Reads, checks and shapes a model; operators that are not known are reported by `run` and `lower`. Without
- * padding, integer inputs that masks are made from, and that choose no rows of a table, are 1 everywhere.
+ * padding, inputs that masks are made from, and that choose no rows of a table, drop no token.
  */
 export function readGraph(source: ModelSource, options: DimensionOptions = {}): RawGraph {
   const model =
@@ -76,12 +85,18 @@ export function readGraph(source: ModelSource, options: DimensionOptions = {}): 
       ? readOnnx(readModelFile(source), folderLoader(source))
       : readOnnx(source.bytes, source.externalData ?? (() => undefined));
   const inputs = bindInputs(model, options);
-  const shaped = (ones: readonly string[]): RawGraph => {
+  const shaped = (fixed?: ReadonlyMap<string, Tensor>): RawGraph => {
     const problems = new Diagnostics();
-    return new RawGraph(shapeGraph(model, inputs, problems, ones), problems.list);
+    const graph = shapeGraph(model, inputs, problems, fixed);
+    return new RawGraph(graph, problems.list, options.masks ?? {});
   };
-  const graph = shaped([]);
-  return options.noPadding === true ? shaped(graph.maskInputs()) : graph;
+  const graph = shaped();
+  return options.noPadding === true ? shaped(graph.openMasks()) : graph;
+}
+
+function oneEverywhere({ dtype, shape }: GraphInput): Tensor {
+  const data = containerOf(dtype, elementCount(shape));
+  return { dtype, shape, data: data instanceof BigInt64Array ? data.fill(1n) : data.fill(1) };
 }
 
 function readModelFile(path: string): Uint8Array {

@@ -19,6 +19,17 @@ export interface ClientOutput {
   readonly value: string;
 }
 
+const openPrefix = 'open mask: ';
+
+/** Output of a prologue that is a constant: values of a mask input that drop no token. */
+export function openName(input: string): string {
+  return `${openPrefix}${input}`;
+}
+
+export function isOpenMask(output: string): boolean {
+  return output.startsWith(openPrefix);
+}
+
 /** Of the ONNX versions that know opsets 11 to 24. */
 const irVersion = 8;
 /** Integral values of these are floats all the same. */

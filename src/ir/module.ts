@@ -87,6 +87,25 @@ export interface ClientParts {
   readonly epilogue: Uint8Array | null;
 }
 
+/** How pack computes a nonlinear function of a node. */
+export interface Approximation {
+  /** Of the ONNX model. */
+  readonly node: string;
+  /** `gelu`, `exp`, `inverse`, `inverse square root`, ... */
+  readonly function: string;
+  /** Of the argument: what calibration saw, widened. */
+  readonly interval: { readonly min: number; readonly max: number };
+  /** Of Chebyshev series that are applied one after another. */
+  readonly degrees: readonly number[];
+  /** After the series: cubic steps of an inverse square root, squarings of a softmax. */
+  readonly steps: number;
+  /** That the series and the cubic steps take; squarings of a softmax come with its inverses. */
+  readonly levels: number;
+  /** Largest error on the interval; relative to the result where `relative`. */
+  readonly error: number;
+  readonly relative: boolean;
+}
+
 /** The part of an encoder layer that a node belongs to. */
 export type LayerBlock = 'rest' | 'attention' | 'ffn';
 
@@ -107,6 +126,8 @@ export interface Module {
   readonly client?: ClientParts | undefined;
   /** By ONNX node; nodes that are not listed belong to the rest. */
   readonly blocks?: ReadonlyMap<string, LayerBlock> | undefined;
+  /** In the order of the nodes; absent before pack. */
+  readonly approximations?: readonly Approximation[] | undefined;
 }
 
 export const entryName = 'main';

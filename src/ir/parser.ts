@@ -13,6 +13,7 @@ import {
 import { Ids } from './builder.js';
 import { Lexer } from './lexer.js';
 import type {
+  Approximation,
   AttrValue,
   Attrs,
   Block,
@@ -45,7 +46,17 @@ export function parseType(text: string): Type {
   return type;
 }
 
-const keywords = ['parameters', 'input', 'output', 'const', 'table', 'client', 'node', 'func'] as const;
+const keywords = [
+  'parameters',
+  'input',
+  'output',
+  'const',
+  'table',
+  'client',
+  'node',
+  'approximation',
+  'func',
+] as const;
 const phases: readonly Phase[] = ['tensor', 'cipher', 'poly'];
 
 type NumericParameter = Exclude<keyof ParametersLiteral, 'ring' | 'insecure'>;
@@ -85,6 +96,7 @@ class ModuleParser extends TypeParser {
   private readonly outputs: Port[] = [];
   private readonly blocks = new Map<string, LayerBlock>();
   private client: ClientParts | undefined;
+  private readonly approximations: Approximation[] = [];
 
   module(): Module {
     this.expectWord('module');
@@ -107,6 +119,7 @@ class ModuleParser extends TypeParser {
       functions: [...this.functions.values()],
       ...(this.client === undefined ? {} : { client: this.client }),
       ...(this.blocks.size === 0 ? {} : { blocks: this.blocks }),
+      ...(this.approximations.length === 0 ? {} : { approximations: this.approximations }),
     };
   }
 
@@ -136,6 +149,9 @@ class ModuleParser extends TypeParser {
       }
       case 'node':
         this.blocks.set(this.string('a node name'), this.oneOf(['attention', 'ffn', 'rest'] as const));
+        break;
+      case 'approximation':
+        this.approximations.push(this.approximation());
         break;
       case 'func': {
         const name = this.symbol();
@@ -177,6 +193,29 @@ class ModuleParser extends TypeParser {
       if (error instanceof AegisError) throw error;
       return fail('no prime chain for these parameters');
     }
+  }
+
+  private approximation(): Approximation {
+    const node = this.string('a node name');
+    const { function: name, min, max, degrees, steps, levels, error, relative, ...rest } = this.attrs(0);
+    const unknown = Object.keys(rest)[0];
+    if (unknown !== undefined) this.lexer.fail('I102', `unknown attribute ${unknown} of an approximation`);
+    const wrong = (): never =>
+      this.lexer.fail('I102', 'an approximation with missing or malformed attributes');
+    const real = (value: AttrValue | undefined): number => (typeof value === 'number' ? value : wrong());
+    const count = (value: AttrValue | undefined): number => {
+      return Number.isSafeInteger(value) && real(value) >= 0 ? real(value) : wrong();
+    };
+    return {
+      node,
+      function: typeof name === 'string' ? name : wrong(),
+      interval: { min: real(min), max: real(max) },
+      degrees: Array.isArray(degrees) ? degrees.map(count) : wrong(),
+      steps: count(steps),
+      levels: count(levels),
+      error: real(error),
+      relative: typeof relative === 'boolean' ? relative : wrong(),
+    };
   }
 
   private port(): Port {

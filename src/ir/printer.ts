@@ -1,7 +1,18 @@
 /** Text IR: what parser.ts reads. The grammar is in docs/ir.md. */
 import { createHash } from 'node:crypto';
 import { unreachable } from '../support/invariant.js';
-import type { AttrValue, Attrs, Block, Constant, Func, Module, Op, Port, Value } from './module.js';
+import type {
+  Approximation,
+  AttrValue,
+  Attrs,
+  Block,
+  Constant,
+  Func,
+  Module,
+  Op,
+  Port,
+  Value,
+} from './module.js';
 import { printScale } from './scale.js';
 import type { Axis, PolyType, Sharding, Type } from './types.js';
 
@@ -39,6 +50,7 @@ export function* moduleLines(module: Module, options: PrintOptions = roundTrip):
     if (bytes != null) yield `client ${part} ${printBytes(bytes, options)}`;
   }
   for (const [node, block] of module.blocks ?? []) yield `node ${quoted(node)} ${block}`;
+  for (const one of module.approximations ?? []) yield printApproximation(one);
   for (const func of module.functions) yield* functionLines(func, options);
 }
 
@@ -51,6 +63,10 @@ function printPort(direction: 'input' | 'output', port: Port, options: PrintOpti
   const { period, blocks, features, tokens } = port.slots;
   const tables = `features ${printTable(features, options)} tokens ${printTable(tokens, options)}`;
   return `${head} slots ${period}${blocks === undefined ? '' : ` blocks ${blocks}`} ${tables}`;
+}
+
+function printApproximation({ node, interval, degrees, ...rest }: Approximation): string {
+  return `approximation ${quoted(node)} ${printAttrs({ ...rest, ...interval, degrees: [...degrees] })}`;
 }
 
 function printConstant(name: string, { shape, data }: Constant, options: PrintOptions): string {

@@ -17,7 +17,6 @@ import { measureBounds } from './measure-bounds.js';
 import { mergeDuplicates } from './merge-duplicates.js';
 import { nodeRanges, valueRanges } from './calibrate.js';
 import { defaultOutline, outlineLayers } from './outline-layers.js';
-import type { Approximation } from './pack/approximate.js';
 import { defaultPackOptions, savesKeys, type PackOptions } from './pack/context.js';
 import { packModule } from './pack/index.js';
 import { pricesFor } from './plan-levels/price.js';
@@ -36,7 +35,6 @@ export interface PassContext {
   /** Seconds, for reports. */
   readonly now?: (() => number) | undefined;
   readonly onLevels?: ((report: LevelReport) => void) | undefined;
-  readonly onApproximations?: ((made: readonly Approximation[]) => void) | undefined;
   /** The prime chain for a packed module; its own unless given. */
   readonly chain?: ((module: Module, bounds: ValueBounds) => Parameters) | undefined;
   /** Arguments of polynomials are outputs too. */
@@ -68,10 +66,10 @@ export const cipherPipeline: readonly Pass[] = [
     from: 'tensor',
     to: 'cipher',
     summary: 'feature-fast layouts, attention over key offsets, approximations on calibrated intervals',
-    run: (module, { parameters, ranges, pack, outline = defaultOutline, onApproximations }) => {
+    run: (module, { parameters, ranges, pack, outline = defaultOutline }) => {
       const measured = { nodes: nodeRanges(ranges), values: valueRanges(ranges) };
       const { nodes, values } = outline === 0 ? measured : unifyRanges(module, measured, outline);
-      const packed = packModule(module, parameters, nodes, pack, values, onApproximations);
+      const packed = packModule(module, parameters, nodes, pack, values);
       // The first layer pays for its keys, the others find them there: once more, with all keys at hand.
       if (nodes === measured.nodes) return packed;
       return packModule(module, parameters, nodes, { ...pack, steps: rotationSteps(packed) }, values);

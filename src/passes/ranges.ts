@@ -58,6 +58,8 @@ export interface Ranges {
   readonly shapes: Readonly<Record<string, readonly number[]>>;
   /** The model was calibrated with all masks open. */
   readonly noPadding?: boolean | undefined;
+  /** Of inputs that are masks themselves: values that drop no token. */
+  readonly masks?: Readonly<Record<string, readonly number[]>> | undefined;
   readonly nodes: readonly (NodeRange & { readonly op: number; readonly node: string })[];
   /** Interval of every op's result; older files have none. */
   readonly values?: readonly (Interval & { readonly op: number })[] | undefined;

@@ -134,6 +134,7 @@ export function rankPlan(plan: RankPlan): PlanView {
     locations: ['node'],
     summary: { levels: 0, bootstraps: 0, rotations: 0, ctMultiplications: 0, keyBytes: 0, weightsBytes: 0 },
     collectives: plan.collectives,
+    approximations: [],
   };
 }
 

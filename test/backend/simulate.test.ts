@@ -105,6 +105,7 @@ function plan(programs: readonly (readonly Command[][])[], collectives: Collecti
     outputs: [],
     locations: ['first', 'second'],
     summary: { levels: 0, bootstraps: 0, rotations: 0, ctMultiplications: 0, keyBytes: 0, weightsBytes: 0 },
+    approximations: [],
     collectives,
   };
 }

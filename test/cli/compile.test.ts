@@ -71,6 +71,16 @@ describe('compile', () => {
     }
   });
 
+  it('keeps that in the cipher module and in the plan, for inspect', async () => {
+    const { approximations } = JSON.parse(first.out) as CompileSummary;
+    for (const name of ['a.aegis', 'a.aegis.cipher']) {
+      const { out } = await aegis('inspect', file(name), '--json');
+      expect((JSON.parse(out) as CompileSummary).approximations, name).toEqual(approximations);
+      const { out: text } = await aegis('inspect', file(name));
+      expect(text, name).toMatch(/approximations +2 exp of degree/);
+    }
+  });
+
   it('writes plan, weights and cipher module, and no other file', () => {
     expect(
       readdirSync(folder)

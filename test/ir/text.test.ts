@@ -283,6 +283,8 @@ describe('faulty text IR', () => {
     ['I101', 'a bad escape', `${head}input "\\q" : 1`],
     ['I101', 'a huge number', `${head}input "x" : 1 {factor=1e999}`],
     ['I102', 'another phase', 'module "m" phase cypher source "s"'],
+    ['I102', 'an approximation without degrees', `${head}approximation "n" {function=exp}`],
+    ['I102', 'an approximation of another kind', `${head}approximation "n" {colour=red}`],
     ['I102', 'an unknown item', `${head}functor @main`],
     ['I102', 'a missing type', `${head}func @main() -> () {\n %0 = ct.zero {}\n return }`],
     ['I102', 'a scale that is none', `${head}func @main(%0: ct<level 1, scale D1^^2>) -> () {\n return }`],

@@ -4,6 +4,7 @@ import type { ErrorGoal } from '../../compile/error-goal.js';
 import { readRanges } from '../../data/index.js';
 import { moduleLines } from '../../ir/printer.js';
 import { isWitness, type Module } from '../../ir/module.js';
+import { describeApproximations } from '../approximations.js';
 import { describeLevels } from '../../passes/plan-levels.js';
 import { renderDiagnostic } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
@@ -187,22 +188,6 @@ function cipherText(module: Module): Uint8Array {
   const lines: Buffer[] = [];
   for (const line of moduleLines(module)) lines.push(Buffer.from(`${line}\n`));
   return Buffer.concat(lines);
-}
-
-/** `2 gelu of degree 59, 1 relu of degree 15, 15, 7 in turn, ...`; with the least and the greatest degree. */
-function describeApproximations(all: CompileSummary['approximations']): string {
-  const groups = new Map<string, number[]>();
-  for (const one of all) {
-    const turns = one.degrees.length > 1 ? `${one.degrees.join(', ')} in turn` : '';
-    const [name, degree] = [`${one.function} of degree ${turns}`, one.degrees[0] ?? 0];
-    groups.set(name, [...(groups.get(name) ?? []), degree]);
-  }
-  const texts = [...groups].map(([name, degrees]) => {
-    const [least, most] = [Math.min(...degrees), Math.max(...degrees)];
-    const range = least === most ? least : `${least} to ${most}`;
-    return `${degrees.length} ${name.endsWith(' ') ? `${name}${range}` : name}`;
-  });
-  return texts.length === 0 ? 'none' : texts.join(', ');
 }
 
 /** `17 usable levels, 6 special primes, of 8 chains, others up to 26.0 % slower`. */

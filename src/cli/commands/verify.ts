@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { PlanPort } from '../../backend/plan-view.js';
-import type { ClientInput } from '../../frontend/index.js';
+import type { ClientInput, ClientProgram, MaskSamples } from '../../frontend/index.js';
 import { parseTake, sampleAt, type Samples } from '../../data/index.js';
 import { AegisError } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
@@ -102,6 +102,7 @@ export const verifyCommand = defineCommand({
     const references = await referencesOf(samples, args.model, args.oracle as 'ort' | 'tensor', {
       seqLen: args.seqLen,
       dims: parseDims(args.dim),
+      masks: openMasks(client),
     });
     const threads = args.threads ?? availableParallelism();
     const runs = args.encrypted
@@ -120,6 +121,10 @@ export const verifyCommand = defineCommand({
     report(agreementOf(comparisons, first), shown, context);
   },
 });
+
+function openMasks({ inputs }: ClientProgram): MaskSamples {
+  return Object.fromEntries(inputs.flatMap(({ name, open }) => (open === undefined ? [] : [[name, [open]]])));
+}
 
 /** An input of the model with what its port was calibrated for, if it has one. */
 function boundedBy(ports: readonly PlanPort[]): (input: ClientInput) => RandomInput {

@@ -7,10 +7,15 @@ import type { AttrValue, Constant, Module, Port, Value } from '../../ir/module.j
 import { entryName } from '../../ir/module.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { ShapedGraph } from '../evaluate.js';
-import { isFloat, refuse } from '../model.js';
-import { writeOnnx } from '../write-onnx.js';
+import { refuse, type Tensor } from '../model.js';
+import { openName, writeOnnx } from '../write-onnx.js';
 import { constantKey, digestOf, Drafts, type Draft } from './drafts.js';
+import type { ClientGraph } from './client-graph.js';
 import type { Lowered } from './lower.js';
+import { isFree } from './mask-probes.js';
+
+/** Of an additive mask that is to be open. */
+const fixedTolerance = 1e-6;
 
 /** All drafts that the outputs need, operands first. */
 function reachable(outputs: readonly Draft[]): Draft[] {
@@ -198,6 +203,26 @@ function usedInputs(
   });
 }
 
+/** 1 where the client's input is the one that was compiled. */
+function fixedCondition(client: ClientGraph, name: string, tensor: Tensor): { name: string; value: string } {
+  if (!isFree(tensor)) return { name: `no padding: ${name} is 1 everywhere`, value: name };
+  const as = (value: string): string => client.float(value);
+  const known = as(compactConstant(client, tensor));
+  const difference = client.apply('Abs', [client.apply('Sub', [as(name), known])]);
+  const limit = client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(fixedTolerance) });
+  return { name: `no padding: ${name} closes no key`, value: client.apply('Less', [difference, limit]) };
+}
+
+/** A constant, as one number where it is one. */
+function compactConstant(client: ClientGraph, { dtype, shape, data }: Tensor): string {
+  const [first] = data;
+  if (data.length < 2 || data.some((value: number | bigint) => value !== first)) {
+    return client.constant({ dtype, shape, data });
+  }
+  const one = client.constant({ dtype, shape: [1], data: data.slice(0, 1) });
+  return client.apply('Expand', [one, client.ints(...shape)]);
+}
+
 function clientParts(
   graph: ShapedGraph,
   lowered: Lowered,
@@ -205,18 +230,22 @@ function clientParts(
 ): Pick<Module, 'client'> {
   const { client, hasEpilogue, outputs } = lowered;
   const conditions = [
-    ...graph.ones.map((value) => ({ name: `no padding: ${value} is 1 everywhere`, value })),
+    ...Array.from(graph.fixed, ([name, tensor]) => fixedCondition(client, name, tensor)),
     ...Array.from(lowered.conditions, ([name, value]) => ({ name, value })),
   ];
   const computed = inputs.flatMap(({ name, value }) => (value === undefined ? [] : [{ name, value }]));
-  const made = [...computed, ...conditions];
+  const masks = new Map([...lowered.openMasks, ...[...graph.fixed].filter(([, mask]) => isFree(mask))]);
+  const open = Array.from(masks, ([name, mask]) => ({
+    name: openName(name),
+    value: compactConstant(client, mask),
+  }));
+  const made = [...computed, ...conditions, ...open];
   if (made.length === 0 && !hasEpilogue) return {};
-  const given = graph.inputs.filter(({ dtype }) => !isFloat(dtype)).map(({ name }) => name);
   const ports = outputs.map(({ name }) => name);
   const results = graph.model.outputs.map((name) => ({ name, value: client.valueOf(name) }));
   return {
     client: {
-      prologue: made.length === 0 ? null : writeOnnx(client.source, given, made),
+      prologue: made.length === 0 ? null : writeOnnx(client.source, lowered.given, made),
       epilogue: hasEpilogue ? writeOnnx(client.source, ports, results) : null,
     },
   };

@@ -5,7 +5,7 @@ import type { DraftKind } from './drafts.js';
 import { cappedScores } from './handlers-attention.js';
 import { unary } from './handlers-elementwise.js';
 import { divided, pairOf } from './pairs.js';
-import { closedBelow } from './masks.js';
+import { closedBelow } from './mask-probes.js';
 import type { Site } from './site.js';
 import type { Symbol } from './symbols.js';
 

@@ -16,7 +16,8 @@ import {
   type ScoreSizes,
 } from './added-scores.js';
 import type { Draft } from './drafts.js';
-import { closedBelow, type MaskForm } from './masks.js';
+import { closedBelow } from './mask-probes.js';
+import type { MaskForm } from './masks.js';
 import { stretched } from './pairs.js';
 import type { Site } from './site.js';
 import { composeIndex, indexOf, type Scores, type Symbol, type View } from './symbols.js';

@@ -5,10 +5,10 @@
 import { AegisError, Diagnostics, type Diagnostic } from '../../support/diagnostics.js';
 import { defined } from '../../support/invariant.js';
 import type { FrontendCode } from '../codes.js';
-import { callOf, liveNodes, type ShapedGraph } from '../evaluate.js';
+import { callOf, liveNodes, type GraphInput, type ShapedGraph } from '../evaluate.js';
 import type { Call, Output } from '../kernels/call.js';
 import { kernelOf } from '../kernels/table.js';
-import { elementCount, isFloat, type Node } from '../model.js';
+import { elementCount, isFloat, type Node, type Tensor } from '../model.js';
 import { ClientGraph } from './client-graph.js';
 import { findClusters, type Cluster } from './clusters.js';
 import { Drafts, type Draft } from './drafts.js';
@@ -19,7 +19,10 @@ import * as joins from './handlers-reduce.js';
 import { chosenTokens } from './handlers-select.js';
 import * as products from './handlers-linear.js';
 import * as scores from './handlers-attention.js';
+import { floatMasks } from './mask-inputs.js';
+import type { MaskSamples } from './mask-probes.js';
 import { Masks } from './masks.js';
+import { productOperators } from './operators.js';
 import { lowerOutputs, type LoweredPort } from './outputs.js';
 import { maxViewElements, Site, type Surroundings } from './site.js';
 import { composeIndex, type Client, type Symbol, type View } from './symbols.js';
@@ -74,11 +77,6 @@ export const movementOperators: readonly string[] = [
   'Unsqueeze',
 ];
 
-/**
- * Products run encrypted even when all their operands could be computed on the client, and never after
- * decryption.
- */
-const productOperators = new Set(['MatMul', 'Gemm', 'Conv', 'Attention']);
 /** What keeps a node from running encrypted, though the client could run it after decryption. */
 const deferrable: ReadonlySet<string> = new Set<FrontendCode>(['F201', 'F202']);
 /** Their results have a sound shape whatever came in, so checking resumes behind them. */
@@ -99,8 +97,12 @@ export interface Lowered {
   readonly client: ClientGraph;
   /** Some outputs of the model are computed from `outputs` after decryption. */
   readonly hasEpilogue: boolean;
-  /** Integer inputs that padding masks are made from. */
+  /** Inputs that the client reads in the clear: integers, booleans and masks. */
+  readonly given: readonly string[];
+  /** Those that padding masks are made from. */
   readonly maskSources: ReadonlySet<string>;
+  /** Of inputs that are masks themselves: values that drop nothing. */
+  readonly openMasks: ReadonlyMap<string, Tensor>;
   /** Client values that have to be 1 everywhere, by what they stand for. */
   readonly conditions: ReadonlyMap<string, string>;
 }
@@ -114,16 +116,20 @@ class Lowering implements Surroundings {
   private readonly clientInputs = new Map<string, LoweredInput>();
   readonly client: ClientGraph;
   readonly masks: Masks;
+  /** Inputs that the client reads in the clear. */
+  private readonly given: readonly GraphInput[];
 
   constructor(
     private readonly graph: ShapedGraph,
     private readonly problems: Diagnostics,
+    samples: MaskSamples,
   ) {
     this.client = new ClientGraph(graph);
-    this.masks = new Masks(
-      this.client,
-      graph.inputs.filter(({ dtype }) => !isFloat(dtype)),
-    );
+    const masks = floatMasks(graph);
+    const isGiven = ({ name, dtype }: GraphInput) =>
+      !isFloat(dtype) || masks.has(name) || graph.fixed.has(name);
+    this.given = graph.inputs.filter(isGiven);
+    this.masks = new Masks(this.client, this.given, samples);
     this.clusters = findClusters(graph);
     // A recognised cluster reads its source only; what it was written with is dead unless something else
     // needs it.
@@ -159,9 +165,10 @@ class Lowering implements Surroundings {
   }
 
   run(): Lowered {
-    const inputs = this.graph.inputs.flatMap(({ name, dtype, shape }): LoweredInput[] => {
+    const inputs = this.graph.inputs.flatMap((input): LoweredInput[] => {
+      const { name, shape } = input;
       if (this.uses(name) === 0) return [];
-      if (!isFloat(dtype)) {
+      if (this.given.includes(input)) {
         this.symbols.set(name, { kind: 'client', shape, name });
         return [];
       }
@@ -178,7 +185,9 @@ class Lowering implements Surroundings {
       outputs,
       client,
       hasEpilogue,
+      given: this.given.map(({ name }) => name),
       maskSources: masks.sources,
+      openMasks: masks.open,
       conditions: masks.conditions,
     };
   }
@@ -300,11 +309,18 @@ function unsupported(node: Node): Diagnostic {
   };
 }
 
-/** Throws one AegisError with everything that is wrong; `earlier` are the findings of shape propagation. */
-export function lowerGraph(graph: ShapedGraph, earlier: readonly Diagnostic[]): Lowered {
+/**
+ * Throws one AegisError with everything that is wrong; `earlier` are the findings of shape propagation,
+ * `samples` show what masks are like.
+ */
+export function lowerGraph(
+  graph: ShapedGraph,
+  earlier: readonly Diagnostic[],
+  samples: MaskSamples = {},
+): Lowered {
   const problems = new Diagnostics();
   earlier.forEach((diagnostic) => problems.report(diagnostic));
-  const lowered = new Lowering(graph, problems).run();
+  const lowered = new Lowering(graph, problems, samples).run();
   problems.throwIfAny();
   return lowered;
 }

@@ -9,17 +9,14 @@ import type { GraphInput } from '../evaluate.js';
 import { asNumbers, broadcastIndex } from '../kernels/call.js';
 import { elementCount, isFloat, type Tensor } from '../model.js';
 import type { ClientGraph } from './client-graph.js';
+import { closedBelow, MaskProbes, type MaskSamples } from './mask-probes.js';
 
-/** An additive mask is nothing for a kept key, and at most this for a dropped one. */
-export const closedBelow = -1000;
 /** Between the two, what the client tells them apart by. */
 const threshold = -1;
 /** The same beside position biases, none of which is below half of it. */
 const biasedThreshold = -500;
 /** A bias that the client compares with that of its request. */
 const maxComparedBias = 2 ** 20;
-/** Integers among the constants of a mask that may stand for padding. */
-const maxPaddingIds = 8;
 
 export type KeyMask =
   | {
@@ -50,18 +47,27 @@ export class Masks {
   /** Client values that have to be 1, by what they stand for. */
   readonly conditions = new Map<string, string>();
 
+  /** Inputs that are masks themselves, with values that drop nothing. */
+  readonly open = new Map<string, Tensor>();
+  private readonly probes: MaskProbes;
+
   constructor(
     private readonly client: ClientGraph,
     private readonly inputs: readonly GraphInput[],
-  ) {}
+    samples: MaskSamples,
+  ) {
+    this.probes = new MaskProbes(client, inputs, samples);
+  }
 
   /**
    * What the client value `name` does to scores of the form's shape. Where position biases follow the kept
    * tokens, requests are to keep tokens without holes.
    */
   keyMask(name: string, form: MaskForm): KeyMask {
+    const isFree = this.probes.freeInputs(name).length > 0;
     const all = this.probedMask(name, form, true);
-    if (all.kind === 'keys' || !isFloat(this.client.known(name).dtype)) return all;
+    if (all.kind === 'keys' && isFree) this.requireForm(name, form, all);
+    if (all.kind === 'keys' || isFree || !isFloat(this.client.known(name).dtype)) return all;
     const whole = this.probedMask(name, form, false);
     const comparable = elementCount(form.shape) <= maxComparedBias;
     if (whole.kind !== 'keys' || whole.bias === undefined || !comparable) return all;
@@ -70,27 +76,104 @@ export class Masks {
   }
 
   private probedMask(name: string, form: MaskForm, holes: boolean): KeyMask {
-    for (const values of this.probes(name, form.keys, holes)) {
-      const [first] = values;
-      const bias = first === undefined ? undefined : biasOf(first, form);
-      const all = values.map((value) => openScores(value, form, bias));
-      const reason = all.find((one) => typeof one === 'string');
-      if (reason !== undefined) return { kind: 'other', reason };
-      const probed = separate(
-        all.filter((one) => typeof one !== 'string'),
-        form,
-      );
-      if (typeof probed === 'string') return { kind: 'other', reason: probed };
-      const { kept, constant, byLast } = probed;
-      if (!kept.includes(0) || kept.slice(0, form.items * form.keys).includes(0)) continue;
-      const signature = kept.join('');
-      const limit = bias === undefined ? threshold : biasedThreshold;
-      const column = this.known.get(signature) ?? this.column(name, form, { byLast, limit });
-      this.known.set(signature, column);
+    let reason = 'keeps all keys on all probes, or drops some on all';
+    const isFree = this.probes.freeInputs(name).length > 0;
+    for (const { values, open } of this.probes.sets(name, form.items, form.keys, holes)) {
+      const found = this.readProbes(name, form, values);
+      if (typeof found === 'string') {
+        reason = found;
+        if (isFree) continue;
+        break;
+      }
+      if (found === undefined) continue;
       this.client.inputsOf(name).forEach((input) => this.sources.add(input));
-      return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined, bias };
+      open.forEach((tensor, input) => this.open.set(input, tensor));
+      return found;
     }
-    return { kind: 'other', reason: 'keeps all keys on all probes, or drops some on all' };
+    return { kind: 'other', reason };
+  }
+
+  /** The mask that explains its values on all probes; a string says why there is none. */
+  private readProbes(
+    name: string,
+    form: MaskForm,
+    values: readonly Tensor[],
+  ): Extract<KeyMask, { kind: 'keys' }> | string | undefined {
+    const [first] = values;
+    const bias = first === undefined ? undefined : biasOf(first, form);
+    const all = values.map((value) => openScores(value, form, bias));
+    const reason = all.find((one) => typeof one === 'string');
+    if (reason !== undefined) return reason;
+    const probed = separate(
+      all.filter((one) => typeof one !== 'string'),
+      form,
+    );
+    if (typeof probed === 'string') return probed;
+    const { kept, constant, byLast } = probed;
+    if (!kept.includes(0) || kept.slice(0, form.items * form.keys).includes(0)) return undefined;
+    const signature = this.signature(name, kept);
+    const limit = bias === undefined ? threshold : biasedThreshold;
+    const column = this.known.get(signature) ?? this.column(name, form, { byLast, limit });
+    this.known.set(signature, column);
+    return { kind: 'keys', name: column, constant: constant.includes(0) ? constant : undefined, bias };
+  }
+
+  /** Masks of other inputs are other masks, whatever they do on equal probes. */
+  private signature(name: string, kept: readonly number[]): string {
+    return `${this.client.inputsOf(name).sort().join()} ${kept.join('')}`;
+  }
+
+  /**
+   * A mask that is an input itself may be anything: the client is to refuse requests in which it is not the
+   * product that was compiled.
+   */
+  private requireForm(
+    name: string,
+    { shape, items, keys, keep }: MaskForm,
+    { name: column, constant, bias }: Extract<KeyMask, { kind: 'keys' }>,
+  ): void {
+    const { client } = this;
+    const { dtype, shape: own } = client.known(name);
+    const queries = shape.at(-2) ?? 1;
+    const floats = (data: Float32Array, dims: readonly number[]) =>
+      client.constant({ dtype: 'float32', shape: dims, data });
+    const number = (value: number) => floats(Float32Array.of(value), [1]);
+    // Heads with one mask are compared once.
+    const heads = own.length === shape.length ? own[1] : 1;
+    const narrow =
+      shape.length === 4 && bias === undefined ? [shape[0] ?? 1, heads ?? 1, queries, keys] : shape;
+    const lead = elementCount(narrow) / (items * queries * keys);
+    const full = [items, lead, queries, keys];
+    const wide = client.reshape(client.apply('Expand', [name, client.ints(...narrow)]), full);
+    const kept = client.reshape(column, [items, 1, 1, keys]);
+    const known = constant === undefined ? undefined : Float32Array.from(constant);
+    const seen = known === undefined ? kept : client.apply('Mul', [kept, floats(known, [queries, keys])]);
+    const expected = client.apply('Cast', [seen], { to: 9 });
+    let sound: string;
+    if (isFloat(dtype)) {
+      const value = client.float(wide);
+      const rest =
+        bias === undefined ? value : client.apply('Sub', [value, floats(Float32Array.from(bias), full)]);
+      const limit = number(bias === undefined ? formTolerance : biasTolerance);
+      const isOpen = client.apply('Less', [client.apply('Abs', [rest]), limit]);
+      const isClosed = client.apply('Less', [value, number(biasedThreshold)]);
+      const open = client.apply('And', [expected, isOpen]);
+      sound = client.apply('Or', [open, client.apply('And', [client.apply('Not', [expected]), isClosed])]);
+    } else {
+      const chosen = client.apply('Cast', [wide], { to: 9 });
+      const closed = client.apply('Xor', [expected, chosen]);
+      sound = keep === 1 ? client.apply('Not', [closed]) : closed;
+    }
+    const every = { axes: [0, 1, 2, 3], keepdims: 0 };
+    const result = client.reshape(client.apply('ReduceMin', [client.float(sound)], every), [1]);
+    const what = constant === undefined && bias === undefined ? '' : ', beside what the samples show';
+    this.require(`the attention mask keeps or drops keys for all queries alike${what}`, result);
+  }
+
+  private require(what: string, result: string): void {
+    if ([...this.conditions.values()].includes(result)) return;
+    const number = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
+    this.conditions.set(`${what}${number}`, result);
   }
 
   /** The client is to refuse requests with other biases of kept keys, but for a number for each query. */
@@ -108,9 +191,7 @@ export class Masks {
     const sound = client.float(client.apply('Or', [closed, same]));
     const every = { axes: shape.map((_, d) => d), keepdims: 0 };
     const result = client.reshape(client.apply('ReduceMin', [sound], every), [1]);
-    if ([...this.conditions.values()].includes(result)) return;
-    const count = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
-    this.conditions.set(`position biases: kept tokens have no holes${count}`, result);
+    this.require('position biases: kept tokens have no holes', result);
   }
 
   /**
@@ -131,63 +212,31 @@ export class Masks {
       });
       seen = client.apply('ReduceMax', [client.apply('Mul', [constant, column])], { axes: [1], keepdims: 0 });
     } else seen = client.apply('Gather', [column, client.ints(...first)], { axis: 0 });
-    if ([...this.conditions.values()].includes(seen)) return;
-    const number = this.conditions.size === 0 ? '' : ` (${this.conditions.size + 1})`;
     const what = first === undefined ? 'every query sees a key' : 'the first token is not padding';
-    this.conditions.set(`masked attention: ${what}${number}`, seen);
+    this.require(`masked attention: ${what}`, seen);
   }
 
   /** The key mask that factors of tokens are, or the factors themselves. */
   merged(name: string): string {
     const [first] = this.client.inputsOf(name);
-    const keys = this.inputs.find((input) => input.name === first)?.shape.at(-1) ?? 1;
-    for (const values of this.probes(name, keys, true)) {
-      const factors = values.flatMap((value) => Array.from(asNumbers(value)));
-      if (factors.some((factor) => factor !== 1)) return this.known.get(factors.join('')) ?? name;
+    const shape = this.inputs.find((input) => input.name === first)?.shape ?? [];
+    const isFree = this.probes.freeInputs(name).length > 0;
+    for (const { values } of this.probes.sets(name, shape[0] ?? 1, shape.at(-1) ?? 1, true)) {
+      const factors = values.flatMap((value) => Array.from(asNumbers(value), Number));
+      if (factors.every((factor) => factor === 1)) continue;
+      const known = this.known.get(this.signature(name, factors));
+      if (known !== undefined && isFree) this.requireEqual(name, known);
+      if (known !== undefined || !isFree) return known ?? name;
     }
     return name;
   }
 
-  /** Values on all patterns, for one integer after the other that may stand for padding. */
-  private *probes(name: string, tokens: number, holes: boolean): Generator<Tensor[]> {
-    const all = patterns(tokens).slice(0, holes ? undefined : -1);
-    for (const padding of this.paddingIds(name)) {
-      yield all.map((_, first) => this.client.evaluate(name, this.probe(all, first, padding)));
-    }
-  }
-
-  /**
-   * Every integer input with 1 where a pattern keeps a token and the padding elsewhere; items of a batch have
-   * the patterns one after the other, except that the first one keeps all tokens of all items.
-   */
-  private probe(all: readonly boolean[][], first: number, padding: number): Map<string, Tensor> {
-    const kept = padding === 1 ? 2 : 1;
-    return new Map(
-      this.inputs.map(({ name, dtype, shape }) => {
-        const width = shape.at(-1) ?? 1;
-        const values = Array.from({ length: elementCount(shape) }, (_, i) => {
-          const item = Math.floor(i / width);
-          const pattern = all[first === 0 ? 0 : 1 + ((first - 1 + item) % (all.length - 1))];
-          return pattern?.[i % width] === true ? kept : padding;
-        });
-        const data =
-          dtype === 'int64' || dtype === 'uint32'
-            ? BigInt64Array.from(values, BigInt)
-            : dtype === 'bool'
-              ? Uint8Array.from(values, (value) => Number(value === kept))
-              : Int32Array.from(values);
-        return [name, { dtype, shape, data }];
-      }),
-    );
-  }
-
-  /** Zero, and integers that token ids may be compared with. */
-  private paddingIds(name: string): number[] {
-    const found = this.client.constantsOf(name).flatMap((known): number[] => {
-      if (isFloat(known.dtype) || known.dtype === 'bool' || elementCount(known.shape) !== 1) return [];
-      return Array.from(asNumbers(known), Number).filter((id) => id > 0 && id < 2 ** 24);
-    });
-    return [...new Set([0, ...found])].slice(0, maxPaddingIds);
+  private requireEqual(name: string, column: string): void {
+    const { client } = this;
+    const difference = client.apply('Abs', [client.apply('Sub', [client.float(name), column])]);
+    const limit = client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(formTolerance) });
+    const same = client.float(client.apply('Less', [difference, limit]));
+    this.require('factors of tokens are those of the attention mask', same);
   }
 
   /** Kept keys of all items as ones and zeros: what the last query sees, or any query of the item. */
@@ -225,19 +274,8 @@ function keysOfFirst({ shape, data }: Constant): number[] | undefined {
   return isStart && first.every((key, q) => key === own[Math.floor((q * items) / queries)]) ? own : undefined;
 }
 
-/** All tokens, prefixes, a suffix, and one with holes. */
-function patterns(keys: number): boolean[][] {
-  const row = (keeps: (i: number) => boolean) => Array.from({ length: keys }, (_, i) => keeps(i));
-  const half = Math.ceil(keys / 2);
-  return [
-    row(() => true),
-    row((i) => i < half),
-    row((i) => i === 0),
-    row((i) => i >= keys - half),
-    row((i) => i === 0 || (i * 7 + 3) % 5 < 2),
-  ];
-}
-
+/** Of what an open mask adds to scores. */
+const formTolerance = 1e-6;
 /** Largest difference of biases that count as equal. */
 const biasTolerance = 1e-3;
 

@@ -5,25 +5,6 @@
  */
 import type { Interval } from '../ranges.js';
 
-/** How pack computes a nonlinear function of a node. */
-export interface Approximation {
-  /** Of the ONNX model. */
-  readonly node: string;
-  /** `gelu`, `exp`, `inverse`, `inverse square root`, ... */
-  readonly function: string;
-  /** Of the argument: what calibration saw, widened. */
-  readonly interval: Interval;
-  /** Of Chebyshev series that are applied one after another. */
-  readonly degrees: readonly number[];
-  /** After the series: cubic steps of an inverse square root, squarings of a softmax. */
-  readonly steps: number;
-  /** That the series and the cubic steps take; squarings of a softmax come with its inverses. */
-  readonly levels: number;
-  /** Largest error on the interval; relative to the result where `relative`. */
-  readonly error: number;
-  readonly relative: boolean;
-}
-
 /** Of t in [-1, 1], t = scale x + shift. */
 export function argumentOf({ scale, shift }: { scale: number; shift: number }): Interval {
   return { min: (-1 - shift) / scale, max: (1 - shift) / scale };

@@ -3,13 +3,12 @@
  * options.
  */
 import type { BlockBuilder } from '../../ir/builder.js';
-import type { AttrValue, Constant, Module, Value } from '../../ir/module.js';
+import type { Approximation, AttrValue, Constant, Module, Value } from '../../ir/module.js';
 import { boundAttr } from '../../ir/ops/cipher.js';
 import type { Axis } from '../../ir/types.js';
 import { defined, invariant } from '../../support/invariant.js';
 import type { Parameters } from '../../target/parameters.js';
 import type { NodeRanges } from '../ranges.js';
-import type { Approximation } from './approximate.js';
 
 export interface PackOptions {
   /**

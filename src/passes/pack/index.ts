@@ -16,7 +16,6 @@ import type { NonlinearFunction } from '../approximation/index.js';
 import { shorterRequests, type NodeRange, type NodeRanges, type ValueRanges } from '../ranges.js';
 import { activationOf } from './activation-of.js';
 import { packAttention } from './attention.js';
-import type { Approximation } from './approximate.js';
 import { defaultPackOptions, PackContext, tokenAxes, type PackOptions } from './context.js';
 import { inputSlots, slotMap, tokensOf, type PackedInput } from './ports.js';
 import { blocksOf, featureAxes, plainFeatures, sameLayout, type Packed } from './layout.js';
@@ -49,7 +48,6 @@ export function packModule(
   ranges: NodeRanges,
   given: Partial<PackOptions> = {},
   values: ValueRanges = new Map(),
-  onApproximations: (made: readonly Approximation[]) => void = () => undefined,
 ): Module {
   invariant(module.phase === 'tensor', 'pack takes the tensor phase');
   const main = defined(
@@ -89,7 +87,6 @@ export function packModule(
 
   const results = main.body.results.map((value) => packer.plain(value, 'output'));
   const body = builder.finish(results.map((packed) => packed.value));
-  onApproximations(ctx.approximations);
   return {
     ...module,
     phase: 'cipher',
@@ -106,6 +103,7 @@ export function packModule(
       ...port,
       slots: outputSlots(defined(results[i], 'result'), ctx),
     })),
+    ...(ctx.approximations.length === 0 ? {} : { approximations: ctx.approximations }),
   };
 }
 

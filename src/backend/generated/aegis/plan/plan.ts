@@ -3,6 +3,7 @@
 
 import * as flatbuffers from 'flatbuffers';
 
+import { Approximation } from '../../aegis/plan/approximation.js';
 import { ClientParts } from '../../aegis/plan/client-parts.js';
 import { CollectiveInfo } from '../../aegis/plan/collective-info.js';
 import { IntTable } from '../../aegis/plan/int-table.js';
@@ -189,8 +190,18 @@ client(obj?:ClientParts):ClientParts|null {
   return offset ? (obj || new ClientParts()).__init(this.bb!.__indirect(this.bb_pos + offset), this.bb!) : null;
 }
 
+approximations(index: number, obj?:Approximation):Approximation|null {
+  const offset = this.bb!.__offset(this.bb_pos, 42);
+  return offset ? (obj || new Approximation()).__init(this.bb!.__indirect(this.bb!.__vector(this.bb_pos + offset) + index * 4), this.bb!) : null;
+}
+
+approximationsLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 42);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
 static startPlan(builder:flatbuffers.Builder) {
-  builder.startObject(19);
+  builder.startObject(20);
 }
 
 static addFormatMajor(builder:flatbuffers.Builder, formatMajor:number) {
@@ -375,6 +386,22 @@ static startCollectivesVector(builder:flatbuffers.Builder, numElems:number) {
 
 static addClient(builder:flatbuffers.Builder, clientOffset:flatbuffers.Offset) {
   builder.addFieldOffset(18, clientOffset, 0);
+}
+
+static addApproximations(builder:flatbuffers.Builder, approximationsOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(19, approximationsOffset, 0);
+}
+
+static createApproximationsVector(builder:flatbuffers.Builder, data:flatbuffers.Offset[]):flatbuffers.Offset {
+  builder.startVector(4, data.length, 4);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addOffset(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startApproximationsVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(4, numElems, 4);
 }
 
 static endPlan(builder:flatbuffers.Builder):flatbuffers.Offset {
