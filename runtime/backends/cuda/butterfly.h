@@ -15,9 +15,9 @@
 //   1 / q, off by 2^-53 at most. A product of |x| < 4 q then lies within (1/2 + |x| / 8 q) q of 0: its
 //   quotient round(x w / q) is below 2^51 and found by adding 1.5 * 2^52; x w = h + l exactly, and the
 //   remainder is an exact sum. Settled words lie in [-q / 2, q / 2]. Forward: from |x| <= q, four layers
-//   leave 1.63, 2.33, 3.12, 4.01 q, and each group settles them all. Inverse: a group begins below q; its sums are
-//   settled after the second and the last layer, so that differences stay below 4 q and products below q. A
-//   butterfly takes 8 operations in double precision, settling a word 3, once in 4 layers.
+//   leave 1.63, 2.33, 3.12, 4.01 q, and each group settles them all. Inverse: a group begins below q; its
+//   sums are settled after the second and the last layer, so that differences stay below 4 q and products
+//   below q. A butterfly takes 8 operations in double precision, settling a word 3, once in 4 layers.
 #pragma once
 
 #include "backends/cuda/arithmetic.h"
