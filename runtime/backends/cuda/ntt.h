@@ -12,13 +12,15 @@
 // What words are inside a transform, and their bounds: butterfly.h. They become canonical when a row leaves
 // its last pass.
 //
-// Floors of one row of N words: 5 N log2 N IMAD (N/2 log2 N butterflies of one Shoup product) and 7 N for
-// the last reduction; 16 N bytes a pass, 32 N in two. Twiddles (32 N bytes with companions, most of them
-// in the contiguous pass) come from the second-level cache, since blocks go through the batch before the
-// next limb. At N = 2^16 on an H100: operations 0.40 us, memory 0.63 us a row.
+// Floors of one row of N words, N/2 log2 N butterflies: in shoup64 5 N log2 N IMAD and 7 N for the last
+// reduction, in fp64 5 N log2 N operations in double precision (settling and ratios of twiddles included),
+// both 64 a clock on an H100; 16 N bytes a pass, 32 N in two. Twiddles of a direction (16 N bytes with
+// companions, 8 N in fp64, most of them in the contiguous pass) come from the second-level cache, since
+// blocks go through the batch before the next limb. At N = 2^16 on an H100: operations 0.40 us, memory 0.63
+// us a row.
 //
-// nttSubScale: 21 N IMAD and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt and then subScale move
-// 56 N (1.10 us).
+// nttSubScale: 21 N IMAD (fp64: 9 N operations) and 8 N bytes more, 40 N bytes in two passes (0.78 us); ntt
+// and then subScale move 56 N (1.10 us).
 // On that H100 a row in a batch of 120 takes 1.38 us, inverse 1.54 us, in form fp64; 1.80 and 2.07 us in
 // shoup64 (docs/measurements.md).
 #pragma once

@@ -148,6 +148,12 @@ export class ClientGraph {
     return neededNodes(this.source, [], [{ name, value: name }]);
   }
 
+  /** Where two floats of single precision differ by less than `tolerance`. */
+  near(a: string, b: string, tolerance: number): string {
+    const limit = this.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(tolerance) });
+    return this.apply('Less', [this.apply('Abs', [this.apply('Sub', [a, b])]), limit]);
+  }
+
   /** As a float of single precision. */
   float(name: string): string {
     return this.known(name).dtype === 'float32' ? name : this.apply('Cast', [name], { to: 1 });

@@ -12,10 +12,7 @@ import { openName, writeOnnx } from '../write-onnx.js';
 import { constantKey, digestOf, Drafts, type Draft } from './drafts.js';
 import type { ClientGraph } from './client-graph.js';
 import type { Lowered } from './lower.js';
-import { isFree } from './mask-probes.js';
-
-/** Of an additive mask that is to be open. */
-const fixedTolerance = 1e-6;
+import { formTolerance, isFree } from './mask-probes.js';
 
 /** All drafts that the outputs need, operands first. */
 function reachable(outputs: readonly Draft[]): Draft[] {
@@ -206,11 +203,9 @@ function usedInputs(
 /** 1 where the client's input is the one that was compiled. */
 function fixedCondition(client: ClientGraph, name: string, tensor: Tensor): { name: string; value: string } {
   if (!isFree(tensor)) return { name: `no padding: ${name} is 1 everywhere`, value: name };
-  const as = (value: string): string => client.float(value);
-  const known = as(compactConstant(client, tensor));
-  const difference = client.apply('Abs', [client.apply('Sub', [as(name), known])]);
-  const limit = client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(fixedTolerance) });
-  return { name: `no padding: ${name} closes no key`, value: client.apply('Less', [difference, limit]) };
+  const known = client.float(compactConstant(client, tensor));
+  const value = client.near(client.float(name), known, formTolerance);
+  return { name: `no padding: ${name} closes no key`, value };
 }
 
 /** A constant, as one number where it is one. */

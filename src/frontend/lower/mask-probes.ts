@@ -10,6 +10,8 @@ import type { ClientGraph } from './client-graph.js';
 
 /** An additive mask is nothing for a kept key, and at most this for a dropped one. */
 export const closedBelow = -1000;
+/** Of what an open mask adds to scores. */
+export const formTolerance = 1e-6;
 /** Integers among the constants of a mask that may stand for padding. */
 const maxPaddingIds = 8;
 

@@ -9,7 +9,7 @@ import type { GraphInput } from '../evaluate.js';
 import { asNumbers, broadcastIndex } from '../kernels/call.js';
 import { elementCount, isFloat, type Tensor } from '../model.js';
 import type { ClientGraph } from './client-graph.js';
-import { closedBelow, MaskProbes, type MaskSamples } from './mask-probes.js';
+import { closedBelow, formTolerance, MaskProbes, type MaskSamples } from './mask-probes.js';
 
 /** Between the two, what the client tells them apart by. */
 const threshold = -1;
@@ -233,9 +233,7 @@ export class Masks {
 
   private requireEqual(name: string, column: string): void {
     const { client } = this;
-    const difference = client.apply('Abs', [client.apply('Sub', [client.float(name), column])]);
-    const limit = client.constant({ dtype: 'float32', shape: [1], data: Float32Array.of(formTolerance) });
-    const same = client.float(client.apply('Less', [difference, limit]));
+    const same = client.float(client.near(client.float(name), column, formTolerance));
     this.require('factors of tokens are those of the attention mask', same);
   }
 
@@ -274,8 +272,6 @@ function keysOfFirst({ shape, data }: Constant): number[] | undefined {
   return isStart && first.every((key, q) => key === own[Math.floor((q * items) / queries)]) ? own : undefined;
 }
 
-/** Of what an open mask adds to scores. */
-const formTolerance = 1e-6;
 /** Largest difference of biases that count as equal. */
 const biasTolerance = 1e-3;
 
